@@ -1,0 +1,1 @@
+"""Triton kernels, installed as sure_fast.kernels."""

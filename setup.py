@@ -1,0 +1,162 @@
+"""Compiles csrc/ with ninja. Neither torch nor a GPU is needed: the kernels take raw pointers.
+
+SURE_FAST_CUDA=auto|0|1       build the CUDA library: where nvcc is found (auto, the default), never, or fail without nvcc
+SURE_FAST_CUDA_ARCHS="80;90"  compute capabilities to build for; PTX of the last one is added
+SURE_FAST_SANITIZE=1          build with AddressSanitizer and UndefinedBehaviorSanitizer
+CXX, NVCC                     the compilers
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+X86_LEVELS = {  # one object per kernel and level; the best one is chosen when the library is loaded
+    "baseline": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+
+
+class NinjaBuild(build_ext):
+    """Builds `sure_fast._cpu`, and `sure_fast._cuda` where nvcc is."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        objects = Path(self.build_temp).resolve() / ext.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        objects.mkdir(parents=True, exist_ok=True)
+        rules = self.cuda_rules if ext.name.endswith("_cuda") else self.cpu_rules
+        (objects / "build.ninja").write_text(rules(objects, target))
+        import ninja
+
+        command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(objects)]
+        if subprocess.run(command + (["-v"] if self.verbose else [])).returncode:
+            raise SystemExit(f"sure_fast: compiling {ext.name} failed; the compiler's message is above")
+
+    def common(self) -> tuple[str, str]:
+        import pybind11
+
+        cxx = find_compiler()
+        include = f"-I{quote(ROOT / 'csrc')} -I{quote(pybind11.get_include())} -I{quote(sysconfig.get_paths()['include'])}"
+        flags = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
+        if os.environ.get("SURE_FAST_SANITIZE") == "1":
+            flags += " -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+        return cxx, f"{flags} {include}"
+
+    def cpu_rules(self, objects: Path, target: Path) -> str:
+        cxx, flags = self.common()
+        openmp = "-fopenmp" if accepts(cxx, "-fopenmp") else ""
+        if not openmp:
+            print("sure_fast: the compiler has no OpenMP (-fopenmp); kernels will use one thread", file=sys.stderr)
+        levels = X86_LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {"baseline": []}
+        levels = {name: options for name, options in levels.items() if accepts(cxx, *options)}
+        dispatch = " ".join(f"-DSURE_FAST_HAVE_{name.upper()}" for name in levels)
+        lines = [
+            f"cxx = {cxx}",
+            f"flags = {flags} {openmp} {dispatch}",
+            "rule cxx\n  command = $cxx $flags $isa -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
+            f"rule link\n  command = $cxx -shared $in -o $out {openmp} {link_flags()}",
+        ]
+        outputs = []
+        for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
+            for name, options in levels.items():
+                out = f"{source.stem}.{name}.o"
+                lines.append(f"build {out}: cxx {escape(source)}\n  isa = -DSURE_FAST_ISA={name} {' '.join(options)}")
+                outputs.append(out)
+        for source in sorted((ROOT / "csrc" / "bindings").glob("*.cpp")):
+            if "cuda" not in source.stem:
+                lines.append(f"build binding.{source.stem}.o: cxx {escape(source)}")
+                outputs.append(f"binding.{source.stem}.o")
+        lines.append(f"build {escape(target)}: link {' '.join(outputs)}")
+        return "\n".join(lines) + "\n"
+
+    def cuda_rules(self, objects: Path, target: Path) -> str:
+        cxx, flags = self.common()
+        nvcc = find_nvcc()
+        archs = os.environ.get("SURE_FAST_CUDA_ARCHS", "80;90").replace(",", ";").split(";")
+        codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
+        codes.append(f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        lines = [
+            f"cxx = {cxx}",
+            f"flags = {flags}",
+            f"nvcc = {quote(nvcc or 'nvcc')}",
+            f"cuda = -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v,--warn-on-spills "
+            f"-I{quote(ROOT / 'csrc')} -cudart static {' '.join(codes)}",
+            "rule cxx\n  command = $cxx $flags -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
+            "rule nvcc\n  command = $nvcc $cuda -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
+            f"rule link\n  command = $nvcc -shared -cudart static $in -o $out -Xlinker {link_flags().replace(' ', ',')}",
+        ]
+        outputs = []
+        for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
+            lines.append(f"build {source.stem}.cu.o: nvcc {escape(source)}")
+            outputs.append(f"{source.stem}.cu.o")
+        for source in sorted((ROOT / "csrc" / "bindings").glob("*cuda*.cpp")):
+            lines.append(f"build binding.{source.stem}.o: cxx {escape(source)}")
+            outputs.append(f"binding.{source.stem}.o")
+        lines.append(f"build {escape(target)}: link {' '.join(outputs)}")
+        return "\n".join(lines) + "\n"
+
+
+def quote(path: str | Path) -> str:
+    return shlex.quote(str(path)).replace("$", "$$")
+
+
+def escape(path: str | Path) -> str:
+    """A path in a ninja build line."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def link_flags() -> str:
+    if sys.platform == "darwin":
+        return "-undefined dynamic_lookup"
+    return "-fsanitize=address,undefined" if os.environ.get("SURE_FAST_SANITIZE") == "1" else "-Wl,-O1"
+
+
+def find_compiler() -> str:
+    name = os.environ.get("CXX") or next((c for c in ("g++", "c++", "clang++") if shutil.which(c)), "")
+    if not name or not shutil.which(shlex.split(name)[0]):
+        raise SystemExit(
+            f"sure_fast: a C++17 compiler is needed to build the CPU kernels, found {name or 'none'}: "
+            "install g++ (Debian: apt-get install g++) or set CXX"
+        )
+    return name
+
+
+def accepts(cxx: str, *options: str) -> bool:
+    """Whether the compiler builds a small program with these options."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("int main() { return 0; }\n")
+        command = [*shlex.split(cxx), *options, "-c", str(source), "-o", str(Path(folder) / "probe.o")]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def find_nvcc() -> str | None:
+    return shutil.which(os.environ.get("NVCC") or "nvcc")
+
+
+def extensions() -> list[Extension]:
+    modules = [Extension("sure_fast._cpu", sources=[])]
+    wanted = os.environ.get("SURE_FAST_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        raise SystemExit(f"sure_fast: SURE_FAST_CUDA must be auto, 0 or 1, got {wanted!r}")
+    if wanted == "1" and not find_nvcc():
+        raise SystemExit("sure_fast: SURE_FAST_CUDA=1 needs nvcc on PATH (or NVCC set to it); none was found")
+    if wanted != "0" and find_nvcc() and any((ROOT / "csrc" / "cuda").glob("*.cu")):
+        modules.append(Extension("sure_fast._cuda", sources=[]))
+    return modules
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})

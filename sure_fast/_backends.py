@@ -1,0 +1,154 @@
+"""Which kernel runs: every op registers its backends here, in order of preference.
+
+The choice follows from the arguments' device, dtype, shape and stride alone. A backend is asked for, in this order, by
+the op's `backend=` argument, by `with use_backend(name)`, by the environment variable SURE_FAST_BACKEND (read when
+sure_fast is imported), or else the first one that supports the arguments is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+BACKENDS = ("cpu", "triton", "cuda", "reference")
+
+Supports = Callable[..., str | None]
+"""Takes the op's arguments; returns None when the backend can run them, else the reason why not."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One line of `explain`: a backend, whether it would run, and why or why not."""
+
+    backend: str
+    chosen: bool
+    reason: str
+
+
+class Explanation(list[Choice]):
+    """What `explain` returns; prints as a small table."""
+
+    def __init__(self, op: str, choices: list[Choice]):
+        super().__init__(choices)
+        self.op = op
+
+    def __str__(self) -> str:
+        lines = [f"{'->' if c.chosen else '  '} {c.backend:<10} {c.reason}" for c in self]
+        return "\n".join([self.op, *lines])
+
+
+_registry: dict[str, dict[str, Supports]] = {}
+_warned: set[str] = set()
+
+
+def _checked(name: str | None, source: str) -> str | None:
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+_requested: str | None = _checked(os.environ.get("SURE_FAST_BACKEND") or None, "SURE_FAST_BACKEND")
+
+
+def always(*_: Any, **__: Any) -> str | None:
+    """`supports` of the reference: it runs anything that passed the op's checks."""
+    return None
+
+
+def register(op: str, **backends: Supports) -> None:
+    """Registers an op's backends by name, the preferred one first; the reference is always the last."""
+    for name in backends:
+        _checked(name, f"backend of {op}")
+    _registry[op] = {**backends, "reference": always}
+
+
+def registered() -> dict[str, tuple[str, ...]]:
+    """Every op's name with its backends, preferred first."""
+    return {op: tuple(backends) for op, backends in sorted(_registry.items())}
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Within the block every op runs on this backend (`None`: automatic), or raises where it cannot.
+
+    Applies to the whole process, so that it also holds in autograd's threads.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> with sure_fast.use_backend("reference"):
+        ...     g = sure_fast.gradient_magnitude(torch.rand(1, 1, 8, 8))
+    """
+    global _requested
+    before = _requested
+    _requested = _checked(name, "use_backend")
+    try:
+        yield
+    finally:
+        _requested = before
+
+
+def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
+    """The backend that runs this call; raises where a requested one cannot."""
+    requested = _checked(backend, "backend") if backend is not None else _requested
+    supported = _registry[op]
+    if requested is not None:
+        if requested not in supported:
+            raise ValueError(f"{op}: backend {requested!r} was requested, but the op has only {', '.join(supported)}")
+        reason = supported[requested](*args, **kwargs)
+        if reason is not None:
+            raise ValueError(f"{op}: backend {requested!r} was requested, but {reason}")
+        return requested
+    for name, supports in supported.items():
+        if supports(*args, **kwargs) is None:
+            if name == "reference" and not torch.compiler.is_compiling():
+                _warn_on_cuda(op, args)
+            return name
+    raise AssertionError("the reference supports everything")
+
+
+def _warn_on_cuda(op: str, args: tuple[Any, ...]) -> None:
+    if op not in _warned and any(isinstance(a, torch.Tensor) and a.is_cuda for a in args):
+        _warned.add(op)
+        warnings.warn(f"sure_fast.{op} runs its plain PyTorch reference on a CUDA tensor; see sure_fast.explain")
+
+
+def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Says which backend an op would run on these arguments, and why the others would not.
+
+    Args:
+        op: an op of sure_fast or its name.
+        *args: the op's arguments, with its keyword arguments (`backend` included).
+
+    Returns:
+        A list of `Choice(backend, chosen, reason)`, preferred backend first, that prints as a table.
+
+    Raises:
+        ValueError: an unknown op or backend.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> sure_fast.explain("gradient_magnitude", torch.rand(1, 1, 8, 8))[0].backend
+        'cpu'
+    """
+    name = op if isinstance(op, str) else getattr(op, "__name__", repr(op))
+    if name not in _registry:
+        raise ValueError(f"op: expected one of {', '.join(sorted(_registry))}, got {name!r}")
+    requested = _checked(kwargs.pop("backend", None), "backend") or _requested
+    choices: list[Choice] = []
+    found = False
+    for backend, supports in _registry[name].items():
+        why_not = supports(*args, **kwargs)
+        chosen = why_not is None and not found and requested in (None, backend)
+        found = found or chosen
+        if why_not is None:
+            why_not = "chosen" if chosen else "supported"
+            if chosen and requested:
+                why_not = "chosen: requested"
+        choices.append(Choice(backend, chosen, why_not))
+    return Explanation(name, choices)

@@ -1,0 +1,1 @@
+"""One file an op: checks, schema, autograd and the choice of backend."""
