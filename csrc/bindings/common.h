@@ -1,0 +1,45 @@
+// What the bindings share: the choice of instruction set and the reading of plain Python arguments.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+namespace sure_fast {
+
+enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
+
+// The instruction set in use: the best one compiled in that this machine has, or what SURE_FAST_ISA asks for.
+Isa active_isa();
+
+// Threads to use when `wanted` are allowed: one in a process forked from one that had loaded this library.
+int usable_threads(int wanted);
+
+#if defined(SURE_FAST_HAVE_AVX512)
+#define SURE_FAST_TRY_AVX512(call) \
+  if (active_isa() == Isa::avx512) return avx512::call;
+#else
+#define SURE_FAST_TRY_AVX512(call)
+#endif
+#if defined(SURE_FAST_HAVE_AVX2)
+#define SURE_FAST_TRY_AVX2(call) \
+  if (active_isa() == Isa::avx2) return avx2::call;
+#else
+#define SURE_FAST_TRY_AVX2(call)
+#endif
+
+// return <isa>::call;
+#define SURE_FAST_DISPATCH(call) \
+  do {                           \
+    SURE_FAST_TRY_AVX512(call)   \
+    SURE_FAST_TRY_AVX2(call)     \
+    return baseline::call;       \
+  } while (false)
+
+inline void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+void bind_evidential_loss(pybind11::module_& m);
+void bind_gradient_magnitude(pybind11::module_& m);
+void bind_special_functions(pybind11::module_& m);
+
+}  // namespace sure_fast

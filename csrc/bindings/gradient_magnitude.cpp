@@ -1,0 +1,34 @@
+#include "bindings/common.h"
+#include "cpu/gradient_magnitude.h"
+
+namespace py = pybind11;
+
+namespace sure_fast {
+namespace {
+
+void forward(const GradientArgs& args, void* out) { SURE_FAST_DISPATCH(gradient_magnitude_forward(args, out)); }
+
+}  // namespace
+
+void bind_gradient_magnitude(py::module_& m) {
+  m.def("gradient_magnitude_forward",
+        [](std::uintptr_t image, int dtype, py::tuple sizes, py::tuple strides, py::tuple scale, py::tuple weight,
+           bool max_channels, bool central, int threads, std::uintptr_t out) {
+          GradientArgs args{};
+          args.image = pointer(image);
+          args.dtype = static_cast<DType>(dtype);
+          for (size_t i = 0; i < 5; ++i) {
+            args.size[i] = sizes[i].cast<int64_t>();
+            args.stride[i] = strides[i].cast<int64_t>();
+          }
+          for (size_t i = 0; i < 3; ++i) args.scale[i] = scale[i].cast<double>();
+          for (size_t i = 0; i < 3 && i < weight.size(); ++i) args.weight[i] = weight[i].cast<double>();
+          args.max_channels = max_channels;
+          args.central = central;
+          args.threads = usable_threads(threads);
+          py::gil_scoped_release release;
+          forward(args, pointer(out));
+        });
+}
+
+}  // namespace sure_fast

@@ -1,0 +1,40 @@
+// evidential_loss on the CPU: arguments shared by the kernel files and the binding.
+#pragma once
+
+#include "cpu/common.h"
+
+namespace sure_fast {
+
+struct EvidentialArgs {
+  View logits;
+  const void* target;  // [N, V] contiguous integers
+  DType target_dtype;
+  bool has_ignore;
+  int64_t ignore_index;
+  int evidence;  // math::Evidence
+  int kind;      // 0 digamma, 1 log, 2 mse
+  int threads;
+};
+
+// What one pass over the logits sums: [data, kl, Σ_i p_ic (C), Σ_i p_ic y_ic (C), Σ_i y_ic (C), bad labels].
+SURE_FAST_INLINE int64_t evidential_sums_size(int64_t classes) { return 3 + 3 * classes; }
+
+// Work is cut into chunks of this many voxels of one image; each is summed apart and the parts are added in order,
+// so the result does not depend on the number of threads.
+constexpr int64_t kEvidentialChunk = 4096;
+
+SURE_FAST_INLINE int64_t evidential_chunks(const View& logits) {
+  return logits.batch * ((logits.voxels + kEvidentialChunk - 1) / kEvidentialChunk);
+}
+
+// forward:  partials [chunks, sums_size] float64.
+// backward: coefficients = d loss / d sums, of which the first 2 + 2C are used; gradient as the logits, any strides.
+#define SURE_FAST_DECLARE(isa)                                                                                   \
+  namespace isa {                                                                                                \
+  void evidential_loss_forward(const EvidentialArgs& args, double* partials);                                    \
+  void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const View& gradient);   \
+  }
+SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
+#undef SURE_FAST_DECLARE
+
+}  // namespace sure_fast

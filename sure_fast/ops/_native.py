@@ -1,0 +1,47 @@
+"""Tensors as the raw pointers, sizes and strides that the compiled kernels take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DTYPES = {  # the order of `enum class DType` in csrc/cpu/common.h
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+    torch.int16: 6,
+    torch.int32: 7,
+    torch.int64: 8,
+}
+
+
+def address(t: Tensor) -> int:
+    return t.data_ptr()
+
+
+def batch_channel_voxel(t: Tensor) -> tuple[Tensor, tuple[int, int, int], tuple[int, int, int]]:
+    """[N, C, *S] as [N, C, V]: the tensor (a contiguous copy where *S does not step by one stride), sizes, strides."""
+    sizes = (t.shape[0], t.shape[1], t[0, 0].numel() if t.shape[0] and t.shape[1] else 0)
+    stride = _voxel_stride(t)
+    if stride is None:
+        t = t.contiguous()
+        stride = 1
+    return t, sizes, (t.stride(0), t.stride(1), stride)
+
+
+def _voxel_stride(t: Tensor) -> int | None:
+    """The stride of the flattened spatial axes, or None where they have no single one."""
+    expected: int | None = None
+    first = 1
+    for size, stride in zip(reversed(t.shape[2:]), reversed(t.stride()[2:]), strict=True):
+        if size == 1:
+            continue
+        if expected is None:
+            first = expected = stride
+        if stride != expected:
+            return None
+        expected *= size
+    return first

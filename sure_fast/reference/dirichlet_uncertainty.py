@@ -1,0 +1,32 @@
+"""Plain PyTorch Dirichlet evidence and uncertainty."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+EXP_EVIDENCE_CLAMP = 10.0
+
+
+def evidence(logits: Tensor, kind: str = "softplus") -> Tensor:
+    """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
+    if kind == "softplus":
+        return functional.softplus(logits)
+    if kind == "relu":
+        return functional.relu(logits)
+    return logits.clamp(-EXP_EVIDENCE_CLAMP, EXP_EVIDENCE_CLAMP).exp()
+
+
+def widen(x: Tensor) -> Tensor:
+    """Half precision is computed in float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus") -> Tensor:
+    """u = C / Σ_c (e(z_c) + 1); SPEC: "Evidence"."""
+    alpha = _evidence(widen(logits), evidence) + 1.0
+    return (logits.shape[1] / alpha.sum(1, keepdim=True)).to(logits.dtype)
+
+
+_evidence = evidence
