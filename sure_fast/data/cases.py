@@ -1,0 +1,85 @@
+"""What a data set is made of: cases, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What all cases of a data set share.
+
+    Args:
+        layout: name of the layout it was found in.
+        class_names: class number to name, 0 … C−1.
+        num_channels: image channels K.
+        ignore_index: label value that means "not annotated", or None.
+        label_map: stored label value to class number, applied when a label is read; None: as stored.
+    """
+
+    layout: str
+    class_names: dict[int, str]
+    num_channels: int
+    ignore_index: int | None = None
+    label_map: Mapping[int, int] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its label.
+
+    Args:
+        name: unique in its data set.
+        group: what a split must keep together: the patient where the layout names one, else `name`.
+        image: the image file (its first channel where channels are files of their own).
+        label: the label file; None when there is none.
+        extra_images: files of the other channels, in order.
+        info: what the data set says of all its cases; reading checks against it.
+    """
+
+    name: str
+    group: str
+    image: Path
+    label: Path | None = None
+    extra_images: tuple[Path, ...] = ()
+    info: DatasetInfo | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def channel_files(self) -> tuple[Path, ...]:
+        return (self.image, *self.extra_images)
+
+
+class CaseList(list[Case]):
+    """A list of cases, sorted by name, that also knows its `info`."""
+
+    def __init__(self, cases: Iterable[Case], info: DatasetInfo) -> None:
+        super().__init__(cases)
+        self.info = info
+
+
+def is_image_file(path: Path) -> bool:
+    """A NIfTI or picture file that is not hidden (archives made on a Mac carry `._` twins of every file)."""
+    return not path.name.startswith(".") and path.name.lower().endswith(IMAGE_SUFFIXES + NIFTI_SUFFIXES)
+
+
+def stem(path: Path) -> str:
+    """File name without its suffix, `.nii.gz` being one suffix.
+
+    Example:
+        >>> stem(Path("a/heart_01.nii.gz")), stem(Path("g0001.jpg"))
+        ('heart_01', 'g0001')
+    """
+    name = path.name
+    for suffix in NIFTI_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem

@@ -1,0 +1,253 @@
+"""Reading images and labels: NIfTI through nibabel, PNG/JPEG/BMP/TIFF through Pillow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sure_fast.data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
+from sure_fast.data.errors import DataError
+from sure_fast.data.normalize import normalize
+
+
+@dataclass
+class Sample:
+    """One case in memory.
+
+    Args:
+        image: float32 [K, *S], as stored (or normalised when asked for).
+        label: int64 [*S], class numbers; None when the case has no label.
+        spacing_mm: voxel size per spatial axis; 1 for pictures, which name none.
+        affine: float64 4×4, voxel index to mm in RAS+; None for pictures.
+        name: of the case.
+        orientation: axis codes such as "RAS" or "LPS"; None for pictures. Voxels stay in the order of the file.
+    """
+
+    image: Tensor
+    label: Tensor | None
+    spacing_mm: tuple[float, ...]
+    affine: np.ndarray | None
+    name: str
+    orientation: str | None = None
+
+
+@dataclass
+class Grid:
+    """Where voxels lie: shape [*S], affine (None for pictures), spacing in mm."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray | None
+    spacing_mm: tuple[float, ...]
+
+    def offset_mm(self, other: Grid) -> float:
+        """Largest distance in mm between the same corner voxel of both grids; 0 when either names no affine."""
+        if self.affine is None or other.affine is None:
+            return 0.0
+        ends = [(0, n - 1) for n in self.shape] + [(0, 0)] * (3 - len(self.shape))
+        corners = np.array([(*c, 1) for c in product(*ends)], dtype=np.float64)
+        return float(np.linalg.norm((corners @ (self.affine - other.affine).T)[:, :3], axis=1).max())
+
+
+def read_image(path: str | os.PathLike[str]) -> tuple[np.ndarray, Grid]:
+    """Read one image file as channels first.
+
+    Args:
+        path: NIfTI (2D, 3D, or 4D with channels last as the Medical Segmentation Decathlon has it; a trailing axis of
+            length 1 is dropped) or a picture (grey, palette or RGB; an alpha channel is dropped).
+
+    Returns:
+        float32 [K, *S] and its grid.
+
+    Raises:
+        DataError: unreadable or truncated file, unknown suffix, NaN or infinity, another number of axes.
+    """
+    path = Path(path)
+    array, grid = _read(path, picture_palette=True)
+    dims = len(grid.shape)
+    with np.errstate(over="ignore"):
+        image = array[None] if array.ndim == dims else np.moveaxis(array, -1, 0)
+        image = np.ascontiguousarray(image, dtype=np.float32)
+    if image.size == 0:
+        raise DataError(f"{path}: expected an image with voxels, got shape {list(array.shape)}")
+    if not np.isfinite(image).all():
+        bad = int(image.size - np.isfinite(image).sum())
+        raise DataError(f"{path}: expected finite intensities, got NaN or infinity in {bad} of {image.size} values")
+    return image, grid
+
+
+def read_label(path: str | os.PathLike[str], label_map: Mapping[int, int] | None = None) -> tuple[np.ndarray, Grid]:
+    """Read one label file.
+
+    Args:
+        path: NIfTI or picture with whole numbers; a coloured picture is refused.
+        label_map: stored value to class number, such as {0: 2, 128: 1, 255: 0} for REFUGE; a value it lacks is refused.
+
+    Returns:
+        int64 [*S] and its grid.
+
+    Raises:
+        DataError: unreadable file, values that are not whole numbers or not in `label_map`, more than one channel.
+    """
+    path = Path(path)
+    array, grid = _read(path, picture_palette=False)
+    if array.ndim > len(grid.shape):
+        first = array[..., :1]
+        if path.name.lower().endswith(NIFTI_SUFFIXES) or not (array == first).all():
+            raise DataError(f"{path}: expected a label with one channel, got {array.shape[-1]} that differ")
+        array = first[..., 0]
+    if array.dtype.kind == "f":
+        rounded = np.rint(array)
+        # A stored scale factor may leave 0.9999998 of a 1; anything further off is no class number.
+        wrong = ~(np.abs(array - rounded) <= 1e-3)
+        if wrong.any():
+            raise DataError(f"{path}: expected whole class numbers in a label, got {float(array[wrong].flat[0]):.6g}")
+        array = rounded
+    label = np.ascontiguousarray(array, dtype=np.int64)
+    if label_map is None:
+        return label, grid
+    mapped = np.empty_like(label)
+    known = np.zeros(label.shape, dtype=bool)
+    for stored, number in label_map.items():
+        here = label == stored
+        mapped[here] = number
+        known |= here
+    if not known.all():
+        raise DataError(f"{path}: expected the values {sorted(label_map)} of label_map, got {int(label[~known][0])}")
+    return mapped, grid
+
+
+def load_case(case: Case, *, normalized: bool = False) -> Sample:
+    """Read a case, its channels stacked and its label held against its image.
+
+    Args:
+        case: from `discover`, or made by hand.
+        normalized: apply `normalize` to the image.
+
+    Returns:
+        A `Sample`, in the voxel order of the file; spacing, orientation and affine are those of the (first) image file.
+
+    Raises:
+        DataError: a file that cannot be read; channels or label on another grid than the image (shape, or affine by
+            more than a tenth of a voxel); labels outside the classes; another number of channels than the data set says.
+    """
+    parts = [read_image(path) for path in case.channel_files]
+    grid = parts[0][1]
+    for path, (_, other) in zip(case.extra_images, parts[1:], strict=True):
+        _check_same_grid(path, other, case.image, grid)
+    image = np.concatenate([array for array, _ in parts]) if len(parts) > 1 else parts[0][0]
+    info = case.info
+    if info is not None and image.shape[0] != info.num_channels:
+        raise DataError(f"{case.image}: expected {info.num_channels} channels, got {image.shape[0]}")
+    label = None
+    if case.label is not None:
+        label, label_grid = read_label(case.label, None if info is None else info.label_map)
+        _check_same_grid(case.label, label_grid, case.image, grid)
+        _check_range(case, label)
+    try:
+        pixels = normalize(image) if normalized else image
+    except DataError as error:
+        raise DataError(f"{case.image}: {error}") from None
+    return Sample(
+        image=torch.from_numpy(pixels),
+        label=None if label is None else torch.from_numpy(label),
+        spacing_mm=grid.spacing_mm,
+        affine=grid.affine,
+        name=case.name,
+        orientation=_orientation(grid),
+    )
+
+
+def _check_same_grid(path: Path, grid: Grid, image_path: Path, image_grid: Grid) -> None:
+    if grid.shape != image_grid.shape:
+        raise DataError(f"{path}: expected the shape {list(image_grid.shape)} of {image_path}, got {list(grid.shape)}")
+    offset = grid.offset_mm(image_grid)
+    # A tenth of a voxel is far beyond the rounding of headers and far below any real shift.
+    if not offset <= 0.1 * min(image_grid.spacing_mm):
+        raise DataError(f"{path}: expected the affine of {image_path}, got one that is up to {offset:.3g} mm off")
+
+
+def _check_range(case: Case, label: np.ndarray) -> None:
+    info = case.info
+    ignore = None if info is None else info.ignore_index
+    low_ok = label >= 0
+    high_ok = np.ones_like(low_ok) if info is None else label < info.num_classes
+    wrong = ~(low_ok & high_ok)
+    if ignore is not None:
+        wrong &= label != ignore
+    if wrong.any():
+        wanted = "class numbers >= 0" if info is None else f"class numbers in [0, {info.num_classes})"
+        wanted += "" if ignore is None else f" or {ignore} (ignored)"
+        raise DataError(f"{case.label}: expected {wanted}, got {int(label[wrong][0])}")
+
+
+def _orientation(grid: Grid) -> str | None:
+    if grid.affine is None:
+        return None
+    import nibabel
+
+    codes = nibabel.aff2axcodes(grid.affine)
+    return "".join("?" if code is None else code for code in codes)[: len(grid.shape)]
+
+
+def _read(path: Path, picture_palette: bool) -> tuple[np.ndarray, Grid]:
+    """The array of a file, spatial axes first, with channels last where it has them."""
+    name = path.name.lower()
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'nothing there'}")
+    if not name.endswith(NIFTI_SUFFIXES + IMAGE_SUFFIXES):
+        raise DataError(f"{path}: expected NIfTI (.nii, .nii.gz) or a picture ({', '.join(IMAGE_SUFFIXES)})")
+    if name.endswith(NIFTI_SUFFIXES):
+        return _read_nifti(path)
+    array = _read_picture(path, picture_palette)
+    return array, Grid(array.shape[:2], None, (1.0, 1.0))
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        array = np.asanyarray(image.dataobj)
+        affine = np.array(image.affine, dtype=np.float64)
+    # A damaged file makes nibabel, gzip and zlib raise at least six unrelated kinds, MemoryError among them.
+    except Exception as error:
+        raise DataError(f"{path}: expected a readable NIfTI file, got {type(error).__name__}: {error}") from None
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{path}: expected integer or floating voxels, got dtype {array.dtype}")
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3, 4):
+        raise DataError(f"{path}: expected 2 or 3 spatial axes and at most one of channels, got {list(array.shape)}")
+    shape = array.shape[:3]
+    if not np.isfinite(affine).all():
+        raise DataError(f"{path}: expected a finite affine, got NaN or infinity in it")
+    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, : len(shape)], axis=0))
+    if not all(s > 0 for s in spacing):
+        raise DataError(f"{path}: expected a spacing > 0 mm on every axis, got {spacing}")
+    return array, Grid(shape, affine, spacing)
+
+
+def _read_picture(path: Path, palette: bool) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            if picture.mode == "P" and not palette:
+                return np.array(picture)  # a label's palette only colours it; the class numbers are the indices
+            if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA"):
+                picture = picture.convert("RGB")
+            elif picture.mode == "LA":
+                picture = picture.convert("L")
+            array = np.array(picture)
+    # Pillow raises OSError, SyntaxError, ValueError and its own bomb error, depending on the decoder.
+    except Exception as error:
+        raise DataError(f"{path}: expected a readable picture, got {type(error).__name__}: {error}") from None
+    return array.astype(np.uint8) if array.dtype == np.bool_ else array

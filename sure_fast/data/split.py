@@ -1,0 +1,76 @@
+"""A deterministic split by group."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sure_fast.data.cases import Case
+from sure_fast.data.errors import DataError
+
+
+class Split(NamedTuple):
+    """Three lists of cases, each sorted by name, that share no group."""
+
+    train: list[Case]
+    val: list[Case]
+    test: list[Case]
+
+
+def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Split:
+    """Split cases into train, validation and test, keeping every group (patient) whole.
+
+    Groups are ordered by SHA-256 of seed and group name, and cut at the fractions of the number of groups. So the
+    split depends on the names and the seed alone: not on the order of the list, the platform or a random state.
+
+    Args:
+        cases: at least one group for each fraction above 0.
+        fractions: train, val, test; each in [0, 1], sum 1, train above 0.
+        seed: any integer; another gives another split.
+
+    Returns:
+        `Split(train, val, test)`; a part whose fraction is above 0 is never empty.
+
+    Raises:
+        DataError: fractions that are none, two cases of one name, or fewer groups than parts.
+
+    Example:
+        >>> from pathlib import Path
+        >>> cases = [Case(f"c{i}", f"patient{i // 2}", Path(f"c{i}.png")) for i in range(20)]
+        >>> [len(part) for part in split_cases(cases, (0.6, 0.2, 0.2))]
+        [12, 4, 4]
+    """
+    shares = [float(f) for f in fractions]
+    if len(shares) != 3 or not all(0 <= f <= 1 for f in shares) or abs(sum(shares) - 1) > 1e-6 or shares[0] <= 0:
+        raise DataError(f"fractions: expected train, val, test in [0, 1] with sum 1 and train > 0, got {fractions!r}")
+    names = [case.name for case in cases]
+    if len(set(names)) != len(names):
+        twice = next(n for n in sorted(set(names)) if names.count(n) > 1)
+        raise DataError(f"cases: expected every name once, got {twice!r} {names.count(twice)} times")
+    groups = sorted({case.group for case in cases}, key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest())
+    parts = sum(f > 0 for f in shares)
+    if len(groups) < parts:
+        raise DataError(f"cases: expected at least {parts} cases or patients to split as {shares}, got {len(groups)}")
+    counts = _counts(len(groups), shares)
+    part_of = {}
+    start = 0
+    for part, count in enumerate(counts):
+        part_of.update(dict.fromkeys(groups[start : start + count], part))
+        start += count
+    lists: list[list[Case]] = [[], [], []]
+    for case in sorted(cases, key=lambda c: c.name):
+        lists[part_of[case.group]].append(case)
+    return Split(*lists)
+
+
+def _counts(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers near total·share that sum to total, at least 1 where the share is above 0 (largest remainder)."""
+    counts = [max(math.floor(total * f + 1e-9), int(f > 0)) for f in shares]
+    while sum(counts) > total:  # the floor of 1 for a small share takes from the largest part
+        counts[counts.index(max(counts))] -= 1
+    while sum(counts) < total:
+        rest = [total * f - n if f > 0 else -math.inf for f, n in zip(shares, counts, strict=True)]
+        counts[rest.index(max(rest))] += 1
+    return counts

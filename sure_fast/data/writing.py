@@ -1,0 +1,73 @@
+"""Writing NIfTI, so that a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sure_fast.data.cases import NIFTI_SUFFIXES
+from sure_fast.data.errors import DataError
+
+
+def save_nifti(
+    path: str | os.PathLike[str],
+    array: np.ndarray | torch.Tensor,
+    affine: np.ndarray | None = None,
+    spacing_mm: Sequence[float] | None = None,
+) -> Path:
+    """Write an array as NIfTI on a given grid.
+
+    Args:
+        path: ends in `.nii.gz` or `.nii`; its folder is made.
+        array: [*S], or channel-last [*S, K]; bool and int64 are stored as uint8 or int32, float64 as float32.
+        affine: 4×4 voxel to mm; None: a diagonal of `spacing_mm`.
+        spacing_mm: voxel size per axis, used where there is no affine; None: 1 mm.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: another suffix, or integers that fit no 32-bit number.
+
+    Notes:
+        Written beside its place under another name and then moved, so no reader sees half a file.
+    """
+    import nibabel
+
+    path = Path(path)
+    suffix = next((s for s in NIFTI_SUFFIXES if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise DataError(f"path: expected a file ending in .nii.gz or .nii, got {path}")
+    data = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    if data.dtype == np.bool_:
+        data = data.astype(np.uint8)
+    elif data.dtype in (np.int64, np.uint64):
+        low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+        if low < -(2**31) or high >= 2**31:
+            raise DataError(f"array: expected integers of 32 bits, got values {low} to {high}")
+        data = data.astype(np.uint8 if 0 <= low and high <= 255 else np.int32)
+    elif data.dtype in (np.float64, np.float16):
+        data = data.astype(np.float32)
+    if affine is None:
+        spacing = [1.0] * min(data.ndim, 3) if spacing_mm is None else [float(s) for s in spacing_mm]
+        affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
+    image = nibabel.Nifti1Image(data, np.asarray(affine, dtype=np.float64))
+    image.header.set_xyzt_units("mm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        nibabel.save(image, temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private; give it the mode any new file gets
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
