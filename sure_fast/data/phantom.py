@@ -18,7 +18,7 @@ from sure_fast.data.writing import save_nifti
 CLASS_NAMES = {0: "background", 1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 SHAPE = (64, 64, 16)
 SPACING_MM = (1.5, 1.5, 5.0)
-SUPERSAMPLING = (3, 3, 3)  # points a voxel and axis, for partial volume
+SUPERSAMPLING = (2, 2, 3)  # points a voxel and axis, for partial volume
 SMALLEST = 8  # voxels an axis: below it the structures vanish
 VERSION = 1  # raised when the same seed gives other volumes
 
@@ -209,31 +209,65 @@ def _smooth_field(
     return field.reshape(size).astype(np.float32)
 
 
-def _bump(angle: np.ndarray, center: float, width: float) -> np.ndarray:
-    """1 at an angle, falling smoothly to 0 around it (von Mises form); width in radians."""
-    return np.exp((np.cos(angle - center) - 1) / width**2)
+class _Waves:
+    """A smooth random field on planes: cosines of random direction, wavelength and phase; variance about 1."""
+
+    def __init__(self, random: np.random.Generator, wavelength_mm: tuple[float, float], count: int = 10) -> None:
+        direction = random.uniform(0, 2 * np.pi, count)
+        number = 2 * np.pi / random.uniform(*wavelength_mm, count)
+        self.kx, self.ky = number * np.cos(direction), number * np.sin(direction)
+        self.kz = random.normal(0, 1, count) * number
+        self.phase = random.uniform(0, 2 * np.pi, count)
+
+    def plane(self, x: np.ndarray, y: np.ndarray, z: float) -> np.ndarray:
+        """The field at x [X], y [Y] and one z, all in mm: [X, Y]."""
+        first = np.exp(1j * (np.outer(x, self.kx) + self.kz * z + self.phase)).astype(np.complex64)
+        second = np.exp(1j * np.outer(self.ky, y)).astype(np.complex64)
+        return (first @ second).real * np.float32(np.sqrt(2 / len(self.kx)))
+
+
+class _Around:
+    """Functions of the angle, read from a table: a plane asks for a dozen, each costs an index instead of cosines."""
+
+    STEPS = 2048
+    ANGLES = np.linspace(-np.pi, np.pi, STEPS, endpoint=False, dtype=np.float32)
+
+    def __init__(self, px: np.ndarray, py: np.ndarray) -> None:
+        turn = np.arctan2(py, px) * np.float32(self.STEPS / (2 * np.pi)) + self.STEPS / 2
+        self.index = turn.astype(np.int32) % self.STEPS
+
+    def read(self, table: np.ndarray) -> np.ndarray:
+        """table [STEPS], made from ANGLES, at every point of the plane."""
+        return table.astype(np.float32, copy=False)[self.index]
+
+
+def _bump(center: float, width: float) -> np.ndarray:
+    """Table: 1 at an angle, falling smoothly to 0 around it (von Mises form); width in radians."""
+    return np.exp((np.cos(_Around.ANGLES - center) - 1) / width**2)
 
 
 def _edge(distance: np.ndarray, width: np.ndarray | float) -> np.ndarray:
-    """0 outside (distance < 0) to 1 inside over about 4 widths."""
-    return 1 / (1 + np.exp(np.clip(-distance / width, -30, 30)))
+    """0 outside (distance < 0) to 1 inside over about 4 widths: 1 / (1 + exp(−d/w))."""
+    return 0.5 + 0.5 * np.tanh(distance * (0.5 / width))
 
 
 class _Heart:
-    """The geometry and tissues of one heart. Angles: 0 towards +x; the septum faces the right ventricle."""
+    """The geometry of one heart, in mm. Angle 0 points along +x, away from the right ventricle; −y is the front."""
 
     def __init__(
         self, random: np.random.Generator, size: tuple[int, int, int], spacing: tuple[float, float, float]
     ) -> None:
-        self.size, self.spacing, self.random = size, spacing, random
+        self.size, self.spacing = size, spacing
         field = [n * s for n, s in zip(size, spacing, strict=True)]
         self.scale = min(1.0, min(field[:2]) / 96)  # the heart with its right ventricle needs 96 mm
         self.length = min(field[2] * random.uniform(0.88, 1.0), 105.0)
-        self.base = (field[2] - self.length) * random.uniform(0.2, 0.8)  # mm from the first slice's face
+        self.base = (field[2] - self.length) * random.uniform(0.2, 0.8)  # from the face of the first slice
         self.septum = np.pi + random.uniform(-0.5, 0.5)
-        self.r_endo = random.uniform(17.5, 22.5)
-        self.wall = random.uniform(7.5, 10.5)
-        self.terms = random.normal(0, 1, (5, 2))
+        self.r_endo = random.uniform(17.0, 21.5)
+        self.wall = random.uniform(7.0, 10.0)
+        self.right_size = random.uniform(21, 26), random.uniform(26, 31)
+        self.terms: list[float] = random.normal(0, 1, 8).tolist()  # Python floats keep the planes in float32
+        self.tissue = _Tissue(random, self.septum)
 
     def rasterize(self) -> tuple[np.ndarray, np.ndarray]:
         """Signal (float32, about 0 to 1) and label (uint8), slice by slice to keep the fine grid small."""
@@ -244,137 +278,136 @@ class _Heart:
         dx, dy, dz = self.spacing
         x = ((np.arange(nx * fx) + 0.5) / fx * dx - nx * dx / 2).astype(np.float32) / self.scale
         y = ((np.arange(ny * fy) + 0.5) / fy * dy - ny * dy / 2).astype(np.float32) / self.scale
-        tissue = _Tissue(self.random, self.septum)
         for k in range(nz):
-            votes = np.zeros((4, nx, ny), dtype=np.float32)
+            votes = np.zeros((len(CLASS_NAMES), nx, ny), dtype=np.int32)
             total = np.zeros((nx, ny), dtype=np.float32)
             for sub in range(fz):
-                depth = ((k + (sub + 0.5) / fz) * dz - self.base) / self.length
-                fine, classes = self._plane(x[:, None], y[None, :], depth, tissue)
-                total += fine.reshape(nx, fx, ny, fy).mean(axis=(1, 3))
-                blocks = classes.reshape(nx, fx, ny, fy)
-                for c in range(4):
-                    votes[c] += (blocks == c).sum(axis=(1, 3))
-            signal[:, :, k] = total / fz
+                depth = float((k + (sub + 0.5) / fz) * dz - self.base) / self.length
+                fine, classes = self._plane(x, y, depth)
+                total += fine.reshape(nx, fx, ny, fy).sum(axis=(1, 3))
+                for c, vote in enumerate(votes):
+                    vote += (classes == c).reshape(nx, fx, ny, fy).sum(axis=(1, 3))
+            signal[:, :, k] = total / (fx * fy * fz)
             label[:, :, k] = votes.argmax(axis=0)
         return signal, label
 
-    def _plane(self, x: np.ndarray, y: np.ndarray, depth: float, tissue: _Tissue) -> tuple[np.ndarray, np.ndarray]:
+    def _plane(self, x: np.ndarray, y: np.ndarray, depth: float) -> tuple[np.ndarray, np.ndarray]:
         """Signal and class on one fine plane; depth 0 at the base, 1 at the apex, beyond them no ventricle."""
         t = self.terms
         inside = min(max(depth, 0.0), 1.0)
         # The long axis is bent and oblique, so the center wanders from slice to slice.
-        cx = 7.5 + 2.5 * t[0, 0] * (inside - 0.4) + 2.0 * t[0, 1] * inside**2
-        cy = 2.5 * t[1, 0] * (inside - 0.4) - 2.0 * t[1, 1] * inside**2
-        px, py = x - cx, y - cy
-        radius, angle = np.hypot(px, py), np.arctan2(py, px)
-        profile = np.sqrt(max(1 - inside**2.6, 0.0))
-        cavity = np.sqrt(max(1 - min(inside / 0.93, 1.0) ** 2.6, 0.0))  # the cavity ends before the muscle does
-        shape = 1 + 0.035 * (
-            t[2, 0] * np.cos(2 * angle + 0.8 * inside)
-            + t[2, 1] * np.cos(3 * angle + 1.7 * inside)
-            + 0.5 * t[3, 0] * np.cos(5 * angle - 2.0 * inside)
+        px = (x - (8.5 + 2.5 * t[0] * (inside - 0.4) + 2.0 * t[1] * inside**2))[:, None]
+        py = (y - (2.5 * t[2] * (inside - 0.4) - 2.0 * t[3] * inside**2))[None, :]
+        radius, around = np.hypot(px, py), _Around(px, py)
+        theta = _Around.ANGLES
+        profile = max(1 - inside**2.6, 0.0) ** 0.5
+        cavity = max(1 - min(inside / 0.93, 1.0) ** 2.6, 0.0) ** 0.5  # the cavity ends before the muscle does
+        outline = 1 + 0.035 * (
+            t[4] * np.cos(2 * theta + 0.8 * inside)
+            + 0.7 * t[5] * np.cos(3 * theta + 1.7 * inside)
+            + 0.25 * t[6] * np.cos(5 * theta - 2.0 * inside)
         )
-        endo = self.r_endo * cavity * shape
-        wall = self.wall * (0.55 + 0.45 * profile) * (1 + 0.13 * np.cos(angle - self.septum + t[3, 1]))
-        present = 0.0 <= depth < 1.0
-        epi = np.where(profile > 0, endo + wall * min(1.0, 2.2 * profile), 0.0)
-        d_endo, d_epi = endo - radius, epi - radius
+        endo = self.r_endo * cavity * outline
+        wall = self.wall * (0.55 + 0.45 * profile) * (1 + 0.13 * np.cos(theta - self.septum + t[7]))
+        d_endo = around.read(endo) - radius
+        d_epi = around.read(endo + wall * min(1.0, 2.2 * profile)) - radius
 
         # Right ventricle: an ellipse beside the septum, cut by the left ventricle's outline; gone before the apex.
-        right = np.sqrt(max(1 - (inside / 0.82) ** 2.2, 0.0)) if inside < 0.82 else 0.0
-        along, across = -np.sin(self.septum), np.cos(self.septum)
-        offset = (self.r_endo + self.wall) * (0.25 + 0.6 * right)
-        u = (px - offset * np.cos(self.septum)) * np.cos(self.septum) + (py - offset * np.sin(self.septum)) * np.sin(
-            self.septum
-        )
-        v = px * along + py * across
-        half_u = (20 + 1.5 * t[4, 0]) * right + 1e-3
-        half_v = (26 + 2.0 * t[4, 1]) * right * (1 - 0.12 * np.tanh(v / 15)) + 1e-3
+        right = max(1 - (inside / 0.84) ** 2.2, 0.0) ** 0.5 if inside < 0.84 else 0.0
+        cos, sin = float(np.cos(self.septum)), float(np.sin(self.septum))
+        offset = (self.r_endo + self.wall) * (0.25 + 0.58 * right)
+        u, v = (px * cos + py * sin) - offset, py * cos - px * sin
+        half_u = self.right_size[0] * right + 1e-3
+        half_v = self.right_size[1] * right * (1 - 0.15 * np.tanh(v / 15)) + 1e-3
         rho = np.hypot(u / half_u, v / half_v)
         d_right = (1 - rho) * np.minimum(half_u, half_v)  # near the contour about the distance in mm
 
+        present = 0.0 <= depth < 1.0
         classes = np.zeros(radius.shape, dtype=np.uint8)
         if present:
-            classes[(d_right > 0) & (d_epi <= 0)] = 1
+            classes[d_right > 0] = 1
             classes[d_epi > 0] = 2
             classes[d_endo > 0] = 3
-        return tissue.mix(x, y, radius, angle, depth, present, d_endo, d_epi, d_right, endo), classes
+        signal = self.tissue.surroundings(x, y, depth * self.length)
+        if present:
+            self.tissue.add_heart(signal, x, y, depth * self.length, around, d_endo, d_epi, d_right)
+            if 0.25 < depth < 0.75:
+                self.tissue.add_papillary(signal, px, py, 0.66 * float(endo.mean()))
+        elif depth < 0:
+            # Beyond the base lie atria and great vessels: blood without a wall to segment.
+            self.tissue.add_vessels(signal, d_epi)
+        return signal, classes
 
 
 class _Tissue:
     """Intensities (1 = bright blood of a balanced steady-state image) and edge widths, varying along the contours."""
 
     def __init__(self, random: np.random.Generator, septum: float) -> None:
-        self.septum = septum
         self.blood = random.uniform(0.78, 0.9)
         self.right_blood = self.blood * random.uniform(0.82, 0.97)
-        self.muscle = random.uniform(0.24, 0.32)
-        self.slow_flow = random.uniform(-np.pi, np.pi), random.uniform(0.35, 0.5)
-        self.enhanced = random.uniform(-np.pi, np.pi), random.uniform(0.12, 0.24)
-        self.blurred = random.uniform(-np.pi, np.pi, 3)
-        self.blur_mm = random.uniform(1.3, 2.4, 3)
+        self.muscle = random.uniform(0.22, 0.30)
+        slow_flow = random.uniform(0.35, 0.5) * _bump(random.uniform(-np.pi, np.pi), 0.8)
+        enhanced = random.uniform(0.12, 0.24) * _bump(random.uniform(-np.pi, np.pi), 0.7)
+        self.slow_flow, self.muscle_around = slow_flow, self.muscle + enhanced
+        # Width of the endocardial, epicardial and right ventricular edge, in mm: sharp but for one arc each.
+        self.widths = [
+            0.35 + random.uniform(1.3, 2.4) * _bump(random.uniform(-np.pi, np.pi), 0.75) for _ in range(3)
+        ]
+        self.fat = 0.9 * _bump(septum + random.uniform(0.7, 1.3), random.uniform(0.5, 0.8))
         self.papillary = septum + np.pi + np.array([-0.95, 0.95]) + random.normal(0, 0.15, 2)
         self.papillary_radius = random.uniform(2.6, 3.8, 2)
-        self.liver = random.uniform(0.26, 0.36)
-        self.wobble = random.uniform(0, 2 * np.pi, 8)
-        self.fat = septum + random.uniform(0.7, 1.3), random.uniform(0.5, 0.8)
+        self.liver = random.uniform(0.34, 0.46)
         self.chest = random.uniform(33, 38)
+        self.tilt = septum - np.pi
+        self.trabeculae = _Waves(random, (9, 16))
+        self.vessels = _Waves(random, (9, 18))
+        self.outline = _Waves(random, (45, 90), count=6)
 
-    def mix(
+    def surroundings(self, x: np.ndarray, y: np.ndarray, z: float) -> np.ndarray:
+        """Lung beside the free wall, liver below, chest wall with fat in front: each meets the heart along an arc."""
+        cos, sin = float(np.cos(self.tilt)), float(np.sin(self.tilt))
+        lateral = x[:, None] * cos + y[None, :] * sin
+        front = x[:, None] * sin - y[None, :] * cos
+        wave = self.outline.plane(x, y, z)
+        vessels = self.vessels.plane(x, y, z)
+        lung = 0.06 + 0.06 * np.maximum(vessels, 0) ** 2
+        soft = 0.20 + 0.05 * wave
+        signal = lung + (soft - lung) * _edge(3 * wave - lateral - 10, 2.0)
+        liver = self.liver * (1 - 0.10 * np.maximum(vessels, 0))
+        signal += (liver - signal) * _edge(-front - 16 - 0.25 * lateral + 0.06 * z + 3 * wave, 1.2)
+        depth_in = front + 0.006 * lateral**2 - self.chest + 0.8 * wave  # the rib cage is curved
+        chest = 0.30 + 0.5 * _edge(depth_in - 5, 0.9)  # muscle first, then fat
+        signal += (chest - signal) * _edge(depth_in, 1.0)
+        return signal
+
+    def add_vessels(self, signal: np.ndarray, d_epi: np.ndarray) -> None:
+        signal += (0.62 * self.blood - signal) * _edge(d_epi - 4, 1.6)
+
+    def add_heart(
         self,
+        signal: np.ndarray,
         x: np.ndarray,
         y: np.ndarray,
-        radius: np.ndarray,
-        angle: np.ndarray,
-        depth: float,
-        present: bool,
+        z: float,
+        around: _Around,
         d_endo: np.ndarray,
         d_epi: np.ndarray,
         d_right: np.ndarray,
-        endo: np.ndarray,
-    ) -> np.ndarray:
-        signal = self._surroundings(x, y, depth)
-        width = [0.35 + blur * _bump(angle, at, 0.75) for at, blur in zip(self.blurred, self.blur_mm, strict=True)]
-        if not present:
-            # Beyond the base lie atria and great vessels: blood without a wall to segment; beyond the apex, nothing.
-            if depth < 0:
-                signal += (0.62 * self.blood - signal) * _edge(d_epi - 4, 1.6)
-            return signal
-        # Epicardial fat in a sector, in the grooves around both ventricles.
-        rim = _bump(angle, self.fat[0], self.fat[1])
-        fat = rim * _edge(np.maximum(d_epi, d_right) + 4.5, 0.8)
-        signal += (0.80 - signal) * fat
-        # Right ventricle with a thin free wall, then its blood, crossed by faint trabeculae.
+    ) -> None:
+        endo_width, epi_width, right_width = (around.read(table) for table in self.widths)
+        # Fat in a sector of the grooves around both ventricles.
+        signal += (0.80 - signal) * around.read(self.fat) * _edge(np.maximum(d_epi, d_right) + 4.5, 0.8)
+        # Right ventricle: a thin free wall, then blood crossed by trabeculae.
         signal += (1.15 * self.muscle - signal) * _edge(d_right + 2.2, 0.5)
-        trabeculae = 1 - 0.16 * np.cos(0.62 * x + self.wobble[0]) * np.cos(0.55 * y + self.wobble[1])
-        signal += (self.right_blood * trabeculae - signal) * _edge(d_right, width[2])
-        # Left ventricle: muscle brighter in one sector, blood darker in another.
-        muscle = self.muscle + self.enhanced[1] * _bump(angle, self.enhanced[0], 0.7)
-        signal += (muscle - signal) * _edge(d_epi, width[1])
-        near_wall = _edge(5.0 - d_endo, 2.5)
-        blood = self.blood * (1 - self.slow_flow[1] * _bump(angle, self.slow_flow[0], 0.8) * near_wall)
-        for at, size in zip(self.papillary, self.papillary_radius, strict=True):
-            if 0.25 < depth < 0.75:  # the papillary muscles count as blood pool in the label, as in ACDC
-                place = 0.68 * float(endo.mean())
-                away = np.hypot(radius * np.cos(angle) - place * np.cos(at), radius * np.sin(angle) - place * np.sin(at))
-                blood = blood + (muscle - blood) * 0.9 * _edge(size - away, 0.5)
-        signal += (blood - signal) * _edge(d_endo, width[0])
-        return signal
+        blood = self.right_blood * (1 - 0.10 * np.maximum(self.trabeculae.plane(x, y, z), 0))
+        signal += (blood - signal) * _edge(d_right, right_width)
+        # Left ventricle: muscle brighter in one sector, blood near the wall darker in another.
+        signal += (around.read(self.muscle_around) - signal) * _edge(d_epi, epi_width)
+        blood = self.blood * (1 - around.read(self.slow_flow) * _edge(5.0 - d_endo, 2.5))
+        signal += (blood - signal) * _edge(d_endo, endo_width)
 
-    def _surroundings(self, x: np.ndarray, y: np.ndarray, depth: float) -> np.ndarray:
-        """Lung beside the free wall, liver below, chest wall with fat in front: each meets the heart along an arc."""
-        w = self.wobble
-        side = np.array([-np.cos(self.septum), -np.sin(self.septum)])
-        lateral = x * side[0] + y * side[1]
-        front = -x * side[1] + y * side[0]
-        wave = 3 * np.sin(0.09 * front + w[2]) + 2 * np.sin(0.17 * front + w[3] + 2 * depth)
-        below = _edge(-front - 14 - 4 * np.sin(0.07 * lateral + w[4]) + 6 * depth, 1.2)
-        vessels = np.cos(0.45 * x + w[5]) * np.cos(0.38 * y + w[6]) * np.cos(5 * depth + w[7])
-        lung = 0.07 + 0.09 * np.maximum(vessels, 0)
-        soft = 0.22 + 0.05 * np.sin(0.12 * lateral + w[6])
-        ground = lung + (soft - lung) * _edge(-lateral - 12 + wave, 2.0)
-        ground = ground + (self.liver * (1 + 0.12 * vessels) - ground) * below
-        depth_in = front - self.chest + 0.5 * wave
-        wall = 0.30 + 0.5 * _edge(depth_in - 5, 0.9)  # muscle first, then fat
-        return (ground + (wall - ground) * _edge(depth_in, 1.0)).astype(np.float32)
+    def add_papillary(self, signal: np.ndarray, px: np.ndarray, py: np.ndarray, distance: float) -> None:
+        """Two dark columns in the cavity; the label counts them as blood pool, as ACDC's does."""
+        for at, size in zip(self.papillary.tolist(), self.papillary_radius.tolist(), strict=True):
+            away = np.hypot(px - distance * float(np.cos(at)), py - distance * float(np.sin(at)))
+            signal += (self.muscle - signal) * 0.9 * _edge(size - away, 0.5)
