@@ -156,13 +156,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             window.append(slice(start, min(start + patch, size)))
             missing = max(patch - size, 0)
             padding.append((missing // 2, missing - missing // 2))
-        image, label = loaded.image[(slice(None), *window)], loaded.label[tuple(window)]
+        places = (slice(None), *window)
+        image, label = loaded.image[places], loaded.label[places[1:]]
         if any(before or after for before, after in padding):
             image = np.pad(image, [(0, 0), *padding], mode="edge")
             label = np.pad(label, padding, mode="edge")
         if self.augment:
-            axes = [axis for axis, flip in enumerate(generator.random(label.ndim) < 0.5) if flip]
-            image, label = np.flip(image, [axis + 1 for axis in axes]), np.flip(label, axes)
+            axes = tuple(axis for axis, flip in enumerate(generator.random(label.ndim) < 0.5) if flip)
+            image, label = np.flip(image, tuple(axis + 1 for axis in axes)), np.flip(label, axes)
         # A copy in every case: a view would let the caller write into the cache.
         return torch.from_numpy(image.copy()), torch.from_numpy(label.astype(np.int64))
 

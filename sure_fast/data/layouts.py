@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,7 @@ def discover(
         The cases sorted by name, with `.info`.
 
     Raises:
-        DataError: nothing found, or what was found does not fit together; names the file.
-        ValueError: (the same class) an unknown layout or part.
+        DataError: nothing found, or what was found does not fit together (names the file), or an unknown option.
 
     Notes:
         Files starting with a dot are passed over. Layout `folders` reads every mask once to learn the classes, unless
@@ -72,7 +72,9 @@ def discover(
     if not root.exists():
         raise DataError(f"{root}: expected a folder with a data set, got nothing there")
     mapping = _checked_map(label_map)
-    chosen = _find_layout(root, images is not None or labels is not None, require_labels) if layout == "auto" else layout
+    chosen = layout
+    if layout == "auto":
+        chosen = _find_layout(root, images is not None or labels is not None, require_labels)
     if chosen != "folders" and (images is not None or labels is not None):
         raise DataError(f"images, labels: expected only with layout 'folders', got them with {chosen!r}")
     if chosen == "msd_nnunet":
@@ -84,7 +86,7 @@ def discover(
     cases = sorted(listing.cases, key=lambda case: case.name)
     if not cases:
         raise DataError(f"{root}: expected at least one case of layout {chosen} ({part}), got none")
-    for first, second in zip(cases, cases[1:], strict=False):
+    for first, second in pairwise(cases):
         if first.name == second.name:
             raise DataError(f"{second.image}: expected one case named {second.name!r}, got also {first.image}")
     for case in cases:
@@ -153,9 +155,7 @@ def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
     return next((present[name] for name in names if name in present), None)
 
 
-def _list_folders(
-    root: Path, images: str | os.PathLike[str] | None, labels: str | os.PathLike[str] | None
-) -> Listing:
+def _list_folders(root: Path, images: str | os.PathLike[str] | None, labels: str | os.PathLike[str] | None) -> Listing:
     if root.is_file() and images is None:
         return Listing([Case(stem(root), stem(root), root)], None)
     image_folder = root / images if images is not None else _subfolder(root, IMAGE_FOLDERS)

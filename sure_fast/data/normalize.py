@@ -42,8 +42,7 @@ def normalize(image: Array, *, lower: float = 0.5, upper: float = 99.5) -> Array
     """
     if not 0 <= lower < upper <= 100:
         raise DataError(f"lower, upper: expected percentiles 0 <= lower < upper <= 100, got {lower!r} and {upper!r}")
-    is_tensor = isinstance(image, torch.Tensor)
-    array = image.detach().cpu().numpy() if is_tensor else np.asarray(image)
+    array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     out = np.empty(array.shape, dtype=np.float32)
     for channel, target in zip(array, out, strict=True):
         values = channel.astype(np.float64)

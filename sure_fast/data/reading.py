@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,8 @@ def read_label(path: str | os.PathLike[str], label_map: Mapping[int, int] | None
     if array.dtype.kind == "f":
         rounded = np.rint(array)
         # A stored scale factor may leave 0.9999998 of a 1; anything further off is no class number.
-        wrong = ~(np.abs(array - rounded) <= 1e-3)
+        with np.errstate(invalid="ignore"):
+            wrong = ~(np.abs(array - rounded) <= 1e-3)
         if wrong.any():
             raise DataError(f"{path}: expected whole class numbers in a label, got {float(array[wrong].flat[0]):.6g}")
         array = rounded
@@ -135,7 +137,7 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
 
     Raises:
         DataError: a file that cannot be read; channels or label on another grid than the image (shape, or affine by
-            more than a tenth of a voxel); labels outside the classes; another number of channels than the data set says.
+            more than a tenth of a voxel); labels outside the classes; more or fewer channels than the data set says.
     """
     parts = [read_image(path) for path in case.channel_files]
     grid = parts[0][1]
@@ -213,7 +215,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
         affine = np.array(image.affine, dtype=np.float64)
     # A damaged file makes nibabel, gzip and zlib raise at least six unrelated kinds, MemoryError among them.

@@ -50,7 +50,7 @@ def save_nifti(
         low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
         if low < -(2**31) or high >= 2**31:
             raise DataError(f"array: expected integers of 32 bits, got values {low} to {high}")
-        data = data.astype(np.uint8 if 0 <= low and high <= 255 else np.int32)
+        data = data.astype(np.uint8 if low >= 0 and high <= 255 else np.int32)
     elif data.dtype in (np.float64, np.float16):
         data = data.astype(np.float32)
     if affine is None:
