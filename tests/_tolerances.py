@@ -15,10 +15,12 @@ TOLERANCE = {
 }
 
 EXCEPTIONS = {
+    # With strong evidence the reference's lgamma terms cancel against each other; the kernel's do so on paper.
+    ("evidential_loss", torch.float64): (1e-11, 1e-11),
     # torch's float64 trigamma is good to about 1e-9 relative; SciPy's, against which the kernel's is tested, to 1e-15.
     ("evidential_loss.gradient", torch.float64): (1e-8, 1e-9),
-    # The KL gradient of strong evidence is a difference of terms near (evidence) x trigamma(evidence) ~ 1.
-    ("evidential_loss.gradient", torch.float32): (1e-4, 4e-6),
+    # A sum of terms of both signs, relative to the largest gradient.
+    ("evidential_loss.gradient", torch.float32): (1e-5, 4e-6),
     ("evidential_loss.gradient", torch.bfloat16): (2**-7, 2e-4),
     ("evidential_loss.gradient", torch.float16): (2**-10, 2e-5),
 }

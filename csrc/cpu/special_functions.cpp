@@ -26,6 +26,7 @@ void run(Special which, const T* x, int64_t count, T* out) {
     case Special::digamma: SURE_FAST_LOOP(math::digamma(x[i]))
     case Special::trigamma: SURE_FAST_LOOP(math::trigamma(x[i]))
     case Special::entropic: SURE_FAST_LOOP((math::digamma_entropic(x[i], extra), extra))
+    case Special::entropic_slope: SURE_FAST_LOOP((math::trigamma_entropic(x[i], extra), extra))
   }
 #undef SURE_FAST_LOOP
 }

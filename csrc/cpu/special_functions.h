@@ -5,7 +5,9 @@
 
 namespace sure_fast {
 
-enum class Special : int { exponential, logarithm, log_one_plus, softplus, sigmoid, digamma, trigamma, entropic };
+enum class Special : int {
+  exponential, logarithm, log_one_plus, softplus, sigmoid, digamma, trigamma, entropic, entropic_slope
+};
 
 #define SURE_FAST_DECLARE(isa)                                                                \
   namespace isa {                                                                             \

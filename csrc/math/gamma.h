@@ -1,8 +1,8 @@
 // The digamma family for x >= 1, where a Dirichlet parameter lives: psi, psi', and
-//   entropic(x) = (x - 1) psi(x) - lnGamma(x),
-// the only combination of lnGamma that KL(Dir(alpha) || Dir(1)) needs. Each is a shift by N, written as one rational
-// term, plus the asymptotic series at y >= N + 1 (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). In `entropic` the
-// x ln x terms of psi and lnGamma cancel on paper rather than in floating point. One copy for host and device.
+//   entropic(x) = (x - 1) psi(x) - lnGamma(x) - x,
+// the only combination of lnGamma that KL(Dir(alpha) || Dir(1)) needs: its terms in x ln x and x cancel on paper rather
+// than in floating point, and it grows like ln x. Each function is a shift by N, written as one rational term, plus
+// the asymptotic series at y >= N + 1 (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and device.
 #pragma once
 
 #include "math/elementary.h"
@@ -41,13 +41,14 @@ SURE_FAST_INLINE float digamma_entropic(float x, float& entropic) {
   // ln(P / y^4) for the shifted, 0 for the others
   const float y2 = w * w;
   const float log_ratio = logarithm(large ? 1.0f : product * y2);
-  entropic = (log_ratio - 0.5f * log_y) + (y - static_cast<float>(kHalfLogTwoPi)) - gamma_tail -
+  entropic = (log_ratio - 0.5f * log_y) + ((large ? 0.0f : 4.0f) - static_cast<float>(kHalfLogTwoPi)) - gamma_tail -
              (x - 1.0f) * (tail + shift);
   return log_y - tail - shift;
 }
 
-// psi'(x), relative error near 3e-7.
-SURE_FAST_INLINE float trigamma(float x) {
+// psi'(x), relative error near 3e-7, and entropic'(x) = (x - 1) psi'(x) - 1, which is near -1/(2x) for large x and is
+// computed there without its leading 1.
+SURE_FAST_INLINE float trigamma_entropic(float x, float& entropic_slope) {
   const bool large = x >= 5.0f;
   const float s = large ? 1.0f : x;
   const float y = large ? x : x + 4.0f;
@@ -58,18 +59,27 @@ SURE_FAST_INLINE float trigamma(float x) {
   const float shift = large ? 0.0f : ((2.0f * t + 9.0f) * u * u + (2.0f * t + 5.0f) * t * t) / (p * p);
   const float i = 1.0f / y;
   const float w = i * i;
-  const float series =
-      i + 0.5f * w + i * w * (0.166666667f - w * (0.0333333333f - w * (0.0238095238f - w * 0.0333333333f)));
-  return series + shift;
+  const float rest =
+      0.5f * w + i * w * (0.166666667f - w * (0.0333333333f - w * (0.0238095238f - w * 0.0333333333f)));
+  const float value = i + rest + shift;
+  entropic_slope = large ? (x - 1.0f) * rest - i : (x - 1.0f) * value - 1.0f;
+  return value;
+}
+
+SURE_FAST_INLINE float trigamma(float x) {
+  float unused;
+  return trigamma_entropic(x, unused);
 }
 
 // float64: shift by ten, series to y^-14; relative error near 1e-14.
 SURE_FAST_INLINE double digamma_entropic(double x, double& entropic) {
   double shift = 0.0;
   double log_ratio = 0.0;
+  double moved = 0.0;
   double y = x;
   if (x < 11.0) {
-    y = x + 10.0;
+    moved = 10.0;
+    y = x + moved;
     double ratio = 1.0;
     for (int k = 0; k < 10; ++k) {
       shift += 1.0 / (x + k);
@@ -88,7 +98,7 @@ SURE_FAST_INLINE double digamma_entropic(double x, double& entropic) {
       i * (1.0 / 12 -
            w * (1.0 / 360 - w * (1.0 / 1260 - w * (1.0 / 1680 - w * (1.0 / 1188 - w * (691.0 / 360360 - w / 156))))));
   const double log_y = log(y);
-  entropic = (log_ratio - 0.5 * log_y) + (y - kHalfLogTwoPi) - gamma_tail - (x - 1.0) * (tail + shift);
+  entropic = (log_ratio - 0.5 * log_y) + (moved - kHalfLogTwoPi) - gamma_tail - (x - 1.0) * (tail + shift);
   return log_y - tail - shift;
 }
 
@@ -97,7 +107,7 @@ SURE_FAST_INLINE double digamma(double x) {
   return digamma_entropic(x, unused);
 }
 
-SURE_FAST_INLINE double trigamma(double x) {
+SURE_FAST_INLINE double trigamma_entropic(double x, double& entropic_slope) {
   double shift = 0.0;
   double y = x;
   if (x < 11.0) {
@@ -111,7 +121,15 @@ SURE_FAST_INLINE double trigamma(double x) {
   const double series =
       1.0 / 6 -
       w * (1.0 / 30 - w * (1.0 / 42 - w * (1.0 / 30 - w * (5.0 / 66 - w * (691.0 / 2730 - w * (7.0 / 6))))));
-  return i + 0.5 * w + i * w * series + shift;
+  const double rest = 0.5 * w + i * w * series;
+  const double value = i + rest + shift;
+  entropic_slope = x < 11.0 ? (x - 1.0) * value - 1.0 : (x - 1.0) * rest - i;
+  return value;
+}
+
+SURE_FAST_INLINE double trigamma(double x) {
+  double unused;
+  return trigamma_entropic(x, unused);
 }
 
 }  // namespace math

@@ -36,7 +36,8 @@ def case(shape, dtype=torch.float32, scale=3.0, ignore=None, seed=0):
 def run(logits, target, **options):
     logits = logits.detach().requires_grad_()
     out = sure_fast.evidential_loss(logits, target, epoch=7, **options)
-    (gradient,) = torch.autograd.grad(out.total, logits)
+    # Scaled as a GradScaler does: the gradient of a mean falls below the normal range of float16.
+    (gradient,) = torch.autograd.grad(1024 * out.total, logits)
     return torch.stack(list(out)).detach(), gradient
 
 
@@ -83,7 +84,7 @@ def test_evidence_kinds_on_every_isa(isa, kind, evidence, scale):
         options = {"kind": kind, "evidence": evidence, "ignore_index": 255}
         out, gradient = run(logits.to(dtype), target, backend="cpu", **options)
         want, want_gradient = run(logits.to(dtype).double(), target, backend="reference", **options)
-        torch.testing.assert_close(out.double(), want, **tolerance(dtype))
+        torch.testing.assert_close(out.double(), want, **tolerance(dtype, "evidential_loss"))
         largest = want_gradient.abs().max()
         wanted = tolerance(dtype, "evidential_loss.gradient")
         torch.testing.assert_close(gradient.double() / largest, want_gradient / largest, **wanted)
@@ -198,7 +199,8 @@ def test_golden(name, total, key, kind, backend):
         want = golden[f"{key}.{kind}.{precision}.total_ace_kl_dice"]
         (gradient,) = torch.autograd.grad(out.total, logits)
         rtol = 1e-5 if dtype == torch.float32 else 1e-9
-        np.testing.assert_allclose([float(out.kl), float(out.dice)], want[2:], rtol=rtol)
+        # the reference code's shift 1e-3 is a float32 in both precisions
+        np.testing.assert_allclose([out.kl.item(), out.dice.item()], want[2:], rtol=max(rtol, 1e-7))
         if kind == "mse":
             # The golden data term counts the squared error C times: mean(C Σ(y-p)² + Σ p(1-p)/(A+1)).
             z = torch.from_numpy(golden["logits"]).double()
@@ -206,13 +208,13 @@ def test_golden(name, total, key, kind, backend):
             p = alpha / alpha.sum(1, keepdim=True)
             y = torch.nn.functional.one_hot(target, z.shape[1]).movedim(-1, 1)
             surplus = float(((y - p) ** 2).sum(1).mean()) * (z.shape[1] - 1)
-            np.testing.assert_allclose(float(out.data) + surplus, want[1], rtol=max(rtol, 1e-6))
+            np.testing.assert_allclose(out.data.item() + surplus, want[1], rtol=max(rtol, 1e-6))
             continue
-        np.testing.assert_allclose([float(out.total), float(out.data)], want[:2], rtol=rtol)
+        np.testing.assert_allclose([out.total.item(), out.data.item()], want[:2], rtol=max(rtol, 1e-7))
         want_gradient = golden[f"{key}.{kind}.{precision}.grad_logits"]
         largest = np.abs(want_gradient).max()
         np.testing.assert_allclose(
-            gradient.numpy() / largest, want_gradient / largest, atol=1e-5 if dtype == torch.float32 else 1e-8
+            gradient.numpy() / largest, want_gradient / largest, atol=1e-5 if dtype == torch.float32 else 1e-7
         )
 
 

@@ -112,7 +112,7 @@ def test_luma_and_max_by_hand():
         luma = sure_fast.gradient_magnitude(rgb, backend=backend)[0, 0, 2, 2]
         assert float(luma) == pytest.approx(abs(0.2989 + 2 * 0.587 - 3 * 0.114), rel=1e-6)
         assert float(sure_fast.gradient_magnitude(rgb, channels="max", backend=backend)[0, 0, 2, 2]) == 3.0
-        assert float(sure_fast.gradient_magnitude(rgb, channels="mean", backend=backend)[0, 0, 2, 2]) == 0.0
+        assert float(sure_fast.gradient_magnitude(rgb, channels="mean", backend=backend)[0, 0, 2, 2]) < 1e-6
 
 
 def test_blur_is_scipy_gaussian():
