@@ -1,0 +1,1 @@
+"""pytest-benchmark files, one an op; `make bench` saves their JSON and `python -m benchmarks.report` tabulates it."""
