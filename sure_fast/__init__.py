@@ -3,18 +3,45 @@
 import torch as _torch  # before the kernels, which share its OpenMP runtime  # noqa: F401
 
 from ._backends import explain, use_backend
+from .losses import (
+    EvidentialLoss,
+    GradientUncertaintyLoss,
+    NoiseUncertaintyLoss,
+    NoisyImages,
+    SupervisionOutput,
+    UncertaintySupervisedLoss,
+)
 from .ops.boundary_distance import boundary_distance
 from .ops.dirichlet_uncertainty import dirichlet_uncertainty
 from .ops.evidential_loss import EvidentialLossOutput, evidential_loss
 from .ops.gradient_magnitude import gradient_magnitude
+from .ops.gradient_uncertainty_loss import gradient_uncertainty_loss
+from .ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
+from .ops.pair_concordance import PairConcordance, pair_concordance
+from .ops.sample_hard_patches import HardPatches, sample_hard_patches
+from .ops.spearman import spearman
 
 __version__ = "0.1.0"
 __all__ = [
+    "EvidentialLoss",
     "EvidentialLossOutput",
+    "GradientUncertaintyLoss",
+    "HardPatches",
+    "NoiseUncertaintyLoss",
+    "NoiseUncertaintyLossOutput",
+    "NoisyImages",
+    "PairConcordance",
+    "SupervisionOutput",
+    "UncertaintySupervisedLoss",
     "boundary_distance",
     "dirichlet_uncertainty",
     "evidential_loss",
     "explain",
     "gradient_magnitude",
+    "gradient_uncertainty_loss",
+    "noise_uncertainty_loss",
+    "pair_concordance",
+    "sample_hard_patches",
+    "spearman",
     "use_backend",
 ]

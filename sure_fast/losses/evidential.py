@@ -1,0 +1,57 @@
+"""The evidential segmentation loss as a module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..ops.evidential_loss import EvidentialLossOutput, evidential_loss
+
+
+class EvidentialLoss(nn.Module):
+    """`sure_fast.evidential_loss` with its options fixed; see there for the equations and the errors.
+
+    Args:
+        kind, total, num_epochs, annealing_epochs, evidence, ignore_index, backend: as of `evidential_loss`.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> loss = sure_fast.EvidentialLoss(num_epochs=50)
+        >>> out = loss(torch.randn(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long), epoch=2)
+        >>> out.total.shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str = "digamma",
+        total: str = "weighted",
+        num_epochs: int = 100,
+        annealing_epochs: int = 20,
+        evidence: str = "softplus",
+        ignore_index: int | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.total = total
+        self.num_epochs = num_epochs
+        self.annealing_epochs = annealing_epochs
+        self.evidence = evidence
+        self.ignore_index = ignore_index
+        self.backend = backend
+
+    def forward(self, logits: Tensor, target: Tensor, epoch: float = 0) -> EvidentialLossOutput:
+        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S] at this epoch."""
+        return evidential_loss(
+            logits,
+            target,
+            kind=self.kind,
+            total=self.total,
+            epoch=epoch,
+            num_epochs=self.num_epochs,
+            annealing_epochs=self.annealing_epochs,
+            evidence=self.evidence,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
+        )

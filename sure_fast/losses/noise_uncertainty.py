@@ -1,0 +1,122 @@
+"""Noise patches and the noise-uncertainty loss as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
+
+
+class NoisyImages(NamedTuple):
+    """Two copies of an image with noise patches, and what the loss needs to know of them."""
+
+    image1: Tensor
+    image2: Tensor
+    centers: Tensor
+    """int64 [N, P, D]."""
+    valid: Tensor
+    """bool [N, P]."""
+    levels: Tensor
+    """μ₁, μ₂, float32 [2]."""
+
+
+def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """μ₁, μ₂ ~ U(0, 1), one pair a batch."""
+    source = generator.device if generator is not None else device
+    return torch.rand(2, generator=generator, device=source).to(device)
+
+
+def normal_like(image: Tensor, generator: torch.Generator | None, shape: Sequence[int] | None = None) -> Tensor:
+    """Standard normal noise of the image's (or another) shape, drawn on the generator's device."""
+    source = generator.device if generator is not None else image.device
+    noise = torch.randn(tuple(shape or image.shape), generator=generator, device=source, dtype=torch.float32)
+    return noise.to(image.device, image.dtype)
+
+
+def add_noise_patches(
+    image: Tensor,
+    centers: Tensor,
+    valid: Tensor,
+    levels: Tensor,
+    *,
+    patch_size: Sequence[int],
+    noise_std: float = 0.3,
+    generator: torch.Generator | None = None,
+) -> NoisyImages:
+    """Adds one noise patch n_k ~ N(μ_k, noise_std²), k = 1, 2, at every valid center of image [N, K, *S].
+
+    Within a copy all patches carry the same noise (arXiv 2509.17098). Patches must lie inside the image.
+    """
+    patches = normal_like(image, generator, (2, *patch_size)) * noise_std + levels.to(image.dtype).reshape(
+        2, *[1] * len(patch_size)
+    )
+    inside = [torch.arange(size, device=image.device) - size // 2 for size in patch_size]
+    offsets = torch.stack(torch.meshgrid(*inside, indexing="ij"), -1).reshape(-1, len(patch_size))
+    places = centers[:, :, None, :] + offsets
+    flat = torch.zeros(places.shape[:-1], dtype=torch.int64, device=image.device)
+    for axis, size in enumerate(image.shape[2:]):
+        flat = flat * size + places[..., axis].clamp(0, size - 1)
+    copies = []
+    for patch in patches:
+        values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
+        noise = torch.zeros((image.shape[0], image[0, 0].numel()), dtype=image.dtype, device=image.device)
+        noise.scatter_add_(1, flat.flatten(1), values.expand(flat.shape).flatten(1))
+        copies.append(image + noise.reshape(image.shape[0], 1, *image.shape[2:]))
+    return NoisyImages(copies[0], copies[1], centers, valid, levels)
+
+
+class NoiseUncertaintyLoss(nn.Module):
+    """L_nu from the uncertainties of a clean and two noisy images; see `sure_fast.noise_uncertainty_loss`.
+
+    Args:
+        threshold, order_weight, distance_weight, far_weight, backend: as of `noise_uncertainty_loss`.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> from sure_fast.losses import add_noise_patches
+        >>> image, u = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8)
+        >>> noise = add_noise_patches(
+        ...     image, torch.tensor([[[3, 3]]]), torch.tensor([[True]]), torch.tensor([0.2, 0.8]), patch_size=(3, 3)
+        ... )
+        >>> sure_fast.NoiseUncertaintyLoss()(u, u, u, torch.zeros(1, 8, 8), noise).total.shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 4.0,
+        order_weight: float = 1.0,
+        distance_weight: float = 1.0,
+        far_weight: float = 1.0,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.order_weight = order_weight
+        self.distance_weight = distance_weight
+        self.far_weight = far_weight
+        self.backend = backend
+
+    def forward(
+        self, uncertainty: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, noise: NoisyImages
+    ) -> NoiseUncertaintyLossOutput:
+        """L_nu of u, u¹, u² [N, 1, *S] at the patch centers of `noise`, with d [N, *S]."""
+        return noise_uncertainty_loss(
+            uncertainty,
+            noisy1,
+            noisy2,
+            distance,
+            noise.centers,
+            noise.levels,
+            valid=noise.valid,
+            threshold=self.threshold,
+            order_weight=self.order_weight,
+            distance_weight=self.distance_weight,
+            far_weight=self.far_weight,
+            backend=self.backend,
+        )

@@ -1,0 +1,280 @@
+"""The whole method as one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.boundary_distance import boundary_distance
+from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.sample_hard_patches import sample_hard_patches
+from .evidential import EvidentialLoss
+from .gradient_uncertainty import GradientUncertaintyLoss
+from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, add_noise_patches, draw_levels, normal_like
+
+# The noise of the forward that finds hard samples (arXiv 2509.17098): the whole image, N(0.5, 0.3²).
+MINING_MEAN, MINING_STD = 0.5, 0.3
+
+
+class SupervisionOutput(NamedTuple):
+    """The loss and its terms, each a 0-dim tensor; terms that do not apply yet are 0."""
+
+    total: Tensor
+    segmentation: Tensor
+    """The evidential total."""
+    data: Tensor
+    kl: Tensor
+    dice: Tensor
+    gradient: Tensor
+    """L_gu, unweighted."""
+    noise: Tensor
+    """L_nu: its weighted terms summed, without γ."""
+    order: Tensor
+    distance: Tensor
+    far: Tensor
+
+
+class UncertaintySupervisedLoss(nn.Module):
+    r"""Evidential segmentation loss with supervised uncertainty: the loss of arXiv 2509.17098, complete.
+
+    Math:
+        L = L_seg for epoch < start_epoch, then L_seg + a (β L_gu + γ L_nu) with
+        :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs. The terms are those of
+        `evidential_loss`, `gradient_uncertainty_loss` and `noise_uncertainty_loss`; distances are in voxels.
+
+    Args:
+        num_epochs: T.
+        start_epoch: t₀, first epoch with supervised uncertainty; less than num_epochs.
+        beta, gamma: weights of L_gu and L_nu; a term of weight 0 is not computed.
+        kind, total, annealing_epochs, evidence, ignore_index: as of `evidential_loss`.
+        gradient_threshold: boundary band of L_gu (voxels).
+        noise_threshold: what counts as near a boundary in L_nu (voxels).
+        pairs, num_pairs, per_class: as of `GradientUncertaintyLoss`.
+        operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
+        patch_size: odd edge of the noise patches (voxels), one number or one per axis.
+        num_patches: patches per class.
+        noise_std: standard deviation of the noise patches, in units of the (normalised) image.
+        order_weight, distance_weight, far_weight: as of `noise_uncertainty_loss`.
+        backend: for every op inside.
+
+    Notes:
+        With γ > 0 and from start_epoch on, the network answers three more images: a noisy one without gradients, which
+        finds the hard samples, and the two with noise patches, in one batch of twice the size. They run in the mode
+        the network is in: with batch normalisation in training mode they contribute to its running statistics.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> model = torch.nn.Conv2d(1, 3, 3, padding=1)
+        >>> loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=3)
+        >>> image, label = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
+        >>> out = loss(model(image), label, image, epoch=5, model=model)
+        >>> out.total.backward()
+    """
+
+    def __init__(
+        self,
+        *,
+        num_epochs: int = 100,
+        start_epoch: int = 30,
+        beta: float = 30.0,
+        gamma: float = 0.1,
+        kind: str = "digamma",
+        total: str = "weighted",
+        annealing_epochs: int = 20,
+        evidence: str = "softplus",
+        ignore_index: int | None = None,
+        gradient_threshold: float = 1.0,
+        noise_threshold: float = 4.0,
+        pairs: str = "exact",
+        num_pairs: int = 100_000,
+        per_class: bool = False,
+        operator: str = "sobel",
+        spacing: Sequence[float] | float | None = None,
+        channels: str = "luma",
+        blur_sigma: float = 0.0,
+        patch_size: int | Sequence[int] = 3,
+        num_patches: int = 3,
+        noise_std: float = 0.3,
+        order_weight: float = 1.0,
+        distance_weight: float = 1.0,
+        far_weight: float = 0.1,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= start_epoch < num_epochs:
+            raise ValueError(f"start_epoch: expected 0 <= start_epoch < num_epochs ({num_epochs}), got {start_epoch}")
+        if beta < 0 or gamma < 0 or noise_std < 0:
+            raise ValueError(f"beta, gamma, noise_std: expected numbers >= 0, got {beta}, {gamma}, {noise_std}")
+        self.num_epochs = num_epochs
+        self.start_epoch = start_epoch
+        self.beta = beta
+        self.gamma = gamma
+        self.patch_size = patch_size
+        self.num_patches = num_patches
+        self.noise_std = noise_std
+        self.ignore_index = ignore_index
+        self.backend = backend
+        self.evidential = EvidentialLoss(
+            kind=kind,
+            total=total,
+            num_epochs=num_epochs,
+            annealing_epochs=annealing_epochs,
+            evidence=evidence,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
+        self.gradient = GradientUncertaintyLoss(
+            threshold=gradient_threshold,
+            pairs=pairs,
+            num_pairs=num_pairs,
+            per_class=per_class,
+            operator=operator,
+            spacing=spacing,
+            channels=channels,
+            blur_sigma=blur_sigma,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
+        self.noise = NoiseUncertaintyLoss(
+            threshold=noise_threshold,
+            order_weight=order_weight,
+            distance_weight=distance_weight,
+            far_weight=far_weight,
+            backend=backend,
+        )
+
+    def supervision_weight(self, epoch: float) -> float:
+        """a: 0 before start_epoch, then rising from 0.01 towards 1."""
+        if epoch < self.start_epoch:
+            return 0.0
+        return 0.01 ** (1.0 - (epoch - self.start_epoch) / (self.num_epochs - self.start_epoch))
+
+    def draw_noise(
+        self,
+        model: Callable[[Tensor], Tensor],
+        logits: Tensor,
+        label: Tensor,
+        image: Tensor,
+        *,
+        distance: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> NoisyImages:
+        """Finds hard samples with one noisy forward and returns the two images with noise patches.
+
+        Args:
+            model: image [N, K, *S] -> logits [N, C, *S]; called once, without gradients.
+            logits, label, image: as of `forward`.
+            distance: the labels' boundary distance in voxels [N, *S], where it is at hand.
+            generator: makes the draws repeatable.
+        """
+        label = label.squeeze(1) if label.dim() == logits.dim() else label
+        with torch.no_grad():
+            if distance is None:
+                distance = self.distance_map(label)
+            noise = normal_like(image, generator) * MINING_STD + MINING_MEAN
+            noisy = self._uncertainty(model(image + noise))
+            patch_size = self.patch_size
+            size = (patch_size,) * (image.dim() - 2) if isinstance(patch_size, int) else tuple(patch_size)
+            patches = sample_hard_patches(
+                self._uncertainty(logits.detach()),
+                noisy,
+                label,
+                distance,
+                num_classes=logits.shape[1],
+                patch_size=size,
+                num_patches=self.num_patches,
+                max_distance=self.noise.threshold,
+                generator=generator,
+                backend=self.backend,
+            )
+            return add_noise_patches(
+                image,
+                patches.centers,
+                patches.valid,
+                draw_levels(image.device, generator),
+                patch_size=size,
+                noise_std=self.noise_std,
+                generator=generator,
+            )
+
+    def distance_map(self, label: Tensor) -> Tensor:
+        """Boundary distance [N, *S] in voxels: exact where L_nu compares distances, else as far as a threshold looks.
+
+        NaN on ignored voxels: neither near nor far.
+        """
+        needs_all = self.gamma > 0 and self.noise.distance_weight > 0
+        limit = None if needs_all else max(self.gradient.threshold, self.noise.threshold)
+        distance = boundary_distance(label, max_distance=limit, ignore_index=self.ignore_index, backend=self.backend)
+        if self.ignore_index is None:
+            return distance
+        return distance.masked_fill(label == self.ignore_index, torch.nan)
+
+    def forward(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        image: Tensor,
+        *,
+        epoch: float,
+        model: Callable[[Tensor], Tensor] | None = None,
+        noise: NoisyImages | None = None,
+        noisy_logits: tuple[Tensor, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SupervisionOutput:
+        """The loss of one batch.
+
+        Args:
+            logits: the network's answer to `image`, [N, C, *S].
+            label: [N, *S] or [N, 1, *S] integer.
+            image: [N, K, *S], floating, normalised.
+            epoch: t, counted from 0.
+            model: the network; called for the noisy images where L_nu applies and `noisy_logits` are not given.
+            noise, noisy_logits: instead of `model`: what `draw_noise` returned, and the network's answers to its two
+                images.
+            generator: makes the draws repeatable; on the CPU or the image's device.
+
+        Raises:
+            ValueError: L_nu applies and neither `model` nor both `noise` and `noisy_logits` are given; and as the ops.
+        """
+        segmentation = self.evidential(logits, label, epoch)
+        zero = segmentation.total.new_zeros(())
+        gradient = noise_total = order = apart = far = zero
+        weight = self.supervision_weight(epoch)
+        if weight > 0 and (self.beta > 0 or self.gamma > 0):
+            label = label.squeeze(1) if label.dim() == logits.dim() else label
+            with torch.no_grad():
+                distance = self.distance_map(label)
+            u = self._uncertainty(logits)
+            if self.beta > 0:
+                gradient = self.gradient(u, image, label, distance=distance)
+            if self.gamma > 0:
+                if noise is None or noisy_logits is None:
+                    if model is None:
+                        raise ValueError(
+                            "model: expected the network, or noise and noisy_logits, once L_nu applies "
+                            f"(gamma = {self.gamma}, epoch {epoch} >= start_epoch {self.start_epoch}), got None"
+                        )
+                    noise = self.draw_noise(model, logits, label, image, distance=distance, generator=generator)
+                    both = model(torch.cat([noise.image1, noise.image2]))
+                    noisy_logits = (both[: image.shape[0]], both[image.shape[0] :])
+                parts = self.noise(u, *(self._uncertainty(z) for z in noisy_logits), distance, noise)
+                noise_total, order, apart, far = parts
+        total = segmentation.total + weight * (self.beta * gradient + self.gamma * noise_total)
+        return SupervisionOutput(
+            total,
+            segmentation.total,
+            segmentation.data,
+            segmentation.kl,
+            segmentation.dice,
+            gradient,
+            noise_total,
+            order,
+            apart,
+            far,
+        )
+
+    def _uncertainty(self, logits: Tensor) -> Tensor:
+        return dirichlet_uncertainty(logits, evidence=self.evidential.evidence, backend=self.backend)

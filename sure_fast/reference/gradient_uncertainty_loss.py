@@ -1,0 +1,100 @@
+"""Plain PyTorch gradient-uncertainty loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .dirichlet_uncertainty import widen
+from .pairs import compact, partners
+
+
+def gradient_uncertainty_loss(
+    uncertainty: Tensor,
+    gradient: Tensor,
+    distance: Tensor,
+    *,
+    threshold: float = 1.0,
+    pairs: str = "exact",
+    num_pairs: int = 100_000,
+    label: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); SPEC: "Gradient–uncertainty loss"."""
+    images = uncertainty.shape[0]
+    near = (distance <= threshold).reshape(images, -1)
+    u_all = widen(uncertainty).reshape(images, -1)
+    out_dtype = u_all.dtype
+    if near.numel() == 0:
+        return u_all.sum()
+    g_all = gradient.detach().reshape(images, -1).to(torch.float64)
+    groups = None if label is None else label.reshape(images, -1).to(torch.int64)
+    mask, order, g = compact(near, g_all)
+    u = u_all.gather(1, order).to(torch.float64).masked_fill(~mask, 0.0)
+    g = g.masked_fill(~mask, 0.0)
+    group = None if groups is None else groups.gather(1, order)
+    size = mask.sum(1, keepdim=True).clamp(min=1)
+    g = g - g.sum(1, keepdim=True) / size
+    if pairs == "exact":
+        with torch.no_grad():
+            found = partners(g, u.detach(), mask, group)
+            violations = found.count.sum(1, keepdim=True) / 2
+            # Σ v⁺ is linear in u over the violating pairs: this is its slope.
+            slope = (g * found.count - found.sum_g) / violations.clamp(min=1)
+        per_image = (u * slope).sum(1)
+    else:
+        first, second = sampled_pairs(mask, group, num_pairs, seed)
+        v = (g.gather(1, first) - g.gather(1, second)) * (u.gather(1, first) - u.gather(1, second))
+        violating = (v.detach() > 0) | v.detach().isnan()
+        per_image = v.where(violating, 0.0).sum(1) / violating.sum(1).clamp(min=1)
+    return per_image.mean().to(out_dtype)
+
+
+def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs [rows, num_pairs] drawn uniformly among the ordered pairs of masked elements of one group.
+
+    Draw k of row r is splitmix64(seed, r, k): no state, the same anywhere. A row without elements draws element 0.
+    """
+    rows, n = mask.shape
+    group = torch.zeros_like(mask, dtype=torch.int64) if group is None else group
+    last = torch.iinfo(torch.int64).max
+    by_group = group.masked_fill(~mask, last).argsort(dim=1, stable=True)
+    ordered = group.masked_fill(~mask, last).gather(1, by_group)
+    place = torch.arange(n, device=mask.device).expand(rows, n)
+    new = torch.ones_like(mask)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    start = place.where(new, 0).cummax(1).values
+    ends = torch.ones_like(mask)
+    ends[:, :-1] = new[:, 1:]
+    stop = place.where(ends, n).flip(1).cummin(1).values.flip(1) + 1
+    size = (stop - start).where(ordered != last, 0)
+    # Element i stands for its `size` ordered pairs (i, start … stop − 1).
+    until = size.cumsum(1)
+    total = until[:, -1:]
+    draw = (counter_uniform(rows, num_pairs, seed, mask.device) * total).to(torch.int64).clamp(max=(total - 1).clamp(min=0))
+    first = torch.searchsorted(until, draw, right=True).clamp(max=n - 1)
+    offset = draw - (until - size).gather(1, first)
+    second = (start.gather(1, first) + offset).clamp(0, n - 1)
+    return by_group.gather(1, first), by_group.gather(1, second)
+
+
+def counter_uniform(rows: int, count: int, seed: int, device: torch.device) -> Tensor:
+    """Uniform float64 in [0, 1) of the counters (row, k): splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    k = torch.arange(count, dtype=torch.int64, device=device)
+    row = torch.arange(rows, dtype=torch.int64, device=device)
+    start = _mix(_mix(torch.full_like(row, seed)) + row * _GOLDEN)
+    return (_mix(start[:, None] + k * _GOLDEN) >> 11 & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = x + _GOLDEN
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> shift & ((1 << (64 - shift)) - 1))) * _signed(factor)
+    return x ^ (x >> 31 & ((1 << 33) - 1))
