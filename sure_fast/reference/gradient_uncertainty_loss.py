@@ -22,13 +22,13 @@ def gradient_uncertainty_loss(
 ) -> Tensor:
     """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); SPEC: "Gradient–uncertainty loss"."""
     images = uncertainty.shape[0]
-    near = (distance <= threshold).reshape(images, -1)
-    u_all = widen(uncertainty).reshape(images, -1)
+    near = (distance <= threshold).flatten(1)
+    u_all = widen(uncertainty).flatten(1)
     out_dtype = u_all.dtype
     if near.numel() == 0:
         return u_all.sum()
-    g_all = gradient.detach().reshape(images, -1).to(torch.float64)
-    groups = None if label is None else label.reshape(images, -1).to(torch.int64)
+    g_all = gradient.detach().flatten(1).to(torch.float64)
+    groups = None if label is None else label.flatten(1).to(torch.int64)
     mask, order, g = compact(near, g_all)
     u = u_all.gather(1, order).to(torch.float64).masked_fill(~mask, 0.0)
     g = g.masked_fill(~mask, 0.0)

@@ -28,8 +28,8 @@ def noise_uncertainty_loss(
     if u.numel() == 0 or centers.shape[1] == 0:
         order = apart = (u1 + u2).sum() * 0.0
     else:
-        at = [x.reshape(images, -1).gather(1, flat) for x in (u.detach(), u1, u2)]
-        d = distance.reshape(images, -1).gather(1, flat)
+        at = [x.flatten(1).gather(1, flat) for x in (u.detach(), u1, u2)]
+        d = distance.flatten(1).gather(1, flat)
         order = _order(at, (d <= threshold) & valid, levels.to(u.dtype))
         apart = _distance(at, d.to(u.dtype), valid, threshold)
     far_away = distance > threshold

@@ -45,7 +45,7 @@ def sample_hard_patches(
 
     def draw(slot: int, candidates: Tensor) -> None:
         nonlocal free
-        best, index = key.masked_fill(~(candidates & free).reshape(images, -1), -1.0).max(1)
+        best, index = key.masked_fill(~(candidates & free).flatten(1), -1.0).max(1)
         found = (best >= 0) & ~valid[:, slot]
         overlaps = torch.ones_like(free)
         rest = index

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+import sure_fast
+
+
+def draw(hard, label, distance=None, seed=0, **options):
+    """With u = 0 a voxel is hard where u_noisy <= 0."""
+    noisy = torch.where(hard, -0.1, 0.1)
+    distance = torch.zeros(hard.shape) if distance is None else distance
+    options = {"num_classes": 2, "patch_size": 3, **options}
+    generator = torch.Generator().manual_seed(seed)
+    return sure_fast.sample_hard_patches(torch.zeros(hard.shape), noisy, label, distance, generator=generator, **options)
+
+
+def check_rules(patches, shape, size):
+    for centers, valid in zip(patches.centers, patches.valid, strict=True):
+        kept = centers[valid]
+        for axis, length in enumerate(shape):
+            assert bool((kept[:, axis] >= size // 2).all())
+            assert bool((kept[:, axis] < length - size // 2).all())
+        for i in range(len(kept)):
+            for j in range(i):
+                assert (kept[i] - kept[j]).abs().max() >= size
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 22), (2, 9, 10, 11), (2, 5, 40)], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_rules(shape, size):
+    generator = torch.Generator().manual_seed(1)
+    hard = torch.rand(shape, generator=generator) < 0.3
+    label = torch.randint(0, 3, shape, generator=generator)
+    distance = torch.rand(shape, generator=generator) * 8
+    for seed in range(5):
+        patches = draw(hard, label, distance, seed, num_classes=3, patch_size=size, num_patches=2)
+        assert patches.centers.shape == (shape[0], 6, len(shape) - 1)
+        check_rules(patches, shape[1:], size)
+
+
+def test_centers_are_hard_voxels_of_their_class():
+    generator = torch.Generator().manual_seed(2)
+    hard = torch.rand((1, 60, 60), generator=generator) < 0.5
+    label = (torch.arange(60) >= 30).long().expand(1, 60, 60)
+    distance = torch.rand((1, 60, 60), generator=generator) * 8
+    patches = draw(hard, label, distance)
+    assert bool(patches.valid.all())
+    for slot, (y, x) in enumerate(patches.centers[0].tolist()):
+        assert hard[0, y, x]
+        assert label[0, y, x] == slot // 3
+        if slot < 3:
+            assert distance[0, y, x] < 4
+
+
+def test_missing_ones_are_filled_anywhere():
+    label = torch.zeros(1, 30, 30, dtype=torch.long)
+    patches = draw(torch.zeros(1, 30, 30, dtype=torch.bool), label)
+    assert bool(patches.valid.all())
+    check_rules(patches, (30, 30), 3)
+    far = draw(torch.ones(1, 30, 30, dtype=torch.bool), label, torch.full((1, 30, 30), math.inf))
+    assert bool(far.valid.all())
+
+
+def test_no_room_left_ends_with_fewer():
+    hard = torch.ones(2, 4, 4, dtype=torch.bool)
+    patches = draw(hard, torch.zeros(2, 4, 4, dtype=torch.long))
+    assert patches.valid.sum(1).tolist() == [1, 1]
+    assert bool((patches.centers[~patches.valid] == 0).all())
+    tiny = draw(torch.ones(1, 2, 9, dtype=torch.bool), torch.zeros(1, 2, 9, dtype=torch.long))
+    assert not tiny.valid.any()
+    empty = draw(torch.ones(0, 4, 4, dtype=torch.bool), torch.zeros(0, 4, 4, dtype=torch.long))
+    assert empty.centers.shape == (0, 6, 2)
+
+
+def test_uniform_over_hard_voxels():
+    # 12 hard voxels far enough from each other that the first draw of the class is a plain uniform draw.
+    hard = torch.zeros(400, 12, 16, dtype=torch.bool)
+    hard[:, 2:12:4, 2:16:4] = True
+    label = torch.zeros(400, 12, 16, dtype=torch.long)
+    patches = draw(hard, label, seed=5, num_classes=1, num_patches=1)
+    places = (patches.centers[:, 0, 0] * 16 + patches.centers[:, 0, 1]).numpy()
+    _, counts = np.unique(places, return_counts=True)
+    assert len(counts) == 12 - 0
+    assert scipy.stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_repeatable_from_the_generator():
+    hard = torch.ones(2, 20, 20, dtype=torch.bool)
+    label = torch.zeros(2, 20, 20, dtype=torch.long)
+    first, again, other = draw(hard, label, seed=1), draw(hard, label, seed=1), draw(hard, label, seed=2)
+    assert torch.equal(first.centers, again.centers)
+    assert not torch.equal(first.centers, other.centers)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"patch_size": 4}, ValueError, "patch_size: expected one odd number >= 1 or 2 of them, got 4"),
+        ({"patch_size": (3, 3, 3)}, ValueError, "patch_size: expected"),
+        ({"num_classes": 0}, ValueError, "num_classes: expected at least 1, got 0"),
+        ({"num_patches": 0}, ValueError, "num_patches: expected at least 1, got 0"),
+        ({"max_distance": math.nan}, ValueError, "max_distance: expected"),
+    ],
+)
+def test_errors_name_the_argument(options, error, text):
+    with pytest.raises(error, match=text):
+        draw(torch.ones(1, 5, 5, dtype=torch.bool), torch.zeros(1, 5, 5, dtype=torch.long), **options)
+    with pytest.raises(ValueError, match="label: expected"):
+        draw(torch.ones(1, 5, 5, dtype=torch.bool), torch.zeros(1, 5, 6, dtype=torch.long))

@@ -1,0 +1,157 @@
+"""The modules equal the composition of the public ops, and the whole loss follows its schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sure_fast
+from sure_fast.losses import add_noise_patches
+from sure_fast.losses.supervised import SupervisionOutput
+
+
+def case(shape=(2, 1, 20, 22), classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(shape, generator=generator)
+    label = torch.zeros((shape[0], *shape[2:]), dtype=torch.long)
+    label[:, 4:12, 5:15] = 1
+    label[:, 8:16, 9:18] = 2
+    torch.manual_seed(seed)
+    conv = torch.nn.Conv3d if len(shape) == 5 else torch.nn.Conv2d
+    model = torch.nn.Sequential(conv(1, 4, 3, padding=1), torch.nn.Tanh(), conv(4, classes, 3, padding=1))
+    return model, image, label
+
+
+def supervised(**options):
+    return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, **options})
+
+
+def test_modules_are_their_ops():
+    model, image, label = case()
+    logits = model(image)
+    module = sure_fast.EvidentialLoss(kind="log", total="annealed", num_epochs=7, annealing_epochs=4)
+    want = sure_fast.evidential_loss(
+        logits, label, kind="log", total="annealed", num_epochs=7, annealing_epochs=4, epoch=2
+    )
+    assert [float(v.detach()) for v in module(logits, label, 2)] == [float(v.detach()) for v in want]
+    u = sure_fast.dirichlet_uncertainty(logits)
+    got = sure_fast.GradientUncertaintyLoss(operator="central", per_class=True)(u, image, label[:, None])
+    g, d = sure_fast.gradient_magnitude(image, operator="central"), sure_fast.boundary_distance(label)
+    assert torch.equal(got, sure_fast.gradient_uncertainty_loss(u, g, d, label=label))
+
+
+def test_composition_of_the_public_ops():
+    model, image, label = case()
+    loss = supervised(beta=7.0, gamma=2.0, order_weight=1.0, distance_weight=2.0, far_weight=3.0)
+    logits = model(image)
+    out = loss(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    noise = loss.draw_noise(model, logits, label, image, generator=generator)
+    u, u1, u2 = (sure_fast.dirichlet_uncertainty(z) for z in (logits, model(noise.image1), model(noise.image2)))
+    d = sure_fast.boundary_distance(label)
+    segmentation = sure_fast.evidential_loss(logits, label, epoch=6, num_epochs=10)
+    gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d)
+    noisy = sure_fast.noise_uncertainty_loss(
+        u, u1, u2, d, noise.centers, noise.levels, valid=noise.valid,
+        order_weight=1.0, distance_weight=2.0, far_weight=3.0,
+    )  # fmt: skip
+    a = 0.01 ** (1 - 3 / 7)
+    want = segmentation.total + a * (7 * gradient + 2 * noisy.total)
+    torch.testing.assert_close(out.total, want)
+    torch.testing.assert_close(out.noise, noisy.total)
+    assert min(gradient.item(), noisy.order.item(), noisy.far.item()) > 0
+    parameters = list(model.parameters())
+    for got, wanted in zip(
+        torch.autograd.grad(out.total, parameters), torch.autograd.grad(want, parameters), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_given_by_the_caller():
+    model, image, label = case()
+    loss = supervised()
+    logits = model(image)
+    inside = loss(logits, label, image, epoch=5, model=model, generator=torch.Generator().manual_seed(1))
+    noise = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(1))
+    outside = loss(
+        logits, label, image, epoch=5, noise=noise, noisy_logits=(model(noise.image1), model(noise.image2))
+    )
+    torch.testing.assert_close(inside.total, outside.total)
+    with pytest.raises(ValueError, match="model: expected the network"):
+        loss(logits, label, image, epoch=5)
+
+
+def test_schedule():
+    model, image, label = case()
+    loss = supervised(beta=1.0, gamma=1.0)
+    logits = model(image)
+    before = loss(logits, label, image, epoch=2)
+    assert before.total == before.segmentation
+    assert before.gradient == before.noise == 0
+    assert loss.supervision_weight(2.9) == 0
+    assert loss.supervision_weight(3) == pytest.approx(0.01)
+    assert loss.supervision_weight(10) == pytest.approx(1.0)
+    only_gradient = supervised(gamma=0.0)(logits, label, image, epoch=9)  # needs no model
+    assert only_gradient.gradient > 0
+    assert only_gradient.noise == 0
+    plain = supervised(beta=0.0, gamma=0.0)(logits, label, image, epoch=9)
+    assert plain.total == plain.segmentation
+    assert isinstance(plain, SupervisionOutput)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 20, 22), (1, 1, 18, 19, 20)], ids=str)
+def test_repeatable_in_2d_and_3d(shape):
+    model, image, label = case(shape)
+    runs = []
+    for _ in range(2):
+        out = supervised()(
+            model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3)
+        )
+        model.zero_grad()
+        out.total.backward()
+        runs.append([out.total.detach(), *(p.grad.clone() for p in model.parameters())])
+    for first, second in zip(*runs, strict=True):
+        assert torch.equal(first, second)
+        assert first.isfinite().all()
+    assert all(bool(p.abs().max() > 0) for p in runs[0])
+
+
+def test_ignored_voxels_change_nothing():
+    model, image, label = case()
+    label[:, :, 19:] = 255
+    logits = model(image).detach()
+    loss = supervised(ignore_index=255)
+    noise = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(0))
+    changed = logits.clone()
+    changed[..., 19:] += 5.0
+    z = (model(noise.image1).detach(), model(noise.image2).detach())
+    keep = noise._replace(valid=noise.valid & (noise.centers[..., 1] < 19))
+    first = loss(logits, label, image, epoch=5, noise=keep, noisy_logits=z)
+    second = loss(changed, label, image, epoch=5, noise=keep, noisy_logits=z)
+    torch.testing.assert_close(first, second)
+
+
+def test_patches_carry_the_same_noise_at_the_same_places():
+    image = torch.zeros(2, 1, 9, 9)
+    centers, valid = torch.tensor([[[1, 1], [6, 6]]] * 2), torch.tensor([[True, True], [True, False]])
+    noise = add_noise_patches(
+        image, centers, valid, torch.tensor([0.0, 5.0]), patch_size=(3, 3), generator=torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(noise.image1[0, 0, 0:3, 0:3], noise.image1[0, 0, 5:8, 5:8])
+    assert torch.equal(noise.image1[0, 0, 0:3, 0:3], noise.image1[1, 0, 0:3, 0:3])
+    assert (noise.image1[0] != 0).sum() == 18
+    assert (noise.image2[1] != 0).sum() == 9
+    assert noise.image2[1, 0, :3, :3].mean() == pytest.approx(5.0, abs=0.5)
+    large = add_noise_patches(
+        torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
+        torch.tensor([0.2, 0.8]), patch_size=(99, 99), generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert large.image2.mean().item() == pytest.approx(0.8, abs=0.02)
+    assert large.image2.std().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_bad_schedules():
+    with pytest.raises(ValueError, match=r"start_epoch: expected 0 <= start_epoch < num_epochs \(10\), got 10"):
+        supervised(start_epoch=10)
+    with pytest.raises(ValueError, match="beta, gamma, noise_std: expected numbers >= 0"):
+        supervised(beta=-1.0)
