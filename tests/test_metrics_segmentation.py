@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sure_fast.metrics import compute_dice, compute_ece, compute_hd95
+
+
+def blobs(shift: int = 0) -> torch.Tensor:
+    label = torch.zeros(1, 20, 22, 12, dtype=torch.long)
+    label[:, 4 + shift : 12 + shift, 5:15, 3:9] = 1
+    label[:, 14:18, 6:12, 2:8] = 2
+    return label
+
+
+def test_dice_is_monais():
+    from monai.metrics import compute_dice as monai_dice
+
+    p, t = blobs(2), blobs()
+    hot = [torch.nn.functional.one_hot(x, 3).movedim(-1, 1) for x in (p, t)]
+    got, absent = compute_dice(p, t, 3)
+    torch.testing.assert_close(got.float(), monai_dice(hot[0], hot[1], include_background=False))
+    assert not absent.any()
+
+
+def test_hd95_by_hand():
+    # A box moved by two voxels of 1.5 mm along the first axis: 95 % of the surface distances are at most 3 mm.
+    got, absent = compute_hd95(blobs(2), blobs(), 3, (1.5, 1.0, 5.0))
+    assert got[0].tolist() == [pytest.approx(3.0), 0.0]
+    assert not absent.any()
+
+
+def test_absent_structures():
+    t, p = blobs(), blobs()
+    p[p == 2] = 0
+    dice, absent = compute_dice(p, t, 4)
+    assert dice[0].tolist() == [1.0, 0.0, 1.0]
+    assert absent[0].tolist() == [False, False, True]
+    hd95, absent = compute_hd95(p, t, 4, (1, 1, 1))
+    assert hd95[0].tolist() == [0.0, pytest.approx(math.sqrt(20**2 + 22**2 + 12**2)), 0.0]
+    assert absent[0].tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="prediction: expected the shape of target"):
+        compute_dice(p, t[..., 1:], 3)
+
+
+def test_ece_by_hand():
+    # Two voxels at p = .9 of which one is right, two at .6 of which both are: (2/4) |.5 - .9| + (2/4) |1 - .6|
+    p1 = torch.tensor([0.9, 0.9, 0.6, 0.6])
+    p = torch.stack([p1, 1 - p1])[None, :, None, :]
+    per_class, top = compute_ece(p, torch.tensor([[[0, 1, 0, 0]]]))
+    assert top.item() == pytest.approx(0.4)
+    assert per_class.tolist() == pytest.approx([0.4, 0.4])
+    assert compute_ece(p[..., :0], torch.zeros(1, 1, 0, dtype=torch.long))[1].isnan()
+    one = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+    assert compute_ece(one, torch.zeros(1, 1, 1, dtype=torch.long))[1].item() == 0
