@@ -35,7 +35,7 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
     for c in range(1, num_classes):
         p, t = (prediction == c).flatten(1), (target == c).flatten(1)
         size = p.sum(1) + t.sum(1)
-        dice.append((2 * (p & t).sum(1).double() / size).masked_fill(size == 0, 1.0))
+        dice.append((2.0 * (p & t).sum(1).double() / size).masked_fill(size == 0, 1.0))
         absent.append(size == 0)
     return torch.stack(dice, 1), torch.stack(absent, 1)
 

@@ -79,7 +79,7 @@ def compute_ur(
         passed = right + counts.ties_b + counts.ties_both + _close_ties(a, b, mask)
     n = mask.sum(1)
     total = n * (n - 1) // 2
-    return (passed / total).masked_fill(total == 0, torch.nan).to(torch.float64)
+    return (passed.double() / total).masked_fill(total == 0, torch.nan)
 
 
 def _close_ties(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
