@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -62,8 +63,11 @@ def compute_hd95(
     result = torch.full(both.shape, diagonal, dtype=torch.float64).masked_fill(absent.cpu(), 0.0)
     for n, c in both.nonzero().tolist():
         pair = [h[n : n + 1, c : c + 1] for h in hot]
-        distance = compute_hausdorff_distance(
-            pair[0], pair[1], include_background=True, percentile=95, spacing=list(spacing_mm)
-        )
+        with warnings.catch_warnings():
+            # MONAI 1.5 and 1.6 warn of an argument that they themselves pass.
+            warnings.simplefilter("ignore", FutureWarning)
+            distance = compute_hausdorff_distance(
+                pair[0], pair[1], include_background=True, percentile=95, spacing=list(spacing_mm)
+            )
         result[n, c] = float(distance)
     return result, absent

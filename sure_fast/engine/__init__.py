@@ -1,0 +1,1 @@
+"""Configuration, training loop, checkpoints, evaluation and pictures; used by the command lines only."""

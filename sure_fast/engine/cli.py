@@ -1,0 +1,52 @@
+"""What the command lines share: one line for what the user can mend, and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .config import ConfigError
+
+
+class RunFailure(RuntimeError):
+    """Training cannot go on; what was good is saved."""
+
+
+def run(program: str, main: Callable[[], None]) -> None:
+    """Runs a command: bad input ends with one line and code 2, a failed run with 1, Ctrl-C with 130."""
+    try:
+        main()
+    except (ValueError, TypeError, OSError) as error:
+        fail(program, error, 2)
+    except RunFailure as error:
+        fail(program, error, 1)
+    except KeyboardInterrupt as error:
+        fail(program, str(error) or "interrupted", 130)
+
+
+def fail(program: str, message: object, code: int) -> None:
+    print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def new_folder(path: Path, overwrite: bool = False) -> Path:
+    """Refuses a folder that holds something; does not create it."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output {path}: expected a folder, got a file")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise ConfigError(f"output {path}: expected a new or empty folder (or --overwrite), got one with files")
+    return path

@@ -1,0 +1,191 @@
+"""The training configuration: one dataclass that the YAML file, the presets and the flags all fill."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "evidential": {"beta": 0.0, "gamma": 0.0},
+    "sure": {"beta": 100.0, "gamma": 0.3},
+}
+QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
+
+
+class ConfigError(ValueError):
+    """A wrong configuration: one line that names the key, what was expected and what came."""
+
+
+def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    metadata = {"help": text, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class TrainConfig:
+    """Everything a training run depends on. Flags carry the same names with dashes."""
+
+    data: str | None = option(None, "data folder (default: a phantom set, written into the output folder)")
+    layout: str = option("auto", "data layout", ("auto", "msd_nnunet", "acdc", "folders"))
+    label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
+    fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
+    phantom_cases: int = option(32, "cases of the phantom set")
+    preset: str = option("sure", "loss preset; sets beta and gamma", tuple(PRESETS))
+    device: str = option("auto", "torch device; auto: cuda where there is one, else cpu")
+    seed: int = option(0, "seed of the split, the network, the crops and the noise")
+    epochs: int = option(40, "number of epochs")
+    batch_size: int = option(4, "volumes per step")
+    patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
+    channels: list[int] = option([16, 32, 64], "feature channels per level of the U-Net")
+    learning_rate: float = option(1e-3, "learning rate of Adam")
+    num_workers: int = option(0, "worker processes of the data loader")
+    augment: bool = option(True, "random flips of the training crops")
+    kind: str = option("digamma", "data term of the evidential loss", ("digamma", "log", "mse"))
+    total: str = option("weighted", "how its terms are weighted", ("weighted", "annealed"))
+    evidence: str = option("softplus", "evidence of a logit", ("softplus", "relu", "exp"))
+    annealing_epochs: int = option(20, "epochs until the KL term has its full weight")
+    start_epoch: int | None = option(None, "first epoch with supervised uncertainty (default: 30 %% of the epochs)")
+    beta: float = option(PRESETS["sure"]["beta"], "weight of the gradient-uncertainty loss")
+    gamma: float = option(PRESETS["sure"]["gamma"], "weight of the noise-uncertainty loss")
+    order_weight: float = option(1.0, "weight of its order term")
+    distance_weight: float = option(1.0, "weight of its distance term")
+    far_weight: float = option(0.1, "weight of its far term")
+    noise_patch_size: int = option(3, "odd edge of the noise patches in voxels")
+    num_patches: int = option(3, "noise patches per class and image")
+    pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
+    operator: str = option("sobel", "image gradient operator", ("sobel", "central"))
+    blur_sigma: float = option(0.0, "Gaussian blur before the image gradient, in voxels")
+    validate_every: int = option(5, "epochs between validations")
+    quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
+
+    def __post_init__(self) -> None:
+        if self.start_epoch is None:
+            self.start_epoch = int(0.3 * self.epochs)
+        for name in ("epochs", "batch_size", "validate_every", "num_patches"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.start_epoch < self.epochs:
+            raise ConfigError(f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate: expected a number > 0, got {self.learning_rate}")
+        for name in ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma", "num_workers"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
+            raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")
+        if self.quick and self.data is None and len(self.channels) > 3:
+            raise ConfigError(f"channels: expected at most 3 levels with quick, got {len(self.channels)}")
+        if not self.channels or min(self.channels) < 1:
+            raise ConfigError(f"channels: expected one number >= 1 per level, got {self.channels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_TYPES = typing.get_type_hints(TrainConfig)
+
+
+def convert(name: str, value: Any) -> Any:
+    """A value of the file or of a flag as the type of its key; ConfigError where it is none."""
+    kind = _TYPES[name]
+    optional = isinstance(kind, types.UnionType)
+    if optional:
+        if value is None:
+            return None
+        kind = next(t for t in typing.get_args(kind) if t is not type(None))
+    choices = next(f for f in fields(TrainConfig) if f.name == name).metadata["choices"]
+    try:
+        converted = _converted(kind, value)
+    except (TypeError, ValueError):
+        expected = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
+        raise ConfigError(f"{name}: expected {expected}, got {value!r}") from None
+    if choices and converted not in choices:
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return converted
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list:
+        items = value.replace("x", ",").split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise TypeError
+        return [_converted(inner[0], item) for item in items]
+    if origin is dict:
+        if isinstance(value, str):
+            value = dict(pair.split(":") for pair in value.split(",") if pair)
+        if not isinstance(value, dict):
+            raise TypeError
+        return {_converted(inner[0], k): _converted(inner[1], v) for k, v in value.items()}
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+    if kind is str:
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+    if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+        raise TypeError
+    return kind(value)
+
+
+def load_file(path: str) -> dict[str, Any]:
+    """The keys of a YAML file, checked."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"config {path}: expected keys and values, got {type(content).__name__}")
+    for name in content:
+        if name not in _TYPES:
+            near = difflib.get_close_matches(str(name), _TYPES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"config {path}: unknown key {name!r}{hint}")
+    return {name: convert(name, value) for name, value in content.items()}
+
+
+def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConfig:
+    """Flags over the file over the preset over the defaults (those of `quick` where it is on)."""
+    given = {**(file or {}), **{name: convert(name, value) for name, value in flags.items()}}
+    base: dict[str, Any] = {}
+    if given.get("quick"):
+        base.update(QUICK)
+        if "epochs" in given and "start_epoch" not in given:
+            del base["start_epoch"]
+    base.update(PRESETS[given.get("preset", "sure")])
+    return TrainConfig(**{**base, **given})
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag per key of TrainConfig; those not given are absent from the namespace."""
+    for entry in fields(TrainConfig):
+        flag, text = "--" + entry.name.replace("_", "-"), entry.metadata["help"]
+        if _TYPES[entry.name] is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            parser.add_argument(
+                flag,
+                default=argparse.SUPPRESS,
+                choices=entry.metadata["choices"],
+                metavar=None if entry.metadata["choices"] else entry.name.upper(),
+                help=text,
+            )
+
+
+def save(config: TrainConfig, path: Path) -> None:
+    import yaml
+
+    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,109 @@
+"""Pictures of a case and of a training run, drawn with matplotlib without a display."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+TERMS = ("data", "kl", "dice", "gradient", "order", "distance", "far")
+
+
+def save_case(
+    path: Path,
+    image: Tensor,
+    label: Tensor,
+    prediction: Tensor,
+    uncertainty: Tensor,
+    gradient: Tensor,
+    *,
+    spacing_mm: Sequence[float],
+    class_names: dict[int, str],
+) -> None:
+    """Image, label, prediction, uncertainty and image gradient side by side, on the slice with most foreground."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    maps = [x.numpy() for x in (image, label, prediction, uncertainty, gradient)]
+    spacing = list(spacing_mm)
+    if maps[0].ndim == 3:
+        # NIfTI axes are x, y, z: an axial slice, turned so that the second axis points up.
+        index = int((maps[1] > 0).sum((0, 1)).argmax())
+        maps = [np.rot90(x[:, :, index]) for x in maps]
+        aspect, where = spacing[1] / spacing[0], f", slice {index}"
+    else:
+        aspect, where = spacing[0] / spacing[1], ""
+    shown, truth, predicted, u, g = maps
+    classes = max(class_names) + 1
+    palette = np.array([[0, 0, 0, 0], *_colours(classes - 1)])
+    colours = ListedColormap(palette)
+    height = 3.3 * shown.shape[0] * aspect / shown.shape[1]
+    figure = Figure(figsize=(17.5, max(2.4, height) + 0.9), layout="constrained")
+    axes = figure.subplots(1, 5)
+    low, high = np.percentile(shown, [1, 99])
+    grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6), "aspect": aspect}
+    for axis, title in zip(axes, ("image", "label", "prediction", "uncertainty", "image gradient"), strict=True):
+        axis.set_title(title)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[0].imshow(shown, **grey)
+    for axis, classes_map in ((axes[1], truth), (axes[2], predicted)):
+        axis.imshow(shown, **grey)
+        axis.imshow(classes_map, cmap=colours, vmin=-0.5, vmax=classes - 0.5, alpha=0.6, aspect=aspect, interpolation="nearest")
+    for axis, values, name in ((axes[3], u, "magma"), (axes[4], g, "viridis")):
+        drawn = axis.imshow(values, cmap=name, vmin=0, aspect=aspect)
+        figure.colorbar(drawn, ax=axis, shrink=0.85)
+        if (truth > 0).any():
+            axis.contour(truth > 0, levels=[0.5], colors="white", linewidths=0.6)
+    handles = [Patch(color=palette[c], label=class_names[c]) for c in sorted(class_names) if c > 0]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(f"{path.stem}{where}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def _colours(count: int) -> list[tuple[float, float, float, float]]:
+    from matplotlib import colormaps
+
+    cycle = colormaps["tab10"]
+    return [cycle(i % 10) for i in range(count)]
+
+
+def save_curves(metrics_jsonl: Path, folder: Path) -> None:
+    """Mean loss terms per epoch and validation Dice, as losses.png."""
+    from matplotlib.figure import Figure
+
+    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    validation: list[tuple[int, float]] = []
+    for line in metrics_jsonl.read_text().splitlines():
+        row = json.loads(line)
+        if row["kind"] == "step":
+            for term in (*TERMS, "total"):
+                sums[term][row["epoch"]].append(row[term])
+        elif row.get("val_dice") is not None:
+            validation.append((row["epoch"], row["val_dice"]))
+    drawn = [term for term in ("total", *TERMS) if any(any(values) for values in sums[term].values())]
+    columns = 4
+    panels = len(drawn) + bool(validation)
+    rows = max(1, -(-panels // columns))
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, term in zip(axes, drawn, strict=False):
+        epochs = [e for e, values in sums[term].items() if term not in TERMS[3:] or any(values)]
+        axis.plot(epochs, [float(np.mean(sums[term][e])) for e in epochs], marker="o" if len(epochs) < 4 else None)
+        axis.set_title(term)
+    if validation:
+        axes[len(drawn)].plot(*zip(*validation, strict=True), color="tab:green", marker="o", markersize=3)
+        axes[len(drawn)].set_title("validation Dice")
+    for axis in axes[:panels]:
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    for axis in axes[panels:]:
+        axis.remove()
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "losses.png", dpi=90)

@@ -1,0 +1,77 @@
+"""Recomputes a run's table, or evaluates it on other data: python -m sure_fast.evaluate --checkpoint RUN [--data DIR]"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .train import Parser
+
+PROGRAM = "sure_fast.evaluate"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(prog=PROGRAM, description=__doc__)
+    parser.add_argument(
+        "--checkpoint", required=True, type=Path, help="a run's folder (its last.pt, as training ends) or a checkpoint"
+    )
+    parser.add_argument("--data", type=Path, help="data folder (default: that of the run)")
+    parser.add_argument("--layout", default="auto", help="data layout (default: found by itself)")
+    parser.add_argument(
+        "--cases",
+        choices=("train", "val", "test", "all"),
+        help="part of the run's split (default: test; all where --data is given)",
+    )
+    parser.add_argument("--output", type=Path, help="new folder for results.json and pictures (default: none written)")
+    parser.add_argument("--device", default="auto", help="torch device")
+    options = parser.parse_args(arguments)
+
+    from .data import discover
+    from .engine import checkpoint, cli
+    from .engine.config import ConfigError
+    from .engine.evaluation import evaluate_cases
+    from .engine.table import print_table
+
+    device = cli.choose_device(options.device)
+    run_folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent.parent
+    last = run_folder / "checkpoints" / "last.pt"
+    path = last if options.checkpoint.is_dir() and last.is_file() else options.checkpoint
+    model, content = checkpoint.load_model(path, device)
+    plan, config = content["plan"], content["config"]
+    folder = options.data or Path(config["data"] or run_folder / "phantom")
+    label_map = {int(k): v for k, v in config["label_map"].items()} or None
+    cases = discover(folder, options.layout, label_map=label_map)
+    if cases.info.num_classes != plan.num_classes:
+        raise ConfigError(f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}")
+    part = options.cases or ("all" if options.data else "test")
+    chosen = list(cases)
+    if part != "all":
+        split_file = run_folder / "split.json"
+        if not split_file.is_file():
+            raise ConfigError(f"cases: {part!r} needs the run's {split_file}, which is not there; use --cases all")
+        wanted = set(json.loads(split_file.read_text(encoding="utf-8"))[part])
+        chosen = [case for case in cases if case.name in wanted]
+        if len(chosen) != len(wanted):
+            raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
+    if options.output is not None:
+        cli.new_folder(options.output)
+    result = evaluate_cases(
+        model,
+        chosen,
+        info=cases.info,
+        patch_size=plan.patch_size,
+        evidence=plan.evidence,
+        device=device,
+        seed=config["seed"],
+        pictures=options.output and options.output / "pictures",
+    )
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+    print_table(result)
+
+
+if __name__ == "__main__":
+    from .engine.cli import run
+
+    run(PROGRAM, main)

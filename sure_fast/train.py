@@ -1,0 +1,141 @@
+"""Trains a segmentation network with supervised uncertainty: python -m sure_fast.train [--data DIR]
+
+Without --data an embedded phantom set (3D, cardiac-like) is written and used. The output folder holds config.yaml (runs
+again with --config), split.json, metrics.jsonl, TensorBoard events, checkpoints, pictures and results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+PROGRAM = "sure_fast.train"
+PRODUCTS = ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints", "pictures", "tensorboard")
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong flag."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    from .engine.config import add_flags
+
+    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--config", help="YAML file with any of the keys below; flags override it")
+    parser.add_argument("--output", type=Path, help="output folder (default: runs/DATE-TIME-PRESET)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in the folder")
+    add_flags(parser)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    from .engine import config as configuration
+
+    flags = vars(parser().parse_args(arguments))
+    file, output, overwrite = flags.pop("config"), flags.pop("output"), flags.pop("overwrite")
+    config = configuration.make(flags, configuration.load_file(file) if file else None)
+    train(config, output or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.preset}", overwrite)
+
+
+def train(config: Any, output: Path, overwrite: bool = False, progress: bool = True) -> Any:
+    """Trains and evaluates one run; returns the EvaluationResult of the test cases."""
+    from tqdm import tqdm
+
+    from .data import SegmentationDataset, discover, load_case, phantom, split_cases
+    from .engine import cli, loop, pictures
+    from .engine.config import ConfigError, save
+    from .engine.evaluation import evaluate_cases
+    from .engine.table import print_table
+
+    cli.new_folder(output, overwrite)
+    device = cli.choose_device(config.device)
+
+    def bar(items: Any) -> Any:
+        return tqdm(items, desc="read", unit="case", disable=not progress)
+
+    if config.data is None:
+        clear(output)
+        shape = (48, 48, 12) if config.quick else (64, 64, 16)
+        folder = phantom.write(
+            output / "phantom",
+            config.phantom_cases,
+            config.seed,
+            shape=shape,
+            progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+        )
+    else:
+        folder = Path(config.data)
+    cases = discover(folder, config.layout, label_map=config.label_map or None)
+    try:
+        split = split_cases(cases, tuple(config.fractions), config.seed)
+    except ValueError as error:
+        raise ConfigError(f"data {folder}: {error}") from None
+    samples = [load_case(case) for case in bar(cases)]
+    shapes = {sample.name: tuple(sample.image.shape[1:]) for sample in samples}
+    if len({len(shape) for shape in shapes.values()}) > 1:
+        raise ConfigError(f"data {folder}: expected images of one dimension, got both 2D and 3D ones")
+    in_channels = samples[0].image.shape[0]
+    del samples
+    plan = loop.plan_for(config, [shapes[case.name] for case in split.train], in_channels, cases.info)
+    config = dataclasses.replace(config, patch_size=plan.patch_size)
+    dataset = SegmentationDataset(
+        split.train,
+        tuple(plan.patch_size),
+        num_classes=plan.num_classes,
+        seed=config.seed,
+        augment=config.augment,
+    )
+
+    clear(output)
+    output.mkdir(parents=True, exist_ok=True)
+    save(config, output / "config.yaml")
+    names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
+    (output / "split.json").write_text(json.dumps({"data": config.data, **names}, indent=1), encoding="utf-8")
+    print(f"{PROGRAM}: preset {config.preset} on {folder}: {len(split.train)} training, {len(split.val)} validation, "
+          f"{len(split.test)} test cases; patch {plan.patch_size}; {device}", flush=True)  # fmt: skip
+    print(f"{PROGRAM}: {loop.describe_backends()}", flush=True)
+
+    trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output)
+    trainer.train(progress)
+    pictures.save_curves(output / "metrics.jsonl", output / "pictures")
+    result = evaluate_cases(
+        trainer.model,
+        split.test,
+        info=cases.info,
+        patch_size=plan.patch_size,
+        evidence=config.evidence,
+        device=device,
+        seed=config.seed,
+        progress=progress,
+        pictures=output / "pictures",
+    )
+    (output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+    print_table(result)
+    print(f"{PROGRAM}: the run is in {output}", flush=True)
+    return result
+
+
+def clear(output: Path) -> None:
+    """Removes the products of an earlier run, and nothing else."""
+    for name in PRODUCTS:
+        path = output / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    from .engine.cli import run
+
+    run(PROGRAM, main)
