@@ -73,6 +73,11 @@ def registered() -> dict[str, tuple[str, ...]]:
     return {op: tuple(backends) for op, backends in sorted(_registry.items())}
 
 
+def requested() -> str | None:
+    """The backend asked for by `use_backend` or SURE_FAST_BACKEND; None: chosen by the arguments."""
+    return _requested
+
+
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
     """Within the block every op runs on this backend (`None`: automatic), or raises where it cannot.
@@ -95,15 +100,15 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
     """The backend that runs this call; raises where a requested one cannot."""
-    requested = _checked(backend, "backend") if backend is not None else _requested
+    wanted = _checked(backend, "backend") if backend is not None else _requested
     supported = _registry[op]
-    if requested is not None:
-        if requested not in supported:
-            raise ValueError(f"{op}: backend {requested!r} was requested, but the op has only {', '.join(supported)}")
-        reason = supported[requested](*args, **kwargs)
+    if wanted is not None:
+        if wanted not in supported:
+            raise ValueError(f"{op}: backend {wanted!r} was requested, but the op has only {', '.join(supported)}")
+        reason = supported[wanted](*args, **kwargs)
         if reason is not None:
-            raise ValueError(f"{op}: backend {requested!r} was requested, but {reason}")
-        return requested
+            raise ValueError(f"{op}: backend {wanted!r} was requested, but {reason}")
+        return wanted
     for name, supports in supported.items():
         if supports(*args, **kwargs) is None:
             if name == "reference" and not torch.compiler.is_compiling():
@@ -139,16 +144,16 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     name = op if isinstance(op, str) else getattr(op, "__name__", repr(op))
     if name not in _registry:
         raise ValueError(f"op: expected one of {', '.join(sorted(_registry))}, got {name!r}")
-    requested = _checked(kwargs.pop("backend", None), "backend") or _requested
+    wanted = _checked(kwargs.pop("backend", None), "backend") or _requested
     choices: list[Choice] = []
     found = False
     for backend, supports in _registry[name].items():
         why_not = supports(*args, **kwargs)
-        chosen = why_not is None and not found and requested in (None, backend)
+        chosen = why_not is None and not found and wanted in (None, backend)
         found = found or chosen
         if why_not is None:
             why_not = "chosen" if chosen else "supported"
-            if chosen and requested:
+            if chosen and wanted:
                 why_not = "chosen: requested"
         choices.append(Choice(backend, chosen, why_not))
     return Explanation(name, choices)

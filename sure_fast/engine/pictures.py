@@ -11,6 +11,16 @@ import numpy as np
 from torch import Tensor
 
 TERMS = ("data", "kl", "dice", "gradient", "order", "distance", "far")
+TITLES = {
+    "total": "total loss",
+    "data": "data term",
+    "kl": "KL term",
+    "dice": "Dice term",
+    "gradient": "L_gu (gradient-uncertainty)",
+    "order": "L_nu, order term",
+    "distance": "L_nu, distance term",
+    "far": "L_nu, far term",
+}
 
 
 def save_case(
@@ -54,7 +64,8 @@ def save_case(
     axes[0].imshow(shown, **grey)
     for axis, classes_map in ((axes[1], truth), (axes[2], predicted)):
         axis.imshow(shown, **grey)
-        axis.imshow(classes_map, cmap=colours, vmin=-0.5, vmax=classes - 0.5, alpha=0.6, aspect=aspect, interpolation="nearest")
+        overlay = {"cmap": colours, "vmin": -0.5, "vmax": classes - 0.5, "alpha": 0.6, "interpolation": "nearest"}
+        axis.imshow(classes_map, aspect=aspect, **overlay)
     for axis, values, name in ((axes[3], u, "magma"), (axes[4], g, "viridis")):
         drawn = axis.imshow(values, cmap=name, vmin=0, aspect=aspect)
         figure.colorbar(drawn, ax=axis, shrink=0.85)
@@ -77,6 +88,7 @@ def _colours(count: int) -> list[tuple[float, float, float, float]]:
 def save_curves(metrics_jsonl: Path, folder: Path) -> None:
     """Mean loss terms per epoch and validation Dice, as losses.png."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     validation: list[tuple[int, float]] = []
@@ -96,12 +108,13 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
     for axis, term in zip(axes, drawn, strict=False):
         epochs = [e for e, values in sums[term].items() if term not in TERMS[3:] or any(values)]
         axis.plot(epochs, [float(np.mean(sums[term][e])) for e in epochs], marker="o" if len(epochs) < 4 else None)
-        axis.set_title(term)
+        axis.set_title(TITLES[term])
     if validation:
         axes[len(drawn)].plot(*zip(*validation, strict=True), color="tab:green", marker="o", markersize=3)
         axes[len(drawn)].set_title("validation Dice")
     for axis in axes[:panels]:
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     for axis in axes[panels:]:
         axis.remove()

@@ -1,0 +1,56 @@
+"""Prints versions, instruction set, threads, and the backends of every op: python -m sure_fast.info"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+from .train import Parser
+
+PROGRAM = "sure_fast.info"
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def report() -> str:
+    import torch
+
+    from . import __version__, _backends, _cpu
+
+    lines = [
+        f"sure_fast   {__version__}",
+        f"Python      {platform.python_version()} on {platform.system()} {platform.machine()}",
+        *(f"{name:<11} {version(name)}" for name in ("torch", "numpy", "monai", "nibabel", "triton")),
+        f"CPU         instruction set {_cpu.isa()} (best here: {_cpu.best_isa()}), "
+        f"OpenMP {'yes' if _cpu.openmp() else 'no'}, {torch.get_num_threads()} threads",
+        f"CUDA        {cuda()}",
+        f"backend     {_backends.requested() or 'chosen by the arguments'}",
+        "",
+        "op                          backends, preferred first",
+        *(f"{op:<27} {', '.join(backends)}" for op, backends in _backends.registered().items()),
+    ]
+    return "\n".join(lines)
+
+
+def cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no device"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    Parser(prog=PROGRAM, description=__doc__).parse_args(arguments)
+    print(report())
+
+
+if __name__ == "__main__":
+    from .engine.cli import run
+
+    run(PROGRAM, main)
