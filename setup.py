@@ -1,6 +1,6 @@
 """Compiles csrc/ with ninja. Neither torch nor a GPU is needed: the kernels take raw pointers.
 
-SURE_FAST_CUDA=auto|0|1       build the CUDA library: where nvcc is found (auto, the default), never, or fail without nvcc
+SURE_FAST_CUDA=auto|0|1       the CUDA library: where nvcc is found (auto, the default), never, or required
 SURE_FAST_CUDA_ARCHS="80;90"  compute capabilities to build for; PTX of the last one is added
 SURE_FAST_SANITIZE=1          build with AddressSanitizer and UndefinedBehaviorSanitizer
 CXX, NVCC                     the compilers
@@ -49,7 +49,9 @@ class NinjaBuild(build_ext):
         import pybind11
 
         cxx = find_compiler()
-        include = f"-I{quote(ROOT / 'csrc')} -I{quote(pybind11.get_include())} -I{quote(sysconfig.get_paths()['include'])}"
+        include = (
+            f"-I{quote(ROOT / 'csrc')} -I{quote(pybind11.get_include())} -I{quote(sysconfig.get_paths()['include'])}"
+        )
         flags = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
         if os.environ.get("SURE_FAST_SANITIZE") == "1":
             flags += " -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
@@ -96,7 +98,7 @@ class NinjaBuild(build_ext):
             f"-I{quote(ROOT / 'csrc')} -cudart static {' '.join(codes)}",
             "rule cxx\n  command = $cxx $flags -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
             "rule nvcc\n  command = $nvcc $cuda -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
-            f"rule link\n  command = $nvcc -shared -cudart static $in -o $out -Xlinker {link_flags().replace(' ', ',')}",
+            f"rule link\n  command = $nvcc -shared -cudart static $in -o $out -Xlinker {link_flags().replace('-Wl,', '')}",
         ]
         outputs = []
         for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):

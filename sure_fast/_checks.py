@@ -70,7 +70,9 @@ def label(name: str, value: object, like: Tensor | None = None, like_name: str =
     if t.dim() == 5 and t.shape[1] == 1:
         t = t.squeeze(1)
     if t.dim() not in (3, 4):
-        raise ValueError(f"{name}: expected [N, H, W], [N, D, H, W] or [N, 1, D, H, W], got shape {shape_text(t.shape)}")
+        raise ValueError(
+            f"{name}: expected [N, H, W], [N, D, H, W] or [N, 1, D, H, W], got shape {shape_text(t.shape)}"
+        )
     return t
 
 

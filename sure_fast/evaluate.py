@@ -1,4 +1,7 @@
-"""Recomputes a run's table, or evaluates it on other data: python -m sure_fast.evaluate --checkpoint RUN [--data DIR]"""
+"""Recomputes a run's table, or evaluates it on other data.
+
+python -m sure_fast.evaluate --checkpoint RUN [--data DIR]
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     label_map = {int(k): v for k, v in config["label_map"].items()} or None
     cases = discover(folder, options.layout, label_map=label_map)
     if cases.info.num_classes != plan.num_classes:
-        raise ConfigError(f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}")
+        raise ConfigError(
+            f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"
+        )
     part = options.cases or ("all" if options.data else "test")
     chosen = list(cases)
     if part != "all":

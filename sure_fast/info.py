@@ -20,14 +20,15 @@ def version(package: str) -> str:
 def report() -> str:
     import torch
 
-    from . import __version__, _backends, _cpu
+    from . import __version__, _backends
+    from ._cpu import best_isa, isa, openmp
 
     lines = [
         f"sure_fast   {__version__}",
         f"Python      {platform.python_version()} on {platform.system()} {platform.machine()}",
         *(f"{name:<11} {version(name)}" for name in ("torch", "numpy", "monai", "nibabel", "triton")),
-        f"CPU         instruction set {_cpu.isa()} (best here: {_cpu.best_isa()}), "
-        f"OpenMP {'yes' if _cpu.openmp() else 'no'}, {torch.get_num_threads()} threads",
+        f"CPU         instruction set {isa()} (best here: {best_isa()}), "
+        f"OpenMP {'yes' if openmp() else 'no'}, {torch.get_num_threads()} threads",
         f"CUDA        {cuda()}",
         f"backend     {_backends.requested() or 'chosen by the arguments'}",
         "",

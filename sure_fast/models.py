@@ -58,7 +58,7 @@ def build_model(
         in_channels=in_channels,
         out_channels=num_classes,
         channels=tuple(channels),
-        strides=tuple(tuple(step) for step in strides),  # type: ignore[arg-type]
+        strides=[tuple(step) for step in strides],  # type: ignore[misc]
         num_res_units=2,
         norm="instance",
     )

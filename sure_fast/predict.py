@@ -14,7 +14,7 @@ PROGRAM = "sure_fast.predict"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
     parser.add_argument("--checkpoint", required=True, type=Path, help="a run's folder (its best.pt) or a checkpoint")
     parser.add_argument("--input", required=True, type=Path, help="an image, a folder of images, or a data folder")
     parser.add_argument("--output", required=True, type=Path, help="new or empty folder for the results")
@@ -36,22 +36,23 @@ def main(arguments: list[str] | None = None) -> None:
     plan = content["plan"]
     cases = discover(options.input, options.layout, part="all", require_labels=False)
     predict = predictor(model, plan.patch_size)
-    for case in tqdm(cases, desc="predict", unit="case"):
-        sample = load_case(case, normalized=True)
-        if sample.image.shape[0] != plan.in_channels or sample.image.dim() != plan.dims + 1:
-            raise ValueError(
-                f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "
-                f"got {list(sample.image.shape)}"
-            )
-        with torch.no_grad():
-            logits = predict(sample.image[None].to(device))
-            uncertainty = dirichlet_uncertainty(logits, evidence=plan.evidence)[0, 0].cpu().numpy()
-        segmentation = logits.argmax(1)[0].cpu().numpy().astype("uint8" if plan.num_classes <= 256 else "uint16")
-        options.output.mkdir(parents=True, exist_ok=True)
-        write(options.output, sample, segmentation, uncertainty)
+    with tqdm(cases, desc="predict", unit="case") as bar:
+        for case in bar:
+            sample = load_case(case, normalized=True)
+            if sample.image.shape[0] != plan.in_channels or sample.image.dim() != plan.dims + 1:
+                raise ValueError(
+                    f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "
+                    f"got {list(sample.image.shape)}"
+                )
+            with torch.no_grad():
+                logits = predict(sample.image[None].to(device))
+                uncertainty = dirichlet_uncertainty(logits, evidence=plan.evidence)[0, 0].cpu().numpy()
+            segmentation = logits.argmax(1)[0].cpu().numpy().astype("uint8" if plan.num_classes <= 256 else "uint16")
+            options.output.mkdir(parents=True, exist_ok=True)
+            write(options.output, sample, segmentation, uncertainty)
 
 
-def write(folder: Path, sample, segmentation, uncertainty) -> None:  # type: ignore[no-untyped-def]
+def write(folder: Path, sample, segmentation, uncertainty) -> None:
     """Both results in the kind of file the image came from."""
     if sample.affine is not None:
         from .data import save_nifti

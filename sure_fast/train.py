@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     from .engine.config import add_flags
 
-    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
     parser.add_argument("--config", help="YAML file with any of the keys below; flags override it")
     parser.add_argument("--output", type=Path, help="output folder (default: runs/DATE-TIME-PRESET)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in the folder")
@@ -60,9 +60,6 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     cli.new_folder(output, overwrite)
     device = cli.choose_device(config.device)
 
-    def bar(items: Any) -> Any:
-        return tqdm(items, desc="read", unit="case", disable=not progress)
-
     if config.data is None:
         clear(output)
         shape = (48, 48, 12) if config.quick else (64, 64, 16)
@@ -80,7 +77,8 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
         split = split_cases(cases, tuple(config.fractions), config.seed)
     except ValueError as error:
         raise ConfigError(f"data {folder}: {error}") from None
-    samples = [load_case(case) for case in bar(cases)]
+    with tqdm(cases, desc="read", unit="case", disable=not progress) as bar:
+        samples = [load_case(case) for case in bar]
     shapes = {sample.name: tuple(sample.image.shape[1:]) for sample in samples}
     if len({len(shape) for shape in shapes.values()}) > 1:
         raise ConfigError(f"data {folder}: expected images of one dimension, got both 2D and 3D ones")

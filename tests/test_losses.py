@@ -75,9 +75,7 @@ def test_noise_given_by_the_caller():
     logits = model(image)
     inside = loss(logits, label, image, epoch=5, model=model, generator=torch.Generator().manual_seed(1))
     noise = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(1))
-    outside = loss(
-        logits, label, image, epoch=5, noise=noise, noisy_logits=(model(noise.image1), model(noise.image2))
-    )
+    outside = loss(logits, label, image, epoch=5, noise=noise, noisy_logits=(model(noise.image1), model(noise.image2)))
     torch.testing.assert_close(inside.total, outside.total)
     with pytest.raises(ValueError, match="model: expected the network"):
         loss(logits, label, image, epoch=5)
@@ -106,9 +104,7 @@ def test_repeatable_in_2d_and_3d(shape):
     model, image, label = case(shape)
     runs = []
     for _ in range(2):
-        out = supervised()(
-            model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3)
-        )
+        out = supervised()(model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3))
         model.zero_grad()
         out.total.backward()
         runs.append([out.total.detach(), *(p.grad.clone() for p in model.parameters())])

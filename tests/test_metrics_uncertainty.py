@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests._golden import GOLDEN, load
 
 from sure_fast.metrics import compute_ucc, compute_uncertainty_metrics, compute_ur, thin_by_gradient
+from tests._golden import GOLDEN, load
 
 
 def brute_force_ur(a, b, protocol, sign):

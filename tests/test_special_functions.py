@@ -53,7 +53,9 @@ def test_gamma_family(name, dtype, bound):
         "logarithm": np.log,
         # (x-1) psi'(x) - 1; for large x its series, since SciPy's product would cancel against the 1
         "entropic_slope": lambda v: np.where(
-            v > 300, -1 / (2 * v) - 1 / (3 * v**2) - 1 / (6 * v**3) - 1 / (30 * v**4), (v - 1) * scipy.special.polygamma(1, v) - 1
+            v > 300,
+            -1 / (2 * v) - 1 / (3 * v**2) - 1 / (6 * v**3) - 1 / (30 * v**4),
+            (v - 1) * scipy.special.polygamma(1, v) - 1,
         ),
     }[name]
     want = function(wide)

@@ -72,7 +72,9 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.start_epoch < self.epochs:
-            raise ConfigError(f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}")
+            raise ConfigError(
+                f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}"
+            )
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate: expected a number > 0, got {self.learning_rate}")
         for name in ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma", "num_workers"):

@@ -103,6 +103,7 @@ def validation_dice(
     rows = []
     for case in cases:
         sample = load_case(case, normalized=True)
+        assert sample.label is not None
         prediction = predict(sample.image[None].to(device)).argmax(1).cpu()
         rows.append(compute_dice(prediction, sample.label[None], info.num_classes)[0][0])
     model.train(training)
@@ -138,11 +139,13 @@ def evaluate_cases(
     model.eval()
     predict = predictor(model, patch_size)
     classes = info.num_classes
+    unlabelled = [case for case in cases if case.label is None]
+    if unlabelled:
+        raise ValueError(f"{unlabelled[0].image}: evaluation needs a label, and the case has none")
     result = EvaluationResult(dict(info.class_names))
     for number, case in enumerate(tqdm(cases, desc="evaluate", unit="case", disable=not progress)):
         sample = load_case(case, normalized=True)
-        if sample.label is None:
-            raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
+        assert sample.label is not None  # checked above
         image, label = sample.image[None].to(device), sample.label[None].to(device)
         logits = predict(image)
         alpha = evidence_of(logits, evidence) + 1.0
@@ -173,5 +176,7 @@ def evaluate_cases(
         result.per_case.append(row)
         if pictures is not None and number < _PICTURES:
             volumes = [x[0].cpu() for x in (image[:, 0], label, prediction, uncertainty, gradient)]
-            save_case(pictures / f"{case.name}.png", *volumes, spacing_mm=sample.spacing_mm, class_names=info.class_names)
+            save_case(
+                pictures / f"{case.name}.png", *volumes, spacing_mm=sample.spacing_mm, class_names=info.class_names
+            )
     return result

@@ -25,7 +25,9 @@ from .evaluation import validation_dice
 TERMS = ("total", "segmentation", "data", "kl", "dice", "gradient", "noise", "order", "distance", "far")
 
 
-def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None) -> UncertaintySupervisedLoss:
+def make_loss(
+    config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None
+) -> UncertaintySupervisedLoss:
     assert config.start_epoch is not None  # set by the configuration
     return UncertaintySupervisedLoss(
         num_epochs=config.epochs,
@@ -67,9 +69,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = plan.build().to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
-        self.loss = make_loss(
-            config, dims=plan.dims, in_channels=plan.in_channels, ignore_index=dataset.ignore_index
-        )
+        self.loss = make_loss(config, dims=plan.dims, in_channels=plan.in_channels, ignore_index=dataset.ignore_index)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.loader = DataLoader(
             dataset,
@@ -176,15 +176,14 @@ class Trainer:
 
 def describe_backends() -> str:
     """One line: which backend every op of the loss runs on for CPU tensors, and with what instruction set."""
-    from .. import _backends, _cpu
+    from .. import _backends
+    from .._cpu import isa
 
     ops = ", ".join(f"{op}={backends[0]}" for op, backends in _backends.registered().items())
-    return f"ops: {ops}; instruction set {_cpu.isa()}, {torch.get_num_threads()} threads"
+    return f"ops: {ops}; instruction set {isa()}, {torch.get_num_threads()} threads"
 
 
-def plan_for(
-    config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: Any
-) -> checkpoint.ModelPlan:
+def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: Any) -> checkpoint.ModelPlan:
     """Patch size and strides for images of these shapes."""
     from ..models import divisor, plan_strides
     from .config import ConfigError
@@ -206,7 +205,9 @@ def plan_for(
     strides = plan_strides(patch, levels)
     for axis in range(dims):
         if patch[axis] % divisor(strides, axis):
-            raise ConfigError(f"patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}")
+            raise ConfigError(
+                f"patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
+            )
     return checkpoint.ModelPlan(
         dims=dims,
         in_channels=in_channels,

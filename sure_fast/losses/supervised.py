@@ -42,8 +42,8 @@ class UncertaintySupervisedLoss(nn.Module):
 
     Math:
         L = L_seg for epoch < start_epoch, then L_seg + a (β L_gu + γ L_nu) with
-        :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs. The terms are those of
-        `evidential_loss`, `gradient_uncertainty_loss` and `noise_uncertainty_loss`; distances are in voxels.
+        :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs. The terms are those
+        of `evidential_loss`, `gradient_uncertainty_loss` and `noise_uncertainty_loss`; distances are in voxels.
 
     Args:
         num_epochs: T.

@@ -29,9 +29,7 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
         tensor([[0.6667]], dtype=torch.float64)
     """
     if prediction.shape != target.shape:
-        raise ValueError(
-            f"prediction: expected the shape of target {list(target.shape)}, got {list(prediction.shape)}"
-        )
+        raise ValueError(f"prediction: expected the shape of target {list(target.shape)}, got {list(prediction.shape)}")
     dice, absent = [], []
     for c in range(1, num_classes):
         p, t = (prediction == c).flatten(1), (target == c).flatten(1)

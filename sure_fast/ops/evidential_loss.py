@@ -73,18 +73,16 @@ def _op_backward(
 
 
 @_op_backward.register_fake
-def _(
-    grad_sums: Tensor, logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None
-) -> Tensor:
+def _(grad_sums: Tensor, logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None) -> Tensor:
     return torch.empty_like(logits)
 
 
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _setup_context(ctx, inputs, output) -> None:
     logits, target, ctx.kind, ctx.evidence, ctx.ignore_index = inputs
     ctx.save_for_backward(logits, target)
 
 
-def _backward(ctx, grad_sums: Tensor):  # type: ignore[no-untyped-def]
+def _backward(ctx, grad_sums: Tensor):
     logits, target = ctx.saved_tensors
     return _op_backward(grad_sums, logits, target, ctx.kind, ctx.evidence, ctx.ignore_index), None, None, None, None
 

@@ -45,8 +45,8 @@ def noise_uncertainty_loss(
 
         - order, over all centers with d <= threshold: for each of w = (u²-u¹)(μ₂-μ₁), (u¹-u)μ₁, (u²-u)μ₂ the mean of -w
           over w < 0, summed (u constant);
-        - distance, per image and k = 1, 2: Δ = u^k - u at the centers with d <= threshold, 0 at the others; the mean over
-          pairs of centers of v = (d_i-d_j)(Δ_i-Δ_j) over v > 0; summed over k, mean over images (u constant);
+        - distance, per image and k = 1, 2: Δ = u^k - u at the centers with d <= threshold, 0 at the others; the mean
+          over pairs of centers of v = (d_i-d_j)(Δ_i-Δ_j) over v > 0; summed over k, mean over images (u constant);
         - far: mean over all voxels with d > threshold of u + u¹ + u².
 
         Li et al., MICCAI 2025 (arXiv 2509.17098), L_nu.
@@ -70,8 +70,8 @@ def noise_uncertainty_loss(
         `noisy1` and `noisy2` in all terms, `uncertainty` in the far term only.
 
     Notes:
-        Deterministic. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf takes part in no
-        pair of the distance term: a truncated map has no difference of distances there.
+        Deterministic. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf takes part in
+        no pair of the distance term: a truncated map has no difference of distances there.
 
     Example:
         >>> import sure_fast, torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import torch
@@ -27,7 +27,7 @@ def boundary_mask(label: Tensor, ignore_index: int | None = None) -> Tensor:
     return boundary if ignore_index is None else boundary & ~ignored
 
 
-def _neighbours(values: Tensor, axis: int, combine) -> Tensor:  # type: ignore[no-untyped-def]
+def _neighbours(values: Tensor, axis: int, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Minimum or maximum of each voxel and its two neighbours along an axis."""
     size = values.shape[axis]
     if size < 2:
@@ -44,7 +44,7 @@ def boundary_distance(
     max_distance: float | None = None,
     ignore_index: int | None = None,
 ) -> Tensor:
-    """d_i = min_j in B sqrt(Σ_a s_a² (i_a − j_a)²); SPEC: "Distance to the label boundary"."""
+    """d_i = min_j in B sqrt(Σ_a s_a² (i_a − j_a)²); docs/method.md, "Distance to the label boundary"."""
     boundary = boundary_mask(label, ignore_index)
     squared = torch.zeros(label.shape, dtype=torch.float64, device=label.device).masked_fill(~boundary, inf)
     for axis in range(1, label.dim()):

@@ -24,7 +24,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus") -> Tensor:
-    """u = C / Σ_c (e(z_c) + 1); SPEC: "Evidence"."""
+    """u = C / Σ_c (e(z_c) + 1); docs/method.md, "Evidence"."""
     alpha = _evidence(widen(logits), evidence) + 1.0
     return (logits.shape[1] / alpha.sum(1, keepdim=True)).to(logits.dtype)
 

@@ -15,11 +15,16 @@ _EPS = 1e-5
 
 
 def evidential_loss(
-    logits: Tensor, target: Tensor, *, kind: str = "digamma", evidence: str = "softplus", ignore_index: int | None = None
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kind: str = "digamma",
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
 ) -> Tensor:
     """[Σ data, Σ KL, Σ_i p_ic (C), Σ_i p_ic y_ic (C), Σ_i y_ic (C)] float64 over the voxels that count.
 
-    SPEC: "Evidential segmentation loss"; Sensoy et al., arXiv 1806.01768.
+    docs/method.md, "Evidential segmentation loss"; Sensoy et al., arXiv 1806.01768.
     """
     classes = logits.shape[1]
     target = target.to(torch.int64)

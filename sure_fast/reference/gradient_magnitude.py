@@ -21,7 +21,7 @@ def gradient_magnitude(
     channels: str = "luma",
     blur_sigma: float = 0.0,
 ) -> Tensor:
-    """sqrt(Σ_axes (D_axis S_others image / spacing)²); SPEC: "Image gradient magnitude"."""
+    """sqrt(Σ_axes (D_axis S_others image / spacing)²); docs/method.md, "Image gradient magnitude"."""
     if blur_sigma > 0:
         image = gaussian_blur(image, blur_sigma)
     x = widen(image)

@@ -20,8 +20,7 @@ def gradient_uncertainty_loss(
     label: Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); SPEC: "Gradient–uncertainty loss"."""
-    images = uncertainty.shape[0]
+    """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); docs/method.md, "Gradient–uncertainty loss"."""
     near = (distance <= threshold).flatten(1)
     u_all = widen(uncertainty).flatten(1)
     out_dtype = u_all.dtype
@@ -38,9 +37,9 @@ def gradient_uncertainty_loss(
     if pairs == "exact":
         with torch.no_grad():
             found = partners(g, u.detach(), mask, group)
-            violations = found.count.sum(1, keepdim=True) / 2
+            violations = found.number.sum(1, keepdim=True) / 2
             # Σ v⁺ is linear in u over the violating pairs: this is its slope.
-            slope = (g * found.count - found.sum_g) / violations.clamp(min=1)
+            slope = (g * found.number - found.sum_g) / violations.clamp(min=1)
         per_image = (u * slope).sum(1)
     else:
         first, second = sampled_pairs(mask, group, num_pairs, seed)
@@ -71,7 +70,11 @@ def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int)
     # Element i stands for its `size` ordered pairs (i, start … stop − 1).
     until = size.cumsum(1)
     total = until[:, -1:]
-    draw = (counter_uniform(rows, num_pairs, seed, mask.device) * total).to(torch.int64).clamp(max=(total - 1).clamp(min=0))
+    draw = (
+        (counter_uniform(rows, num_pairs, seed, mask.device) * total)
+        .to(torch.int64)
+        .clamp(max=(total - 1).clamp(min=0))
+    )
     first = torch.searchsorted(until, draw, right=True).clamp(max=n - 1)
     offset = draw - (until - size).gather(1, first)
     second = (start.gather(1, first) + offset).clamp(0, n - 1)

@@ -19,9 +19,8 @@ def noise_uncertainty_loss(
     valid: Tensor,
     threshold: float = 4.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(order, distance, far) terms of [N, *S] maps, unweighted; SPEC: "Noise–uncertainty loss"."""
+    """(order, distance, far) terms of [N, *S] maps, unweighted; docs/method.md, "Noise–uncertainty loss"."""
     u, u1, u2 = (widen(x) for x in (uncertainty, noisy1, noisy2))
-    images = u.shape[0]
     flat = torch.zeros(centers.shape[:2], dtype=torch.int64, device=centers.device)
     for axis, size in enumerate(u.shape[1:]):
         flat = flat * size + centers[..., axis].where(valid, 0)

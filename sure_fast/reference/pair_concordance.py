@@ -16,7 +16,7 @@ def pair_concordance(a: Tensor, b: Tensor, *, mask: Tensor) -> tuple[Tensor, Ten
         return none, none, none, none, none
     mask, _, a, b = compact(mask, a, b)
     rank_a, rank_b = dense_rank(a, mask), dense_rank(b, mask)
-    concordant = partners(a, b, mask).count.sum(1) // 2
+    concordant = partners(a, b, mask).number.sum(1) // 2
     n = mask.sum(1)
     tied_a, tied_b = _tied(rank_a, mask), _tied(rank_b, mask)
     both = _tied(rank_a * (a.shape[1] + 1) + rank_b, mask)

@@ -13,7 +13,7 @@ _BLOCK = 32  # up to this width all pairs of a block are compared directly
 class Partners(NamedTuple):
     """Per element, over the partners j with (g_i − g_j)(u_i − u_j) > 0: how many, and the sum of their g."""
 
-    count: Tensor
+    number: Tensor
     sum_g: Tensor
 
 

@@ -20,7 +20,7 @@ def sample_hard_patches(
     max_distance: float = 4.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Centers int64 [N, C·num_patches, D] and valid bool [N, C·num_patches]; SPEC: "Hard-sample patches".
+    """Centers int64 [N, C·num_patches, D] and valid bool [N, C·num_patches]; docs/method.md, "Hard-sample patches".
 
     Every voxel gets a random key; the free candidate of the largest key is a uniform draw, and takes its
     neighbourhood out of what is free. The number of draws is fixed, so this ends whatever the image holds.

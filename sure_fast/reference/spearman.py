@@ -31,9 +31,7 @@ def spearman(a: Tensor, b: Tensor, *, mask: Tensor) -> Tensor:
     if a.shape[1] == 0:
         return torch.full((a.shape[0],), torch.nan, dtype=torch.float64, device=a.device)
     n = mask.sum(1, keepdim=True)
-    centered = [
-        (average_rank(x, mask) - (n - 1) / 2).masked_fill(~mask, 0.0) for x in (a, b)
-    ]
+    centered = [(average_rank(x, mask) - (n - 1) / 2).masked_fill(~mask, 0.0) for x in (a, b)]
     product = (centered[0] * centered[1]).sum(1)
     scale = (centered[0].square().sum(1) * centered[1].square().sum(1)).sqrt()
     spoiled = ((a.isnan() | b.isnan()) & mask).any(1)

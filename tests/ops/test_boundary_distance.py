@@ -5,10 +5,10 @@ import pytest
 import scipy.ndimage
 import torch
 from skimage.segmentation import find_boundaries
-from tests._golden import GOLDEN, load
 
 import sure_fast
 from sure_fast.reference.boundary_distance import boundary_mask
+from tests._golden import GOLDEN, load
 
 
 def labels(shape, classes=3, seed=0):

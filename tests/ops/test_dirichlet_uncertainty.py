@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests._golden import GOLDEN, load
 
 import sure_fast
+from tests._golden import GOLDEN, load
 
 
 @pytest.mark.parametrize("name", GOLDEN)

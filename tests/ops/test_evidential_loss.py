@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from tests._golden import GOLDEN, load
-from tests._tolerances import tolerance
 
 import sure_fast
 from sure_fast.ops.evidential_loss import _op, _op_backward
 from sure_fast.reference.evidential_loss import evidential_loss as reference_sums
+from tests._golden import GOLDEN, load
+from tests._tolerances import tolerance
 
 SHAPES = {
     "2d": (2, 4, 17, 23),
@@ -146,9 +146,7 @@ def hand_terms(z: np.ndarray, y: np.ndarray, kind: str) -> tuple[float, float, f
         else:
             data.append(np.sum((hot - p) ** 2) + np.sum(p * (1 - p)) / (total + 1))
         a = hot + (1 - hot) * alpha
-        kl.append(
-            lgamma(a.sum()) - lgamma(a).sum() - lgamma(classes) + np.sum((a - 1) * (psi(a) - psi(a.sum())))
-        )
+        kl.append(lgamma(a.sum()) - lgamma(a).sum() - lgamma(classes) + np.sum((a - 1) * (psi(a) - psi(a.sum()))))
         soft = hot + 1e-3
         tp, fp, fn = tp + p * soft, fp + p * (1 - soft), fn + (1 - p) * soft
     a = np.clip(fp / (fp + fn + 1e-5), 0.2, 0.8)

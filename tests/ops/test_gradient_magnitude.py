@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from tests._golden import GOLDEN, load
-from tests._tolerances import tolerance
 
 import sure_fast
 from sure_fast.ops.gradient_magnitude import _op
+from tests._golden import GOLDEN, load
+from tests._tolerances import tolerance
 
 SHAPES = [
     (2, 1, 33, 300),

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests._golden import GOLDEN, load
 
 import sure_fast
+from tests._golden import GOLDEN, load
 
 
 def brute_force(u, g, d, label=None, threshold=1.0):
@@ -167,6 +167,4 @@ def test_two_runs_are_bit_equal():
 def test_errors_name_the_argument(arguments, error, text):
     zeros = torch.zeros(1, 4, 4)
     with pytest.raises(error, match=text):
-        sure_fast.gradient_uncertainty_loss(
-            **{"uncertainty": zeros, "gradient": zeros, "distance": zeros, **arguments}
-        )
+        sure_fast.gradient_uncertainty_loss(**{"uncertainty": zeros, "gradient": zeros, "distance": zeros, **arguments})

@@ -5,16 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests._golden import load
 
 import sure_fast
+from tests._golden import load
 
 NAMES = ("sure_2d_two_class",)
 
 
 def golden_case():
     golden = load(NAMES[0])
-    u = [torch.from_numpy(golden[k]).requires_grad_() for k in ("uncertainty", "uncertainty_noise1", "uncertainty_noise2")]
+    u = [
+        torch.from_numpy(golden[k]).requires_grad_()
+        for k in ("uncertainty", "uncertainty_noise1", "uncertainty_noise2")
+    ]
     d = torch.from_numpy(golden["boundary_distance"])
     centers = torch.from_numpy(golden["noise.patch_centres_yx"]).long()
     np.testing.assert_allclose(
@@ -41,7 +44,10 @@ def test_golden_order_and_distance():
 @pytest.mark.parametrize("name", ["sure_2d_two_class", "sure_3d_three_class"])
 def test_golden_far(name):
     golden = load(name)
-    u = [torch.from_numpy(golden[k]).requires_grad_() for k in ("uncertainty", "uncertainty_noise1", "uncertainty_noise2")]
+    u = [
+        torch.from_numpy(golden[k]).requires_grad_()
+        for k in ("uncertainty", "uncertainty_noise1", "uncertainty_noise2")
+    ]
     d = torch.from_numpy(golden["boundary_distance"])
     centers = torch.zeros(len(d), 1, d.dim() - 1, dtype=torch.long)
     for distance in (d, d.masked_fill(d > 4, math.inf)):

@@ -16,7 +16,9 @@ def draw(hard, label, distance=None, seed=0, **options):
     distance = torch.zeros(hard.shape) if distance is None else distance
     options = {"num_classes": 2, "patch_size": 3, **options}
     generator = torch.Generator().manual_seed(seed)
-    return sure_fast.sample_hard_patches(torch.zeros(hard.shape), noisy, label, distance, generator=generator, **options)
+    return sure_fast.sample_hard_patches(
+        torch.zeros(hard.shape), noisy, label, distance, generator=generator, **options
+    )
 
 
 def check_rules(patches, shape, size):

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from sure_fast.engine import config as configuration
+from sure_fast.engine.config import PRESETS, ConfigError, TrainConfig, make
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_flag_over_file_over_preset_over_default(tmp_path):
+    file = configuration.load_file(write(tmp_path, "beta: 5\npreset: evidential\nepochs: 9\n"))
+    assert make({}).beta == PRESETS["sure"]["beta"]
+    assert make({"preset": "evidential"}).beta == 0
+    assert make({}, file).beta == 5
+    assert make({}, file).gamma == 0
+    config = make({"beta": "7.5", "batch_size": "3"}, file)
+    assert (config.beta, config.batch_size, config.epochs, config.start_epoch) == (7.5, 3, 9, 2)
+    assert make({"preset": "sure"}, file).gamma == PRESETS["sure"]["gamma"]
+
+
+def test_saved_configuration_runs_again(tmp_path):
+    config = make({"patch_size": "32x40x32", "label_map": "0:2,128:1", "learning_rate": "3e-4", "quick": True})
+    assert config.patch_size == [32, 40, 32]
+    assert config.label_map == {0: 2, 128: 1}
+    configuration.save(config, tmp_path / "config.yaml")
+    assert make({}, configuration.load_file(str(tmp_path / "config.yaml"))) == config
+
+
+def test_quick_and_start_epoch():
+    assert TrainConfig(epochs=100).start_epoch == 30
+    quick = make({"quick": True})
+    assert quick.epochs <= 3
+    assert make({"quick": True, "epochs": "1"}).start_epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("zzz: 3", "unknown key 'zzz'$"),
+        ("epochs: many", "epochs: expected int, got 'many'"),
+        ("epochs: 2.5", "epochs: expected int, got 2.5"),
+        ("epochs: true", "epochs: expected int, got True"),
+        ("kind: mae", "kind: expected one of digamma, log, mse, got 'mae'"),
+        ("quick: 1", "quick: expected bool, got 1"),
+        ("patch_size: big", "patch_size: expected list.int., got 'big'"),
+        ("[1, 2]", "expected keys and values, got list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_errors_of_the_file(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        configuration.load_file(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"epochs": "0"}, "epochs: expected at least 1, got 0"),
+        ({"epochs": "3", "start_epoch": "3"}, r"start_epoch: expected 0 <= start_epoch < epochs \(3\), got 3"),
+        ({"beta": "-1"}, "beta: expected a number >= 0, got -1"),
+        ({"learning_rate": "0"}, "learning_rate: expected a number > 0, got 0"),
+        ({"noise_patch_size": "2"}, "noise_patch_size: expected an odd number"),
+        ({"channels": ""}, "channels: expected list"),
+    ],
+)
+def test_errors_of_flags(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        make(flags)
+    with pytest.raises(ConfigError, match=r"config /no/such\.yaml: cannot be read"):
+        configuration.load_file("/no/such.yaml")

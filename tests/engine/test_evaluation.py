@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sure_fast.data import discover, phantom
+from sure_fast.engine.evaluation import EvaluationResult, evaluate_cases, predictor, validation_dice
+from sure_fast.engine.pictures import save_curves
+from sure_fast.engine.table import table
+from sure_fast.models import build_model, plan_strides
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return discover(phantom.write(tmp_path_factory.mktemp("set") / "phantom", 3, 0, shape=(32, 32, 8)))
+
+
+def network(cases):
+    torch.manual_seed(0)
+    return build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2))
+
+
+def test_every_metric_of_every_case(cases, tmp_path):
+    model = network(cases)
+    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu"), "progress": False}
+    result = evaluate_cases(model, cases, seed=1, pictures=tmp_path, **options)
+    assert [row["case"] for row in result.per_case] == [case.name for case in cases]
+    for row in result.per_case:
+        for name in ("dice", "hd95_mm", "ece", "ucc_g", "ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"):
+            assert math.isfinite(row[name])
+    # a case's numbers depend on nothing but the case
+    alone = evaluate_cases(model, cases[1:2], seed=1, **options)
+    assert alone.per_case[0] == result.per_case[1]
+    other = evaluate_cases(model, cases[1:2], seed=2, **options)
+    assert other.per_case[0]["ucc_noise"] != result.per_case[1]["ucc_noise"]
+    dice = validation_dice(model, cases, info=cases.info, patch_size=(32, 32, 8), device=torch.device("cpu"))
+    assert dice["mean"] == pytest.approx(result.mean["dice"])
+    for case in cases:
+        picture = np.asarray(Image.open(tmp_path / f"{case.name}.png").convert("L"))
+        assert picture.shape[1] > 1000
+        assert picture.std() > 10
+
+
+def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
+    model = network(cases).eval()
+    predict = predictor(model, (32, 32, 8))
+    with torch.no_grad():
+        whole = torch.randn(1, 1, 32, 32, 8)
+        torch.testing.assert_close(predict(whole), model(whole), rtol=1e-4, atol=1e-5)
+        for shape in ((20, 40, 5), (32, 32, 8), (50, 33, 9)):
+            assert predict(torch.randn(1, 1, *shape)).shape == (1, 4, *shape)
+
+
+def test_undefined_values_are_counted_and_left_out_of_the_mean():
+    names = {0: "background", 1: "a"}
+    row = {"case": "x", "dice/a": 0.5, "hd95_mm/a": 1.0, "ece/a": 0.1, "dice": 0.5, "hd95_mm": 1.0, "ece": 0.1}
+    maps = dict.fromkeys(("ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"), 0.25)
+    result = EvaluationResult(names, [{**row, "ucc_g": -0.5, **maps}, {**row, "ucc_g": math.nan, **maps}])
+    assert result.mean["ucc_g"] == -0.5
+    assert result.undefined["ucc_g"] == 1
+    assert result.undefined["dice"] == 0
+    assert math.isnan(result.std["ucc_g"])
+    line = next(text for text in table(result).splitlines() if text.startswith("UCC_g"))
+    assert line.split() == ["UCC_g", "-0.500", "–", "-1", "1"]
+    plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert plain["per_case"][1]["ucc_g"] is None
+
+
+def test_strides_keep_axes_long_enough():
+    assert plan_strides((64, 64, 16), 3) == ((2, 2, 2), (2, 2, 2))
+    assert plan_strides((64, 64, 8), 3) == ((2, 2, 2), (2, 2, 1))
+    assert plan_strides((64, 6), 3) == ((2, 1), (2, 1))
+    assert plan_strides((33, 64), 2) == ((1, 2),)
+
+
+def test_curves(tmp_path):
+    terms = ("total", "data", "kl", "dice", "gradient", "order", "distance", "far")
+    rows = [{"kind": "step", "epoch": e, "step": e, **dict.fromkeys(terms, 1.0 / (e + 1))} for e in range(5)]
+    rows += [{"kind": "epoch", "epoch": 4, "val_dice": 0.5}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    save_curves(tmp_path / "metrics.jsonl", tmp_path)
+    assert np.asarray(Image.open(tmp_path / "losses.png").convert("L")).std() > 10

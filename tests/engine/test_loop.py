@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+
+from sure_fast import train as command
+from sure_fast.engine import checkpoint, loop
+from sure_fast.engine.cli import RunFailure
+from sure_fast.engine.config import make
+from sure_fast.losses import UncertaintySupervisedLoss
+
+TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2", "phantom_cases": "5"}
+
+
+def weights(folder):
+    return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
+
+
+@pytest.mark.slow
+def test_same_seed_same_weights(tmp_path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        command.train(make({**TINY, "seed": seed}), tmp_path / name, progress=False)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.slow
+def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
+    forward = UncertaintySupervisedLoss.forward
+
+    def spoiled(self, *args, epoch, **kwargs):
+        out = forward(self, *args, epoch=epoch, **kwargs)
+        return out._replace(gradient=out.gradient * math.nan) if epoch == 1 else out
+
+    monkeypatch.setattr(UncertaintySupervisedLoss, "forward", spoiled)
+    with pytest.raises(RunFailure, match=r"epoch 1, step \d+: loss term 'gradient' is nan; the state .*last.pt"):
+        command.train(make(TINY), tmp_path / "run", progress=False)
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["epoch"] for row in rows} == {0}
+
+
+@pytest.mark.slow
+def test_interrupt_saves(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted in epoch 0; the state is saved in"):
+        command.train(make(TINY), tmp_path / "run", progress=False)
+    assert weights(tmp_path / "run")
+
+
+def test_patch_size_follows_the_images():
+    class Info:
+        num_classes = 3
+        class_names: ClassVar = {0: "background", 1: "a", 2: "b"}
+
+    shapes = [(35, 50, 36), (32, 40, 24), (43, 58, 47), (34, 51, 30)]
+    assert loop.plan_for(make({}), shapes, 1, Info).patch_size == [32, 40, 24]
+    thin = loop.plan_for(make({}), [(200, 180, 5)], 1, Info)
+    assert thin.patch_size == [96, 96, 5]
+    assert thin.strides == [[2, 2, 1], [2, 2, 1]]
+    given = loop.plan_for(make({"patch_size": "30x32x16"}), shapes, 1, Info)
+    assert given.strides == [[2, 2, 2], [1, 2, 2]]
+    with pytest.raises(ValueError, match="patch_size: expected 3 numbers >= 1"):
+        loop.plan_for(make({"patch_size": "32x32"}), shapes, 1, Info)
