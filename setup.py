@@ -98,7 +98,7 @@ class NinjaBuild(build_ext):
             f"-I{quote(ROOT / 'csrc')} -cudart static {' '.join(codes)}",
             "rule cxx\n  command = $cxx $flags -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
             "rule nvcc\n  command = $nvcc $cuda -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
-            f"rule link\n  command = $nvcc -shared -cudart static $in -o $out -Xlinker {link_flags().replace('-Wl,', '')}",
+            "rule link\n  command = $nvcc -shared -cudart static $in -o $out",
         ]
         outputs = []
         for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,23 +10,17 @@ import torch
 ROUNDS = {"fast": 30, "slow": 5}
 
 
-def resident(field: str) -> int:
-    """A field of /proc/self/status in bytes: VmRSS (now) or VmHWM (peak)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
-
-
-def peak_extra_bytes(run: Callable[[], Any]) -> int | None:
-    """Peak memory of the process during a call beyond what it held before; None where it cannot be measured."""
-    try:
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        run()
-        return max(0, resident("VmHWM") - before)
-    except OSError:
-        return None
+def peak_extra_bytes(run: Callable[[], Any]) -> int:
+    """Peak of what torch's CPU allocator holds during a call beyond what it held before, from the profiler's events."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = run()
+    del result
+    held = peak = 0
+    events = (e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]")
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
 
 
 def row(

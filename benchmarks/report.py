@@ -14,10 +14,6 @@ from pathlib import Path
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
-def megabytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 2**20:.1f}"
-
-
 def tables(path: Path) -> str:
     saved = json.loads(path.read_text())
     machine = saved["machine_info"]["cpu"]
@@ -36,7 +32,7 @@ def tables(path: Path) -> str:
         for entry in sorted(entries, key=lambda e: e["stats"]["median"]):
             info, median = entry["extra_info"], entry["stats"]["median"]
             cells = [group, info["implementation"], f"{median * 1e3:.2f}", f"{median / ours:.1f}"]
-            lines.append(f"| {' | '.join(cells)} | {megabytes(info['peak_extra_bytes'])} |")
+            lines.append(f"| {' | '.join(cells)} | {info['peak_extra_bytes'] / 2**20:.1f} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,5 @@
-#include "bindings/common.h"
 #include "cpu/gradient_magnitude.h"
+#include "bindings/common.h"
 
 namespace py = pybind11;
 

@@ -76,7 +76,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("best_isa", [] { return kNames[static_cast<int>(best_isa())]; }, "Best instruction set of this machine.");
   m.def("set_isa", &set_isa, "Uses another instruction set; for tests and benchmarks.");
   m.def(
-      "openmp", [] {
+      "openmp",
+      [] {
 #if defined(_OPENMP)
         return true;
 #else

@@ -1,5 +1,5 @@
-// What every CPU kernel file shares. Each file is compiled once per instruction set (SURE_FAST_ISA) and everything in it
-// lives in that set's namespace: nothing here may be an external inline function or a weak template, or the linker
+// What every CPU kernel file shares. Each file is compiled once per instruction set (SURE_FAST_ISA) and everything in
+// it lives in that set's namespace: nothing here may be an external inline function or a weak template, or the linker
 // could hand AVX-512 code to a machine without it. Hence raw arrays instead of std:: containers.
 #pragma once
 

@@ -1,8 +1,8 @@
 // Evidential (Dirichlet) segmentation loss, forward and backward from the logits z [N, C, V].
-//   alpha = e(z) + 1, A = sum alpha, p = alpha / A, y one-hot, h(x) = (x-1) psi(x) - lnGamma(x) - x, A~ = A - alpha_y + 1
-//   data: psi(A) - psi(alpha_y) | ln A - ln alpha_y | sum (y-p)^2 + sum p (1-p) / (A+1)
-//   KL:   sum_{c != y} h(alpha_c) - h(A~) + (C-1) psi(A~) - lnGamma(C) - 1;  Dice from sum p_c, sum p_c y_c, sum y_c
-//   dKL/dalpha_c = h'(alpha_c) - h'(A~) + (C-1) psi'(A~) for c != y, else 0
+//   alpha = e(z) + 1, A = sum alpha, p = alpha / A, y one-hot, h(x) = (x-1) psi(x) - lnGamma(x) - x, A~ = A - alpha_y +
+//   1 data: psi(A) - psi(alpha_y) | ln A - ln alpha_y | sum (y-p)^2 + sum p (1-p) / (A+1) KL:   sum_{c != y} h(alpha_c)
+//   - h(A~) + (C-1) psi(A~) - lnGamma(C) - 1;  Dice from sum p_c, sum p_c y_c, sum y_c dKL/dalpha_c = h'(alpha_c) -
+//   h'(A~) + (C-1) psi'(A~) for c != y, else 0
 // Parallel over chunks of 4096 voxels, blocks of 128 in L1. Sums: float over a block, float64 beyond, fixed order.
 // Bytes per voxel: forward reads C logits and a label; backward reads the same and writes C gradients.
 // Bound by arithmetic: C + 2 logarithms forward, C + 2 trigamma rationals backward.
@@ -84,8 +84,8 @@ int load_labels(const EvidentialArgs& a, int64_t offset, int count, int32_t* out
       return convert_labels(static_cast<const uint8_t*>(a.target) + offset, count, classes, a.has_ignore,
                             a.ignore_index, out);
     case DType::i8:
-      return convert_labels(static_cast<const int8_t*>(a.target) + offset, count, classes, a.has_ignore,
-                            a.ignore_index, out);
+      return convert_labels(static_cast<const int8_t*>(a.target) + offset, count, classes, a.has_ignore, a.ignore_index,
+                            out);
     case DType::i16:
       return convert_labels(static_cast<const int16_t*>(a.target) + offset, count, classes, a.has_ignore,
                             a.ignore_index, out);

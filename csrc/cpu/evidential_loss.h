@@ -29,10 +29,10 @@ SURE_FAST_INLINE int64_t evidential_chunks(const View& logits) {
 
 // forward:  partials [chunks, sums_size] float64.
 // backward: coefficients = d loss / d sums, of which the first 2 + 2C are used; gradient as the logits, any strides.
-#define SURE_FAST_DECLARE(isa)                                                                                   \
-  namespace isa {                                                                                                \
-  void evidential_loss_forward(const EvidentialArgs& args, double* partials);                                    \
-  void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const View& gradient);   \
+#define SURE_FAST_DECLARE(isa)                                                                                 \
+  namespace isa {                                                                                              \
+  void evidential_loss_forward(const EvidentialArgs& args, double* partials);                                  \
+  void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const View& gradient); \
   }
 SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
 #undef SURE_FAST_DECLARE

@@ -16,7 +16,7 @@ namespace {
 constexpr int kRows = 8;
 constexpr int kColumns = 128;
 constexpr int kPlanes = 32;
-constexpr int kLead = 16;                       // keeps column 0 aligned behind its halo column
+constexpr int kLead = 16;  // keeps column 0 aligned behind its halo column
 constexpr int kPitch = kLead + kColumns + 16;
 
 // Six working rows a plane, three planes: 26 KB in float, which stays in L1.
@@ -25,7 +25,7 @@ struct Tile {
   T smooth[3][kRows][kPitch];      // along H: 4 S image (Sobel) or the image, for the planes z mod 3
   T derivative[3][kRows][kPitch];  // along H: 2 D image
   T along_w[kPitch], along_h[kPitch], along_d[kPitch];
-  T rows[kRows + 2][kPitch];       // the combined image, where it cannot be read in place
+  T rows[kRows + 2][kPitch];  // the combined image, where it cannot be read in place
   T result[kPitch];
 };
 
@@ -50,8 +50,8 @@ template <bool sobel, typename T, typename Storage>
 void load_plane(const GradientArgs& a, const Extent& e, int channel, int64_t z, Tile<T>& tile, int slot) {
   const int channels = a.max_channels ? 1 : static_cast<int>(a.size[1]);
   const int64_t step = a.stride[4];
-  const Storage* plane = static_cast<const Storage*>(a.image) + e.image * a.stride[0] + channel * a.stride[1] +
-                         z * a.stride[2];
+  const Storage* plane =
+      static_cast<const Storage*>(a.image) + e.image * a.stride[0] + channel * a.stride[1] + z * a.stride[2];
   const T* row[kRows + 2];
   T left[kRows + 2], right[kRows + 2];  // the halo columns
   for (int r = 0; r < e.rows + 2; ++r) {

@@ -10,12 +10,12 @@ namespace {
 template <typename T>
 void run(Special which, const T* x, int64_t count, T* out) {
   using namespace math;
-#define SURE_FAST_LOOP(expression)            \
+#define SURE_FAST_LOOP(expression)                          \
   _Pragma("omp simd") for (int64_t i = 0; i < count; ++i) { \
-    T extra = T(0);                           \
-    (void)extra;                              \
-    out[i] = expression;                      \
-  }                                           \
+    T extra = T(0);                                         \
+    (void)extra;                                            \
+    out[i] = expression;                                    \
+  }                                                         \
   return;
   switch (which) {
     case Special::exponential: SURE_FAST_LOOP(math::exponential(x[i]))

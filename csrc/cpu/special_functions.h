@@ -6,7 +6,15 @@
 namespace sure_fast {
 
 enum class Special : int {
-  exponential, logarithm, log_one_plus, softplus, sigmoid, digamma, trigamma, entropic, entropic_slope
+  exponential,
+  logarithm,
+  log_one_plus,
+  softplus,
+  sigmoid,
+  digamma,
+  trigamma,
+  entropic,
+  entropic_slope
 };
 
 #define SURE_FAST_DECLARE(isa)                                                                \

@@ -59,8 +59,7 @@ SURE_FAST_INLINE float trigamma_entropic(float x, float& entropic_slope) {
   const float shift = large ? 0.0f : ((2.0f * t + 9.0f) * u * u + (2.0f * t + 5.0f) * t * t) / (p * p);
   const float i = 1.0f / y;
   const float w = i * i;
-  const float rest =
-      0.5f * w + i * w * (0.166666667f - w * (0.0333333333f - w * (0.0238095238f - w * 0.0333333333f)));
+  const float rest = 0.5f * w + i * w * (0.166666667f - w * (0.0333333333f - w * (0.0238095238f - w * 0.0333333333f)));
   const float value = i + rest + shift;
   entropic_slope = large ? (x - 1.0f) * rest - i : (x - 1.0f) * value - 1.0f;
   return value;
@@ -91,9 +90,8 @@ SURE_FAST_INLINE double digamma_entropic(double x, double& entropic) {
   const double w = i * i;
   const double tail =
       0.5 * i +
-      w * (1.0 / 12 -
-           w * (1.0 / 120 -
-                w * (1.0 / 252 - w * (1.0 / 240 - w * (1.0 / 132 - w * (691.0 / 32760 - w * (1.0 / 12)))))));
+      w * (1.0 / 12 - w * (1.0 / 120 -
+                           w * (1.0 / 252 - w * (1.0 / 240 - w * (1.0 / 132 - w * (691.0 / 32760 - w * (1.0 / 12)))))));
   const double gamma_tail =
       i * (1.0 / 12 -
            w * (1.0 / 360 - w * (1.0 / 1260 - w * (1.0 / 1680 - w * (1.0 / 1188 - w * (691.0 / 360360 - w / 156))))));
@@ -119,8 +117,7 @@ SURE_FAST_INLINE double trigamma_entropic(double x, double& entropic_slope) {
   const double i = 1.0 / y;
   const double w = i * i;
   const double series =
-      1.0 / 6 -
-      w * (1.0 / 30 - w * (1.0 / 42 - w * (1.0 / 30 - w * (5.0 / 66 - w * (691.0 / 2730 - w * (7.0 / 6))))));
+      1.0 / 6 - w * (1.0 / 30 - w * (1.0 / 42 - w * (1.0 / 30 - w * (5.0 / 66 - w * (691.0 / 2730 - w * (7.0 / 6))))));
   const double rest = 0.5 * w + i * w * series;
   const double value = i + rest + shift;
   entropic_slope = x < 11.0 ? (x - 1.0) * value - 1.0 : (x - 1.0) * rest - i;

@@ -46,7 +46,7 @@ def compute_ur(
     Math:
         With s = (a_i - a_j)(b_i - b_j), a pair passes under `expected="negative"` when, by protocol,
         "paper": s <= 0, so ties pass; "sure": s < 0, or both are tied exactly; "prius": s < 0, or b equal, or a equal
-        and |b_i - b_j| < 1e-4. "positive" turns the sign of s. All pairs are counted (docs/method.md, "Uncertainty metrics").
+        and |b_i - b_j| < 1e-4. "positive" turns the sign of s. All pairs are counted.
 
     Args:
         a, b: [N, \*S] floating, b the uncertainty.

@@ -66,8 +66,8 @@ def gradient_magnitude(
     Math:
         :math:`g = \sqrt{\sum_a (D_a \prod_{b \ne a} S_b\, x / s_a)^2}` over the spatial axes a with spacing s.
         "sobel": D = [-1 0 1]/2, S = [1 2 1]/4, borders replicate. "central": S = 1 and D = central differences,
-        one-sided at the borders, as `numpy.gradient`. It is g of the gradient-uncertainty loss in arXiv 2509.17098, whose code
-        uses "central" and adds 1e-8.
+        one-sided at the borders, as `numpy.gradient`. It is g of the gradient-uncertainty loss in arXiv 2509.17098,
+        whose code uses "central" and adds 1e-8.
 
     Args:
         image: [N, K, \*S] float32, float64, bfloat16 or float16, 2 or 3 spatial axes, any strides.

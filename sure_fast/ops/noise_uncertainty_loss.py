@@ -70,8 +70,8 @@ def noise_uncertainty_loss(
         `noisy1` and `noisy2` in all terms, `uncertainty` in the far term only.
 
     Notes:
-        Deterministic. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf takes part in
-        no pair of the distance term: a truncated map has no difference of distances there.
+        Deterministic. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf is in no
+        pair of the distance term: a truncated map has no difference of distances there.
 
     Example:
         >>> import sure_fast, torch

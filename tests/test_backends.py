@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import sure_fast
+from sure_fast import _backends, _cpu
+
+
+def test_order_of_requests(monkeypatch):
+    image = torch.rand(1, 1, 4, 4)
+    choose = _backends.choose
+    assert choose("gradient_magnitude", None, image) == "cpu"
+    assert choose("gradient_magnitude", "reference", image) == "reference"
+    with sure_fast.use_backend("reference"):
+        assert choose("gradient_magnitude", None, image) == "reference"
+        assert choose("gradient_magnitude", "cpu", image) == "cpu"
+        with sure_fast.use_backend(None):
+            assert choose("gradient_magnitude", None, image) == "cpu"
+    assert choose("gradient_magnitude", None, image) == "cpu"
+
+
+def test_use_backend_is_left_on_an_error():
+    with pytest.raises(RuntimeError, match="inside"), sure_fast.use_backend("reference"):
+        raise RuntimeError("inside")
+    assert _backends.requested() is None
+    with pytest.raises(ValueError, match="use_backend: expected one of cpu, triton, cuda, reference, got 'gpu'"):
+        sure_fast.use_backend("gpu").__enter__()
+
+
+def test_impossible_requests_say_why():
+    meta = torch.zeros(1, 1, 4, 4, device="meta")
+    with pytest.raises(ValueError, match="backend 'cpu' was requested, but the image is on meta, not on the CPU"):
+        sure_fast.gradient_magnitude(meta, backend="cpu")
+    with pytest.raises(ValueError, match="spearman: backend 'cpu' was requested, but the op has only reference"):
+        sure_fast.spearman(torch.rand(3), torch.rand(3), backend="cpu")
+
+
+def test_explain():
+    found = sure_fast.explain(sure_fast.evidential_loss, torch.rand(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    assert [c.backend for c in found if c.chosen] == ["cpu"]
+    assert str(found).splitlines()[0] == "evidential_loss"
+    assert "-> cpu" in str(found)
+    forced = sure_fast.explain("gradient_magnitude", torch.rand(1, 1, 4, 4), backend="reference")
+    assert [c.backend for c in forced if c.chosen] == ["reference"]
+    elsewhere = sure_fast.explain("gradient_magnitude", torch.zeros(1, 1, 4, 4, device="meta"))
+    assert [c.backend for c in elsewhere if c.chosen] == ["reference"]
+    assert "meta" in elsewhere[0].reason
+    with pytest.raises(ValueError, match="op: expected one of .*, got 'sobel'"):
+        sure_fast.explain("sobel")
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_environment(isa):
+    levels = ["baseline", "avx2", "avx512"]
+    if levels.index(isa) > levels.index(_cpu.best_isa()):
+        pytest.skip(f"this machine has no {isa}")
+    code = (
+        "import torch, sure_fast; from sure_fast import _cpu; "
+        "print(_cpu.isa(), sure_fast.explain('gradient_magnitude', torch.rand(1, 1, 3, 3)))"
+    )
+    environment = {**os.environ, "SURE_FAST_ISA": isa, "SURE_FAST_BACKEND": "reference"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(isa)
+    assert "-> reference" in done.stdout
+
+
+def test_bad_environment_is_named():
+    for name, value in (("SURE_FAST_ISA", "avx9000"), ("SURE_FAST_BACKEND", "fast")):
+        environment = {**os.environ, name: value}
+        done = subprocess.run(
+            [sys.executable, "-c", "import sure_fast"], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode != 0
+        assert f"{name}: expected one of" in done.stderr
+
+
+def test_openmp_runtime_is_torchs():
+    with open("/proc/self/maps") as maps:
+        runtimes = {line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}
+    assert len(runtimes) <= 1
+
+
+INPUTS = (
+    torch.arange(1000.0).reshape(1, 1, 10, 10, 10),
+    torch.zeros(1, 2, 40, 40, 40),
+    torch.zeros(1, 40, 40, 40).long(),
+)
+
+
+def _run_kernels(_):
+    """Small torch calls only: torch's own parallel loops hang in a forked child."""
+    image, logits, target = INPUTS
+    return float(sure_fast.gradient_magnitude(image).sum()) + float(sure_fast.evidential_loss(logits, target).total)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's way to start workers")
+def test_forked_workers_do_not_hang():
+    """The parent has used OpenMP threads; a forked child would wait for threads that fork did not copy."""
+    want = _run_kernels(0)
+    code = (
+        "import torch, sure_fast, multiprocessing as mp; from tests.test_backends import _run_kernels; _run_kernels(0); "
+        "p = mp.get_context('fork').Pool(2); print(*p.map(_run_kernels, range(4)))"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [float(v) for v in done.stdout.split()] == [want] * 4

@@ -1,0 +1,72 @@
+"""The project's own rules: one op, one name, everywhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import sure_fast
+from sure_fast import _backends
+
+ROOT = Path(__file__).parent.parent
+OPS = _backends.registered()
+SOURCES = {"cpu": "csrc/cpu/{}.cpp", "cuda": "csrc/cuda/{}.cu", "triton": "kernels/{}.py"}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_has_its_files(op):
+    wanted = ["sure_fast/ops/{}.py", "sure_fast/reference/{}.py", "tests/ops/test_{}.py", "benchmarks/bench_{}.py"]
+    wanted += [SOURCES[backend] for backend in OPS[op] if backend != "reference"]
+    missing = [path.format(op) for path in wanted if not (ROOT / path.format(op)).is_file()]
+    assert not missing
+
+
+def test_every_kernel_file_belongs_to_a_registered_op():
+    for backend, pattern in SOURCES.items():
+        folder, suffix = (ROOT / pattern).parent, Path(pattern).suffix
+        for file in folder.glob(f"*{suffix}"):
+            if file.stem not in ("__init__", "special_functions"):
+                assert backend in OPS[file.stem]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_is_public_and_documented(op):
+    function = getattr(sure_fast, op)
+    assert op in sure_fast.__all__
+    assert list(inspect.signature(function).parameters)[-1] == "backend"
+    text = inspect.getdoc(function)
+    for section in ("Math:", "Args:", "Returns:", "Raises:", "Grad:", "Notes:", "Example:"):
+        assert section in text, section
+
+
+def test_files_stay_readable():
+    for pattern in (
+        "sure_fast/**/*.py",
+        "csrc/**/*.h",
+        "csrc/**/*.cpp",
+        "csrc/**/*.cu",
+        "kernels/*.py",
+        "tests/**/*.py",
+    ):
+        for file in ROOT.glob(pattern):
+            assert len(file.read_text().splitlines()) <= 520, file
+
+
+def test_rooms_know_only_what_they_may():
+    allowed = {
+        "reference": {"reference"},
+        "ops": {"ops", "reference", "kernels", "_checks", "_backends", "_cpu", "_cuda"},
+        "metrics": {"metrics", "ops", "_checks"},
+        "losses": {"losses", "ops", "_checks"},
+    }
+    for room, others in allowed.items():
+        for file in (ROOT / "sure_fast" / room).glob("*.py"):
+            for dots, name in re.findall(r"^\s*from (\.+)(\w*)", file.read_text(), re.M):
+                assert len(dots) == 1 or not name or name in others, (file, name)
+    for file in (ROOT / "sure_fast").rglob("*.py"):
+        if file.parent.name != "engine" and file.name not in ("train.py", "evaluate.py", "predict.py", "compare.py"):
+            if file.name != "info.py":
+                assert not re.search(r"^\s*from \.+engine", file.read_text(), re.M), file
