@@ -50,7 +50,7 @@ def test_explain():
     elsewhere = sure_fast.explain("gradient_magnitude", torch.zeros(1, 1, 4, 4, device="meta"))
     assert [c.backend for c in elsewhere if c.chosen] == ["reference"]
     assert "meta" in elsewhere[0].reason
-    with pytest.raises(ValueError, match="op: expected one of .*, got 'sobel'"):
+    with pytest.raises(ValueError, match=r"op: expected one of .*, got 'sobel'"):
         sure_fast.explain("sobel")
 
 
@@ -103,8 +103,8 @@ def test_forked_workers_do_not_hang():
     """The parent has used OpenMP threads; a forked child would wait for threads that fork did not copy."""
     want = _run_kernels(0)
     code = (
-        "import torch, sure_fast, multiprocessing as mp; from tests.test_backends import _run_kernels; _run_kernels(0); "
-        "p = mp.get_context('fork').Pool(2); print(*p.map(_run_kernels, range(4)))"
+        "import torch, sure_fast, multiprocessing as mp; from tests.test_backends import _run_kernels; "
+        "_run_kernels(0); p = mp.get_context('fork').Pool(2); print(*p.map(_run_kernels, range(4)))"
     )
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=100)

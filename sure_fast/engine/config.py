@@ -14,6 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "evidential": {"beta": 0.0, "gamma": 0.0},
     "sure": {"beta": 100.0, "gamma": 0.3},
 }
+PHANTOM: dict[str, Any] = {"epochs": 20, "batch_size": 2}
 QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
 
 
@@ -160,9 +161,9 @@ def load_file(path: str) -> dict[str, Any]:
 
 
 def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConfig:
-    """Flags over the file over the preset over the defaults (those of `quick` where it is on)."""
+    """Flags over the file over the preset over the defaults; the phantom and `quick` have some of their own."""
     given = {**(file or {}), **{name: convert(name, value) for name, value in flags.items()}}
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = {} if given.get("data") else dict(PHANTOM)
     if given.get("quick"):
         base.update(QUICK)
         if "epochs" in given and "start_epoch" not in given:
