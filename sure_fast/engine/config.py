@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "evidential": {"beta": 0.0, "gamma": 0.0},
     "sure": {"beta": 100.0, "gamma": 0.3},
 }
-PHANTOM: dict[str, Any] = {"epochs": 20, "batch_size": 2}
+PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
 QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
 
 

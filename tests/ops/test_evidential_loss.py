@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
+import torch._dynamo.testing
 
 import sure_fast
 from sure_fast.ops.evidential_loss import _op, _op_backward

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+import torch._dynamo.testing
 
 import sure_fast
 from sure_fast.ops.gradient_magnitude import _op
