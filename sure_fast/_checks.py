@@ -18,7 +18,8 @@ def shape_text(shape: Sequence[int]) -> str:
 def tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    return value
+    # MONAI's MetaTensor: the kernels need none of its metadata
+    return value.as_tensor() if hasattr(value, "as_tensor") else value
 
 
 def floating(name: str, value: object) -> Tensor:

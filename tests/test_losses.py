@@ -153,3 +153,15 @@ def test_bad_schedules():
         supervised(start_epoch=10)
     with pytest.raises(ValueError, match="beta, gamma, noise_std: expected numbers >= 0"):
         supervised(beta=-1.0)
+
+
+def test_monai_metatensors_are_accepted():
+    from monai.data import MetaTensor
+
+    model, image, label = case()
+    plain = supervised()(model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3))
+    meta, meta_label = MetaTensor(image), MetaTensor(label[:, None])
+    out = supervised()(model(meta), meta_label, meta, epoch=8, model=model, generator=torch.Generator().manual_seed(3))
+    out.total.backward()
+    assert out.total.item() == plain.total.item()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())

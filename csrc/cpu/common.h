@@ -35,7 +35,7 @@ using half_t = _Float16;
 SURE_FAST_INLINE float widen(half_t x) { return static_cast<float>(x); }
 SURE_FAST_INLINE void narrow(float x, half_t& out) { out = static_cast<half_t>(x); }
 #else
-#error "the compiler needs _Float16 (GCC >= 12 or Clang >= 15 on x86-64, any on AArch64)"
+#error "the compiler needs _Float16, as GCC 12 has it"
 #endif
 
 struct bfloat16_t {
