@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--checkpoint", required=True, type=Path, help="a run's folder (its last.pt, as training ends) or a checkpoint"
     )
     parser.add_argument("--data", type=Path, help="data folder (default: that of the run)")
-    parser.add_argument("--layout", default="auto", help="data layout (default: found by itself)")
+    parser.add_argument("--layout", help="data layout (default: that of the run; with --data, found by itself)")
     parser.add_argument(
         "--cases",
         choices=("train", "val", "test", "all"),
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="torch device")
     options = parser.parse_args(arguments)
 
-    from .data import discover
+    from .data import discover, load_case
     from .engine import checkpoint, cli
     from .engine.config import ConfigError
     from .engine.evaluation import evaluate_cases
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan, config = content["plan"], content["config"]
     folder = options.data or Path(config["data"] or run_folder / "phantom")
     label_map = {int(k): v for k, v in config["label_map"].items()} or None
-    cases = discover(folder, options.layout, label_map=label_map)
+    layout = options.layout or ("auto" if options.data else config["layout"])
+    cases = discover(folder, layout, label_map=label_map)
     if cases.info.num_classes != plan.num_classes:
         raise ConfigError(
             f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"
@@ -58,6 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
         chosen = [case for case in cases if case.name in wanted]
         if len(chosen) != len(wanted):
             raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
+    found = load_case(chosen[0]).image.shape
+    if (found[0], len(found) - 1) != (plan.in_channels, plan.dims):
+        raise ConfigError(
+            f"{chosen[0].image}: expected {plan.in_channels} channels and {plan.dims} axes as in training, "
+            f"got {found[0]} and {len(found) - 1}"
+        )
     if options.output is not None:
         cli.new_folder(options.output)
     result = evaluate_cases(

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,7 +52,7 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     """Trains and evaluates one run; returns the EvaluationResult of the test cases."""
     from tqdm import tqdm
 
-    from .data import SegmentationDataset, discover, load_case, phantom, split_cases
+    from .data import SegmentationDataset, load_case, phantom
     from .engine import cli, loop, pictures
     from .engine.config import ConfigError, save
     from .engine.evaluation import evaluate_cases
@@ -59,43 +60,44 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
 
     cli.new_folder(output, overwrite)
     device = cli.choose_device(config.device)
-
-    if config.data is None:
-        clear(output)
-        shape = (48, 48, 12) if config.quick else (64, 64, 16)
-        folder = phantom.write(
-            output / "phantom",
-            config.phantom_cases,
-            config.seed,
-            shape=shape,
-            progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+    # The phantom set is made in a folder of its own and moved once all is checked: a refused run leaves the output
+    # folder, and the earlier run that --overwrite would replace, as they were.
+    with tempfile.TemporaryDirectory(prefix="sure_fast-") as staging:
+        if config.data is None:
+            folder, source = Path(staging) / "phantom", "phantom set"
+            phantom.write(
+                folder,
+                config.phantom_cases,
+                config.seed,
+                shape=(48, 48, 12) if config.quick else (64, 64, 16),
+                progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+            )
+        else:
+            folder, source = Path(config.data), config.data
+        cases, split = find_cases(config, folder, source)
+        with tqdm(cases, desc="read", unit="case", disable=not progress) as bar:
+            samples = [load_case(case) for case in bar]
+        shapes = {sample.name: tuple(sample.image.shape[1:]) for sample in samples}
+        if len({len(shape) for shape in shapes.values()}) > 1:
+            raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
+        in_channels = samples[0].image.shape[0]
+        del samples
+        plan = loop.plan_for(config, [shapes[case.name] for case in split.train], in_channels, cases.info)
+        config = dataclasses.replace(config, patch_size=plan.patch_size)
+        dataset = SegmentationDataset(
+            split.train,
+            tuple(plan.patch_size),
+            num_classes=plan.num_classes,
+            seed=config.seed,
+            augment=config.augment,
         )
-    else:
-        folder = Path(config.data)
-    cases = discover(folder, config.layout, label_map=config.label_map or None)
-    try:
-        split = split_cases(cases, tuple(config.fractions), config.seed)
-    except ValueError as error:
-        raise ConfigError(f"data {folder}: {error}") from None
-    with tqdm(cases, desc="read", unit="case", disable=not progress) as bar:
-        samples = [load_case(case) for case in bar]
-    shapes = {sample.name: tuple(sample.image.shape[1:]) for sample in samples}
-    if len({len(shape) for shape in shapes.values()}) > 1:
-        raise ConfigError(f"data {folder}: expected images of one dimension, got both 2D and 3D ones")
-    in_channels = samples[0].image.shape[0]
-    del samples
-    plan = loop.plan_for(config, [shapes[case.name] for case in split.train], in_channels, cases.info)
-    config = dataclasses.replace(config, patch_size=plan.patch_size)
-    dataset = SegmentationDataset(
-        split.train,
-        tuple(plan.patch_size),
-        num_classes=plan.num_classes,
-        seed=config.seed,
-        augment=config.augment,
-    )
 
-    clear(output)
-    output.mkdir(parents=True, exist_ok=True)
+        clear(output)
+        output.mkdir(parents=True, exist_ok=True)
+        if config.data is None:
+            shutil.rmtree(output / "phantom", ignore_errors=True)
+            folder = Path(shutil.move(folder, output / "phantom"))
+            cases, split = find_cases(config, folder, source)
     save(config, output / "config.yaml")
     names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
     (output / "split.json").write_text(json.dumps({"data": config.data, **names}, indent=1), encoding="utf-8")
@@ -121,6 +123,18 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     print_table(result)
     print(f"{PROGRAM}: the run is in {output}", flush=True)
     return result
+
+
+def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:
+    """The cases of a data folder and their split."""
+    from .data import discover, split_cases
+    from .engine.config import ConfigError
+
+    cases = discover(folder, config.layout, label_map=config.label_map or None)
+    try:
+        return cases, split_cases(cases, tuple(config.fractions), config.seed)
+    except ValueError as error:
+        raise ConfigError(f"data {source}: {error}") from None
 
 
 def clear(output: Path) -> None:

@@ -84,7 +84,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise ValueError(f"checkpoint {path}: truncated, or not a checkpoint of sure_fast") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path}: expected a {FORMAT!r} file, got another one")
-    content["plan"] = ModelPlan(**content["plan"])
+    missing = {"plan", "epoch", "config", "model", "optimizer"} - content.keys()
+    if missing:
+        raise ValueError(f"checkpoint {path}: expected the key {min(missing)!r}, got none")
+    try:
+        content["plan"] = ModelPlan(**content["plan"])
+    except TypeError:
+        raise ValueError(f"checkpoint {path}: the plan of its network is not complete") from None
     return content
 
 
@@ -92,5 +98,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     """The network in evaluation mode, and the checkpoint's content."""
     content = load(path, device)
     model = content["plan"].build().to(device)
-    model.load_state_dict(content["model"])
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError:
+        raise ValueError(f"checkpoint {find(path)}: its weights do not fit the network it describes") from None
     return model.eval(), content

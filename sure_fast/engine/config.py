@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields
@@ -76,11 +77,12 @@ class TrainConfig:
             raise ConfigError(
                 f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}"
             )
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate: expected a number > 0, got {self.learning_rate}")
-        for name in ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma", "num_workers"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate: expected a finite number > 0, got {self.learning_rate}")
+        weights = ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma")
+        for name in (*weights, "num_workers", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
         if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
             raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")
         if self.quick and self.data is None and len(self.channels) > 3:
@@ -106,7 +108,7 @@ def convert(name: str, value: Any) -> Any:
     choices = next(f for f in fields(TrainConfig) if f.name == name).metadata["choices"]
     try:
         converted = _converted(kind, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         expected = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
         raise ConfigError(f"{name}: expected {expected}, got {value!r}") from None
     if choices and converted not in choices:

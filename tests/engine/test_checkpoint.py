@@ -65,3 +65,17 @@ def test_refuses_truncated_and_foreign_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="expected a run's folder"):
         checkpoint.load(tmp_path / "empty")
+
+
+def test_refuses_incomplete_content(tmp_path):
+    _, path = saved(tmp_path)
+    whole = torch.load(path, weights_only=True)
+    for part, message in (("model", "its weights do not fit"), ("plan", "the plan of its network is not complete")):
+        content = {**whole, part: dict(list(whole[part].items())[1:])}
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=rf"checkpoint .*last.pt: {message}") as caught:
+            checkpoint.load_model(path)
+        assert "\n" not in str(caught.value)
+    torch.save({key: value for key, value in whole.items() if key != "config"}, path)
+    with pytest.raises(ValueError, match=r"checkpoint .*last.pt: expected the key 'config', got none"):
+        checkpoint.load(path)

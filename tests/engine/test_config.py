@@ -64,8 +64,11 @@ def test_errors_of_the_file(tmp_path, text, message):
     [
         ({"epochs": "0"}, "epochs: expected at least 1, got 0"),
         ({"epochs": "3", "start_epoch": "3"}, r"start_epoch: expected 0 <= start_epoch < epochs \(3\), got 3"),
-        ({"beta": "-1"}, "beta: expected a number >= 0, got -1"),
-        ({"learning_rate": "0"}, "learning_rate: expected a number > 0, got 0"),
+        ({"beta": "-1"}, "beta: expected a finite number >= 0, got -1"),
+        ({"learning_rate": "0"}, "learning_rate: expected a finite number > 0, got 0"),
+        ({"learning_rate": "nan"}, "learning_rate: expected a finite number > 0, got nan"),
+        ({"gamma": "inf"}, "gamma: expected a finite number >= 0, got inf"),
+        ({"seed": "-1"}, "seed: expected a finite number >= 0, got -1"),
         ({"noise_patch_size": "2"}, "noise_patch_size: expected an odd number"),
         ({"channels": ""}, "channels: expected list"),
     ],
