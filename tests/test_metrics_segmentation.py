@@ -45,6 +45,18 @@ def test_absent_structures():
         compute_dice(p, t[..., 1:], 3)
 
 
+def test_bad_arguments_are_named():
+    t = blobs()
+    with pytest.raises(ValueError, match=r"^num_classes: expected at least 2, the background included, got 1$"):
+        compute_dice(t, t, 1)
+    with pytest.raises(ValueError, match=r"^prediction: expected the shape of target"):
+        compute_hd95(t[..., 1:], t, 3, (1, 1, 1))
+    with pytest.raises(ValueError, match=r"^spacing_mm: expected 3 numbers, one per axis"):
+        compute_hd95(t, t, 3, (1, 1))
+    with pytest.raises(ValueError, match=r"^target: expected one label per voxel of probabilities"):
+        compute_ece(torch.ones(1, 2, 3, 3) / 2, torch.zeros(1, 3, 4, dtype=torch.long))
+
+
 def test_ece_by_hand():
     # Two voxels at p = .9 of which one is right, two at .6 of which both are: (2/4) |.5 - .9| + (2/4) |1 - .6|
     p1 = torch.tensor([0.9, 0.9, 0.6, 0.6])

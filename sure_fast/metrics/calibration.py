@@ -19,6 +19,9 @@ def compute_ece(probabilities: Tensor, target: Tensor, *, bins: int = 10) -> tup
     Returns:
         float64 [C] and 0-dim float64; NaN without voxels.
 
+    Raises:
+        ValueError: a target of another size, or fewer than one bin.
+
     Example:
         >>> import torch
         >>> from sure_fast.metrics import compute_ece
@@ -29,6 +32,11 @@ def compute_ece(probabilities: Tensor, target: Tensor, *, bins: int = 10) -> tup
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")
     classes = probabilities.shape[1]
+    if target.numel() * classes != probabilities.numel():
+        raise ValueError(
+            f"target: expected one label per voxel of probabilities {list(probabilities.shape)}, "
+            f"got {list(target.shape)}"
+        )
     p = probabilities.movedim(1, -1).reshape(-1, classes).double()
     y = target.reshape(-1)
     per_class = torch.stack([_error(p[:, c], y == c, bins) for c in range(classes)])

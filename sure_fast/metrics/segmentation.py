@@ -22,14 +22,16 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
     Returns:
         Dice float64 [N, C-1] of classes 1 … C-1, and bool [N, C-1]: absent from both.
 
+    Raises:
+        ValueError: different shapes, or fewer than two classes.
+
     Example:
         >>> import torch
         >>> from sure_fast.metrics import compute_dice
         >>> compute_dice(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2)[0]
         tensor([[0.6667]], dtype=torch.float64)
     """
-    if prediction.shape != target.shape:
-        raise ValueError(f"prediction: expected the shape of target {list(target.shape)}, got {list(prediction.shape)}")
+    _check(prediction, target, num_classes)
     dice, absent = [], []
     for c in range(1, num_classes):
         p, t = (prediction == c).flatten(1), (target == c).flatten(1)
@@ -37,6 +39,13 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
         dice.append((2.0 * (p & t).sum(1).double() / size).masked_fill(size == 0, 1.0))
         absent.append(size == 0)
     return torch.stack(dice, 1), torch.stack(absent, 1)
+
+
+def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction: expected the shape of target {list(target.shape)}, got {list(prediction.shape)}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes: expected at least 2, the background included, got {num_classes}")
 
 
 def compute_hd95(
@@ -50,7 +59,21 @@ def compute_hd95(
     Returns:
         float64 [N, C-1] in mm and bool [N, C-1]: absent from both. Both empty: 0 and flagged; one empty: the diagonal
         of the image, the largest distance it holds.
+
+    Raises:
+        ValueError: different shapes, fewer than two classes, or another number of spacings than axes.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.metrics import compute_hd95
+        >>> target = torch.zeros(1, 8, 8, dtype=torch.long)
+        >>> target[:, 2:5, 2:5] = 1
+        >>> compute_hd95(target.roll(1, 1), target, 2, (1.5, 1.0))[0]
+        tensor([[1.5000]], dtype=torch.float64)
     """
+    _check(prediction, target, num_classes)
+    if len(spacing_mm) != prediction.dim() - 1:
+        raise ValueError(f"spacing_mm: expected {prediction.dim() - 1} numbers, one per axis, got {list(spacing_mm)}")
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
     hot = [torch.stack([labels == c for c in range(1, num_classes)], 1) for labels in (prediction, target)]

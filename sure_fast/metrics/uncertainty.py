@@ -55,7 +55,10 @@ def compute_ur(
         mask: bool [N, \*S], the voxels that count; None: all.
 
     Returns:
-        float64 [N] in [0, 1]; NaN where fewer than two voxels count.
+        float64 [N] in [0, 1]; NaN where fewer than two voxels count or one map is constant.
+
+    Raises:
+        ValueError: an unknown `expected` or `protocol`; a, b and mask of different shapes.
 
     Example:
         >>> import torch
@@ -65,6 +68,11 @@ def compute_ur(
     """
     _checks.choice("expected", expected, EXPECTED)
     _checks.choice("protocol", protocol, PROTOCOLS)
+    for name, value in (("b", b), ("mask", mask)):
+        if value is not None and value.shape != a.shape:
+            raise ValueError(
+                f"{name}: expected the shape of a {_checks.shape_text(a.shape)}, got {_checks.shape_text(value.shape)}"
+            )
     a, b = a.flatten(1), b.flatten(1)
     mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask.flatten(1)
     spoiled = ((a.isnan() | b.isnan()) & mask).any(1)
@@ -79,26 +87,24 @@ def compute_ur(
         passed = right + counts.ties_b + counts.ties_both + _close_ties(a, b, mask)
     n = mask.sum(1)
     total = n * (n - 1) // 2
-    return (passed.double() / total).masked_fill(total == 0, torch.nan)
+    # Where every pair is tied in one map, nothing is ordered; this holds without pairs too.
+    undefined = (counts.ties_a + counts.ties_both == total) | (counts.ties_b + counts.ties_both == total)
+    return (passed.double() / total).masked_fill(undefined, torch.nan)
 
 
 def _close_ties(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     """Pairs of equal a with 0 < |Δb| < 1e-4, per row: within each run of equal a, sorted by b."""
     found = []
     for row_a, row_b, keep in zip(a, b.to(torch.float64), mask, strict=True):
-        x, y = row_a[keep], row_b[keep]
-        order = y.argsort(stable=True)
-        order = order[x[order].argsort(stable=True)]
-        x, y = x[order], y[order]
-        group = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        if len(x) > 1:
-            group[1:] = (x[1:] != x[:-1]).cumsum(0)
-        # Groups set apart by more than the range of b, so that one search serves them all.
-        span = (y.max() - y.min() + 1.0) if len(y) else 1.0
-        key = y - (y.min() if len(y) else 0.0) + 2.0 * span * group
-        within = torch.searchsorted(key, key + PRIUS_TOLERANCE)  # first element at least the tolerance above
-        equal = torch.searchsorted(key, key, right=True)
-        found.append((within - equal).clamp(min=0).sum())
+        values, rank = row_b[keep].unique(return_inverse=True)
+        group = row_a[keep].unique(return_inverse=True)[1]
+        beyond = torch.searchsorted(values, values + PRIUS_TOLERANCE)  # rank of the first value too far above
+        # Integer keys: runs of equal a one after another, b's rank within, so that one search serves all runs exactly.
+        stride = len(values) + 1
+        key = (group * stride + rank).sort()[0]
+        start, rank = key // stride * stride, key % stride
+        close = torch.searchsorted(key, start + beyond[rank]) - torch.searchsorted(key, key, right=True)
+        found.append(close.clamp(min=0).sum())  # inf + tolerance is no further than inf
     return torch.stack(found) if found else torch.zeros(0, dtype=torch.int64, device=a.device)
 
 
@@ -112,13 +118,16 @@ def thin_by_gradient(gradient: Tensor, mask: Tensor, step: float = 0.04) -> Tens
         gradient: [N, \*S]. mask: bool [N, \*S]. step: grid step in the unit of g, > 0.
 
     Returns:
-        bool [N, \*S], a part of `mask`.
+        bool [N, \*S], a part of `mask`; all of it in an image whose gradient is not finite there.
     """
     step = _checks.positive("step", step)
     thinned = torch.zeros_like(mask)
     for g, keep, out in zip(gradient.flatten(1).double(), mask.flatten(1), thinned.flatten(1), strict=True):
         places = keep.nonzero().squeeze(1)
         if not len(places):
+            continue
+        if not g[places].isfinite().all():
+            out[places] = True  # no grid; the metrics then see the NaN
             continue
         ordered, order = g[places].sort(stable=True)
         grid = torch.arange(float(ordered[0]), float(ordered[-1]) + step, step, dtype=torch.float64, device=g.device)
