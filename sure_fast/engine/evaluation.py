@@ -59,6 +59,12 @@ class EvaluationResult:
     def undefined(self) -> dict[str, int]:
         return {metric: len(self.per_case) - len(self.values(metric)) for metric in self.metrics()}
 
+    @property
+    def absent(self) -> dict[str, int]:
+        """In how many cases a class is in neither label nor prediction: perfect, Dice 1 and HD95 0, without merit."""
+        names = [self.class_names[c] for c in sorted(self.class_names) if c > 0]
+        return {name: sum(name in case["absent"] for case in self.per_case) for name in names}
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; an undefined value is null."""
 
@@ -71,6 +77,7 @@ class EvaluationResult:
             "mean": plain(self.mean),
             "std": plain(self.std),
             "undefined": self.undefined,
+            "absent": self.absent,
             "per_case": [plain(case) for case in self.per_case],
         }
 
@@ -92,11 +99,21 @@ def predictor(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor],
     return predict
 
 
+def without_ignored(label: Tensor, prediction: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Label and prediction with both background where nothing is annotated, so that no overlap or surface counts it."""
+    if ignore_index is None:
+        return label, prediction
+    ignored = label == ignore_index
+    return label.masked_fill(ignored, 0), prediction.masked_fill(ignored, 0)
+
+
 @torch.no_grad()
 def validation_dice(
     model: nn.Module, cases: Sequence[Any], *, info: Any, patch_size: Sequence[int], device: torch.device
 ) -> dict[str, float]:
     """Mean Dice per foreground class over the cases, and their mean as "mean"."""
+    if not cases:
+        raise ValueError("cases: expected at least one to validate on, got none")
     training = model.training
     model.eval()
     predict = predictor(model, patch_size)
@@ -105,7 +122,8 @@ def validation_dice(
         sample = load_case(case, normalized=True)
         assert sample.label is not None
         prediction = predict(sample.image[None].to(device)).argmax(1).cpu()
-        rows.append(compute_dice(prediction, sample.label[None], info.num_classes)[0][0])
+        label, prediction = without_ignored(sample.label[None], prediction, info.ignore_index)
+        rows.append(compute_dice(prediction, label, info.num_classes)[0][0])
     model.train(training)
     dice = torch.stack(rows).mean(0)
     names = [info.class_names[c] for c in range(1, info.num_classes)]
@@ -134,8 +152,14 @@ def evaluate_cases(
     """Evaluates every case: Dice, HD95 (mm) and ECE per class, UCC and UR of the three principles.
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image.
+    Voxels of the label `info.ignore_index` enter nothing.
     Pictures of the first few cases are written to `pictures` where it is given.
+
+    Raises:
+        ValueError: no case, or one without a label.
     """
+    if not cases:
+        raise ValueError("cases: expected at least one to evaluate, got none")
     model.eval()
     predict = predictor(model, patch_size)
     classes = info.num_classes
@@ -159,11 +183,17 @@ def evaluate_cases(
             noisy.append(dirichlet_uncertainty(predict(image + noise), evidence=evidence)[:, 0])
         channels = "luma" if image.shape[1] in (1, 3) else "mean"
         gradient = gradient_magnitude(image, channels=channels)[:, 0]
-        distance = boundary_distance(label, max_distance=4.0)
+        ignored = torch.zeros_like(label, dtype=torch.bool)
+        if info.ignore_index is not None:
+            ignored = label == info.ignore_index
+        distance = boundary_distance(label, max_distance=4.0, ignore_index=info.ignore_index)
+        distance = distance.masked_fill(ignored, math.inf)  # near no boundary: outside of every uncertainty metric
         maps = compute_uncertainty_metrics(uncertainty, gradient, distance, noisy[0], noisy[1], levels=LEVELS)
-        dice, absent = compute_dice(prediction, label, classes)
-        hd95, _ = compute_hd95(prediction.cpu(), label.cpu(), classes, sample.spacing_mm)
-        ece, top_label_ece = compute_ece(probabilities, label)
+        annotated = probabilities.movedim(1, -1)[~ignored].T[None]
+        ece, top_label_ece = compute_ece(annotated, label[~ignored][None])
+        label, scored = without_ignored(label, prediction, info.ignore_index)
+        dice, absent = compute_dice(scored, label, classes)
+        hd95, _ = compute_hd95(scored.cpu(), label.cpu(), classes, sample.spacing_mm)
         row: dict[str, Any] = {"case": case.name}
         for c in range(1, classes):
             name = info.class_names[c]

@@ -31,6 +31,9 @@ def table(result: EvaluationResult) -> str:
     for title, key, wanted in rows:
         numbers = ["–" if math.isnan(v) else f"{v:.3f}" for v in (mean[key], std[key])]
         lines.append(f"{title:{width}}  {numbers[0]:>8}  {numbers[1]:>8}  {wanted:>6}  {undefined[key]:>9}")
+    absent = [f"{name} in {number}" for name, number in result.absent.items() if number]
+    if absent:
+        lines.append(f"in neither label nor prediction (Dice 1, HD95 0): {', '.join(absent)} of the cases")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from sure_fast.data import discover, phantom
+from sure_fast.engine import evaluation
 from sure_fast.engine.evaluation import EvaluationResult, evaluate_cases, predictor, validation_dice
 from sure_fast.engine.pictures import save_curves
 from sure_fast.engine.table import table
@@ -46,6 +48,67 @@ def test_every_metric_of_every_case(cases, tmp_path):
         assert picture.std() > 10
 
 
+class Expert(torch.nn.Module):
+    """Knows the labels of one case, and is a little less sure where the image is bright."""
+
+    def __init__(self, label):
+        super().__init__()
+        self.label = label
+
+    def forward(self, image):
+        hot = torch.nn.functional.one_hot(self.label, 4).movedim(-1, 0)[None].float()
+        return hot * (20 - image.clamp(-3, 3))
+
+
+def test_unannotated_voxels_enter_nothing(cases, monkeypatch):
+    """Whatever the network says where nothing is annotated, and whatever the image shows: the same result."""
+    info = dataclasses.replace(cases.info, ignore_index=9)
+    options = {"info": info, "patch_size": (32, 32, 8), "device": torch.device("cpu")}
+    sample = evaluation.load_case(cases[0], normalized=True)
+    marked = sample.label.clone()
+    marked[:, 14:] = 9
+    assert len(marked.unique()) == 5
+    monkeypatch.setattr(evaluation, "load_case", lambda *_, **__: dataclasses.replace(sample, label=marked))
+    results = []
+    for filling in (marked.where(marked != 9, 0), sample.label, marked.where(marked != 9, 3)):
+        result = evaluate_cases(Expert(filling), cases[:1], progress=False, **options)
+        assert result.mean["dice"] == 1
+        assert result.mean["hd95_mm"] == 0
+        assert validation_dice(Expert(filling), cases[:1], **options)["mean"] == 1
+        results.append(result.per_case[0])
+    assert results[0]["ece"] == results[1]["ece"] == results[2]["ece"]
+    # the uncertainty under the network's answer differs only where it is not looked at
+    assert results[0]["ucc_g"] == results[1]["ucc_g"] == results[2]["ucc_g"]
+    assert results[0]["ur_d"] == results[1]["ur_d"] == results[2]["ur_d"]
+
+
+def test_a_class_in_neither_label_nor_prediction_is_told_apart(cases, monkeypatch):
+    sample = evaluation.load_case(cases[0], normalized=True)
+    label = sample.label.where(sample.label != 3, 0)
+    monkeypatch.setattr(evaluation, "load_case", lambda *_, **__: dataclasses.replace(sample, label=label))
+    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu"), "progress": False}
+    result = evaluate_cases(Expert(label), cases[:1], **options)
+    name = cases.info.class_names[3]
+    assert result.per_case[0]["absent"] == [name]
+    assert result.to_json()["absent"][name] == 1
+    assert sum(result.absent.values()) == 1
+    assert table(result).splitlines()[-1].endswith(f"{name} in 1 of the cases")
+    # predicted but not there: the worst values
+    missing = evaluate_cases(Expert(sample.label), cases[:1], **options)
+    assert missing.mean[f"dice/{name}"] == 0
+    diagonal = math.hypot(*(n * mm for n, mm in zip(label.shape, sample.spacing_mm, strict=True)))
+    assert missing.mean[f"hd95_mm/{name}"] == pytest.approx(diagonal)
+    assert "neither" not in table(missing)
+
+
+def test_no_case_is_an_error(cases):
+    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu")}
+    with pytest.raises(ValueError, match=r"^cases: expected at least one to evaluate, got none$"):
+        evaluate_cases(network(cases), [], **options)
+    with pytest.raises(ValueError, match=r"^cases: expected at least one to validate on, got none$"):
+        validation_dice(network(cases), [], **options)
+
+
 def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
     model = network(cases).eval()
     predict = predictor(model, (32, 32, 8))
@@ -58,7 +121,8 @@ def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
 
 def test_undefined_values_are_counted_and_left_out_of_the_mean():
     names = {0: "background", 1: "a"}
-    row = {"case": "x", "dice/a": 0.5, "hd95_mm/a": 1.0, "ece/a": 0.1, "dice": 0.5, "hd95_mm": 1.0, "ece": 0.1}
+    row = {"case": "x", "absent": [], "dice/a": 0.5, "hd95_mm/a": 1.0, "ece/a": 0.1}
+    row |= {"dice": 0.5, "hd95_mm": 1.0, "ece": 0.1}
     maps = dict.fromkeys(("ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"), 0.25)
     result = EvaluationResult(names, [{**row, "ucc_g": -0.5, **maps}, {**row, "ucc_g": math.nan, **maps}])
     assert result.mean["ucc_g"] == -0.5
