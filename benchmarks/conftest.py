@@ -1,4 +1,4 @@
-"""What is saved of a run: the statistics and the kind of machine, without its name, its CPU flags or every single round."""
+"""What is saved of a run: statistics and the kind of machine, not its name, its CPU flags or every single round."""
 
 from __future__ import annotations
 
