@@ -38,8 +38,11 @@ int usable_threads(int wanted);
 
 inline void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
 
+void bind_boundary_distance(pybind11::module_& m);
 void bind_evidential_loss(pybind11::module_& m);
 void bind_gradient_magnitude(pybind11::module_& m);
+void bind_gradient_uncertainty_loss(pybind11::module_& m);
+void bind_row_pairs(pybind11::module_& m);
 void bind_special_functions(pybind11::module_& m);
 
 }  // namespace sure_fast

@@ -85,7 +85,10 @@ PYBIND11_MODULE(_cpu, m) {
 #endif
       },
       "Whether the kernels were built with OpenMP.");
+  bind_boundary_distance(m);
   bind_evidential_loss(m);
   bind_gradient_magnitude(m);
+  bind_gradient_uncertainty_loss(m);
+  bind_row_pairs(m);
   bind_special_functions(m);
 }

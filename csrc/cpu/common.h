@@ -16,6 +16,9 @@
 #define SURE_FAST_NS SURE_FAST_NS_(SURE_FAST_ISA)
 #define SURE_FAST_FOR_EACH_ISA(declare) declare(baseline) declare(avx2) declare(avx512)
 
+// A member of a class that several instruction sets share must be inlined: the linker would merge its copies.
+#define SURE_FAST_INLINE_MEMBER inline __attribute__((always_inline))
+
 namespace sure_fast {
 
 enum class DType : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3, u8 = 4, i8 = 5, i16 = 6, i32 = 7, i64 = 8 };
@@ -71,5 +74,60 @@ static inline void parallel_tasks(int64_t count, int threads, const Task& task) 
   }
 }
 
+// The same for tasks of unequal size: a free thread takes the next one.
+template <typename Task>
+static inline void dynamic_tasks(int64_t count, int threads, const Task& task) {
+#if defined(_OPENMP)
+  if (threads > 1 && count > 1) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int64_t i = 0; i < count; ++i) {
+      task(i);
+    }
+    return;
+  }
+#endif
+  (void)threads;
+  for (int64_t i = 0; i < count; ++i) {
+    task(i);
+  }
+}
+
+// Index of the running thread in its team, below the number of threads asked for.
+static inline int thread_index() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
 }  // namespace
+
+// Threads for the rows, and inside each of them.
+struct Team {
+  int outer, inner;
+};
+
+SURE_FAST_INLINE Team team_of(int64_t rows, int threads) {
+  return rows < threads ? Team{1, threads} : Team{threads, 1};
+}
+
+// Hands out a kernel's scratch memory in aligned pieces. The memory belongs to the caller, so that torch accounts for
+// it; with a null base it only adds up how much is needed.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+  template <typename T>
+  SURE_FAST_INLINE_MEMBER T* take(int64_t count) {
+    const int64_t at = used_;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + at);
+  }
+  SURE_FAST_INLINE_MEMBER int64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
 }  // namespace sure_fast

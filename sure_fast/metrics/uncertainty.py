@@ -77,35 +77,19 @@ def compute_ur(
     mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask.flatten(1)
     spoiled = ((a.isnan() | b.isnan()) & mask).any(1)
     mask = mask & ~spoiled[:, None]
-    counts = pair_concordance(a, b, mask=mask)
+    counts = pair_concordance(a, b, mask=mask, tolerance=PRIUS_TOLERANCE if protocol == "prius" else 0.0)
     right = counts.discordant if expected == "negative" else counts.concordant
     if protocol == "paper":
         passed = right + counts.ties_a + counts.ties_b + counts.ties_both
     elif protocol == "sure":
         passed = right + counts.ties_both
     else:
-        passed = right + counts.ties_b + counts.ties_both + _close_ties(a, b, mask)
+        passed = right + counts.ties_b + counts.ties_both + counts.close
     n = mask.sum(1)
     total = n * (n - 1) // 2
     # Where every pair is tied in one map, nothing is ordered; this holds without pairs too.
     undefined = (counts.ties_a + counts.ties_both == total) | (counts.ties_b + counts.ties_both == total)
     return (passed.double() / total).masked_fill(undefined, torch.nan)
-
-
-def _close_ties(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Pairs of equal a with 0 < |Δb| < 1e-4, per row: within each run of equal a, sorted by b."""
-    found = []
-    for row_a, row_b, keep in zip(a, b.to(torch.float64), mask, strict=True):
-        values, rank = row_b[keep].unique(return_inverse=True)
-        group = row_a[keep].unique(return_inverse=True)[1]
-        beyond = torch.searchsorted(values, values + PRIUS_TOLERANCE)  # rank of the first value too far above
-        # Integer keys: runs of equal a one after another, b's rank within, so that one search serves all runs exactly.
-        stride = len(values) + 1
-        key = (group * stride + rank).sort()[0]
-        start, rank = key // stride * stride, key % stride
-        close = torch.searchsorted(key, start + beyond[rank]) - torch.searchsorted(key, key, right=True)
-        found.append(close.clamp(min=0).sum())  # inf + tolerance is no further than inf
-    return torch.stack(found) if found else torch.zeros(0, dtype=torch.int64, device=a.device)
 
 
 def thin_by_gradient(gradient: Tensor, mask: Tensor, step: float = 0.04) -> Tensor:

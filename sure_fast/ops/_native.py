@@ -22,6 +22,16 @@ def address(t: Tensor) -> int:
     return t.data_ptr()
 
 
+def workspace(size: int) -> Tensor:
+    """A kernel's scratch memory, `size` bytes."""
+    return torch.empty(max(size, 1), dtype=torch.uint8)
+
+
+def single_or_double(t: Tensor) -> Tensor:
+    """The tensor in a dtype that the kernels of maps compute with: half precision as float32."""
+    return t if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32)
+
+
 def batch_channel_voxel(t: Tensor) -> tuple[Tensor, tuple[int, int, int], tuple[int, int, int]]:
     """[N, C, *S] as [N, C, V]: the tensor (a contiguous copy where *S does not step by one stride), sizes, strides."""
     sizes = (t.shape[0], t.shape[1], t[0, 0].numel() if t.shape[0] and t.shape[1] else 0)

@@ -4,12 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
 from ..reference.boundary_distance import boundary_distance as _reference
+from ._native import DTYPES, address, workspace
 
-_backends.register("boundary_distance")
+
+def _cpu_supports(label: Tensor, *_: object, **__: object) -> str | None:
+    return None if label.device.type == "cpu" else f"the label is on {label.device}, not on the CPU"
+
+
+_backends.register("boundary_distance", cpu=_cpu_supports)
+
+
+@torch.library.custom_op("sure_fast::boundary_distance", mutates_args=(), device_types="cpu")
+def _op(label: Tensor, spacing: list[float], max_distance: float | None, ignore_index: int | None) -> Tensor:
+    out = _empty(label)
+    if out.numel():
+        label = label.contiguous()
+        size = tuple(label.shape) if label.dim() == 4 else (label.shape[0], 1, *label.shape[1:])
+        # a second axis of equal step costs nothing where it has one voxel
+        steps = tuple(spacing) if len(spacing) == 3 else (spacing[0], *spacing)
+        limit = -1.0 if max_distance is None else max_distance
+        for wide in (False, True):
+            args = _cpu.BoundaryArgs(
+                address(label), DTYPES[label.dtype], size, steps, limit, ignore_index, wide, torch.get_num_threads()
+            )
+            scratch = workspace(_cpu.boundary_distance_workspace(args))
+            if _cpu.boundary_distance_forward(args, address(scratch), address(out)):
+                break
+    return out
+
+
+@_op.register_fake
+def _empty(label: Tensor, *_: object) -> Tensor:
+    return label.new_empty(label.shape, dtype=torch.float32)
 
 
 def boundary_distance(
@@ -46,8 +77,8 @@ def boundary_distance(
         None: labels are not differentiated.
 
     Notes:
-        Deterministic. An empty batch or axis gives an empty result. Without `max_distance` the plain PyTorch form
-        takes time linear in the voxels times the axis lengths.
+        Deterministic. An empty batch or axis gives an empty result. With `max_distance` below 16 voxels of equal
+        spacing the work is in bytes, several times faster.
 
     Example:
         >>> import sure_fast, torch
@@ -59,5 +90,6 @@ def boundary_distance(
     steps = _checks.spacing(spacing, label.dim() - 1)
     if max_distance is not None:
         max_distance = _checks.positive("max_distance", max_distance, zero=True)
-    _backends.choose("boundary_distance", backend, label)
+    if _backends.choose("boundary_distance", backend, label) == "cpu":
+        return _op(label, steps or [1.0] * (label.dim() - 1), max_distance, ignore_index)
     return _reference(label, spacing=steps, max_distance=max_distance, ignore_index=ignore_index)

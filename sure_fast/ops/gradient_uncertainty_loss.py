@@ -2,14 +2,90 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
 from ..reference.gradient_uncertainty_loss import gradient_uncertainty_loss as _reference
+from ._native import DTYPES, address, single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
+MOST_ELEMENTS = 2**32 - 1
+"""Voxels of one image that the kernel's 32-bit ranks can tell apart."""
 
-_backends.register("gradient_uncertainty_loss")
+
+def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
+    if uncertainty.device.type != "cpu":
+        return f"the uncertainty is on {uncertainty.device}, not on the CPU"
+    if len(uncertainty) and uncertainty[0].numel() > MOST_ELEMENTS:
+        return f"an image has {uncertainty[0].numel()} voxels, more than {MOST_ELEMENTS}"
+    return None
+
+
+_backends.register("gradient_uncertainty_loss", cpu=_cpu_supports)
+
+
+@torch.library.custom_op("sure_fast::gradient_uncertainty_loss", mutates_args=(), device_types="cpu")
+def _op(
+    uncertainty: Tensor,
+    gradient: Tensor,
+    distance: Tensor,
+    label: Tensor | None,
+    threshold: float,
+    num_pairs: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S]."""
+    u = single_or_double(uncertainty).contiguous()
+    loss, slope = _empty(uncertainty)
+    if u.numel() == 0:
+        return loss.zero_(), slope
+    g = gradient.to(u.dtype).contiguous()
+    d = single_or_double(distance).contiguous()
+    groups = None if label is None else label.to(torch.int64).contiguous()
+    n = u[0].numel()
+    args = _cpu.PairArgs(
+        address(u),
+        address(g),
+        DTYPES[u.dtype],
+        address(d),
+        DTYPES[d.dtype],
+        0 if groups is None else address(groups),
+        len(u),
+        n,
+        threshold,
+        num_pairs,
+        seed,
+        torch.get_num_threads(),
+    )
+    counts = torch.empty((len(u), _cpu.compact_chunks(n)), dtype=torch.int64)
+    _cpu.gradient_uncertainty_count(args, address(counts))
+    most = int(counts.sum(1).max())
+    scratch = workspace(_cpu.gradient_uncertainty_workspace(args, most))
+    _cpu.gradient_uncertainty_forward(args, address(counts), most, address(scratch), address(loss), address(slope))
+    return loss, slope
+
+
+@_op.register_fake
+def _empty(uncertainty: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    dtype = torch.float64 if uncertainty.dtype == torch.float64 else torch.float32
+    loss = uncertainty.new_empty(uncertainty.shape[0], dtype=torch.float64)
+    return loss, uncertainty.new_empty(uncertainty.shape, dtype=dtype)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.dtype = inputs[0].dtype
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad_loss: Tensor, _: Tensor):
+    (slope,) = ctx.saved_tensors
+    scale = grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1))
+    return (slope * scale).to(ctx.dtype), None, None, None, None, None, None
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def gradient_uncertainty_loss(
@@ -36,7 +112,7 @@ def gradient_uncertainty_loss(
         gradient: g, image gradient magnitude, the shape of `uncertainty`; not differentiated.
         distance: d, distance to the label boundary, [N, \*S] or [N, 1, \*S].
         threshold: the boundary band, in the unit of `distance`.
-        pairs: "exact": every pair, by sorting, in O(n log² n). "sampled": `num_pairs` ordered pairs an image, drawn
+        pairs: "exact": every pair, by sorting, in O(n log n). "sampled": `num_pairs` ordered pairs an image, drawn
             uniformly with replacement.
         num_pairs: pairs drawn per image when `pairs="sampled"`.
         label: [N, \*S] integer labels: only pairs of equal label count (the per-class variant of PriUS,
@@ -75,5 +151,7 @@ def gradient_uncertainty_loss(
         raise ValueError(f"num_pairs: expected at least 1, got {num_pairs}")
     if label is not None:
         label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
-    _backends.choose("gradient_uncertainty_loss", backend, u)
+    if _backends.choose("gradient_uncertainty_loss", backend, u) == "cpu":
+        loss, _ = _op(u, g, d, label, threshold, num_pairs if pairs == "sampled" else 0, seed)
+        return loss.sum().div(max(len(u), 1)).to(torch.float64 if u.dtype == torch.float64 else torch.float32)
     return _reference(u, g, d, threshold=threshold, pairs=pairs, num_pairs=num_pairs, label=label, seed=seed)

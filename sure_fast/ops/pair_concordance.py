@@ -7,14 +7,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
 from ..reference.pair_concordance import pair_concordance as _reference
+from ._native import DTYPES, address, workspace
 
-_backends.register("pair_concordance")
+MOST_ELEMENTS = 2**31 - 1
+"""Elements of a row that the kernels' 32-bit ranks can tell apart."""
+
+
+def row_pairs_cpu_supports(a: Tensor, *_: object, **__: object) -> str | None:
+    if a.device.type != "cpu":
+        return f"a is on {a.device}, not on the CPU"
+    if a.dim() and a.shape[-1] > MOST_ELEMENTS:
+        return f"a row has {a.shape[-1]} elements, more than {MOST_ELEMENTS}"
+    return None
+
+
+_backends.register("pair_concordance", cpu=row_pairs_cpu_supports)
 
 
 class PairConcordance(NamedTuple):
-    """Numbers of unordered pairs, int64; the five add up to n(n - 1)/2."""
+    """Numbers of unordered pairs, int64; the first five add up to n(n - 1)/2."""
 
     concordant: Tensor
     discordant: Tensor
@@ -23,30 +36,59 @@ class PairConcordance(NamedTuple):
     ties_b: Tensor
     """Tied in b, not in a."""
     ties_both: Tensor
+    close: Tensor
+    """Of ties_a, those with |b_i - b_j| < tolerance."""
 
 
-def rows(a: Tensor, b: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, torch.Size]:
-    """Checked [..., n] arguments as float64 [rows, n], the mask as bool [rows, n], and the leading shape."""
+def rows(a: Tensor, b: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, torch.Size]:
+    """Checked [..., n] arguments as float32 or float64 [rows, n], a bool mask or None, and the leading shape."""
     a, b = _checks.floating("a", a), _checks.floating("b", b)
     if a.dim() < 1:
         raise ValueError("a: expected [..., n], got a 0-dim tensor")
     if a.shape != b.shape:
         raise ValueError(f"b: expected the shape of a {_checks.shape_text(a.shape)}, got {_checks.shape_text(b.shape)}")
     _checks.same_device("b", b, "a", a)
-    if mask is None:
-        mask = torch.ones_like(a, dtype=torch.bool)
-    elif _checks.tensor("mask", mask).dtype != torch.bool or mask.shape != a.shape:
-        raise ValueError(
-            f"mask: expected bool {_checks.shape_text(a.shape)}, got {mask.dtype} {_checks.shape_text(mask.shape)}"
-        )
     shape = a.shape[:-1]
     n, count = a.shape[-1], shape.numel()
-    a, b, mask = (x.detach().reshape(count, n) for x in (a, b, mask))
-    return a.to(torch.float64), b.to(torch.float64), mask, shape
+    if mask is not None:
+        if _checks.tensor("mask", mask).dtype != torch.bool or mask.shape != a.shape:
+            raise ValueError(
+                f"mask: expected bool {_checks.shape_text(a.shape)}, got {mask.dtype} {_checks.shape_text(mask.shape)}"
+            )
+        mask = mask.reshape(count, n)
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    a, b = (x.detach().to(dtype).reshape(count, n) for x in (a, b))
+    return a, b, mask, shape
+
+
+def row_pair_args(a: Tensor, b: Tensor, mask: Tensor | None) -> _cpu.RowPairArgs:
+    """The kernels' arguments of contiguous [rows, n] tensors, which must outlive them."""
+    most = a.shape[1] if mask is None else int(mask.sum(1).max())
+    mask_address = 0 if mask is None else address(mask)
+    return _cpu.RowPairArgs(
+        address(a), address(b), DTYPES[a.dtype], mask_address, *a.shape, most, torch.get_num_threads()
+    )
+
+
+@torch.library.custom_op("sure_fast::pair_concordance", mutates_args=(), device_types="cpu")
+def _op(a: Tensor, b: Tensor, mask: Tensor | None, tolerance: float) -> Tensor:
+    counts = _empty(a)
+    if a.numel() == 0:
+        return counts.zero_()
+    a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
+    args = row_pair_args(a, b, mask)
+    scratch = workspace(_cpu.pair_concordance_workspace(args))
+    _cpu.pair_concordance_forward(args, tolerance, address(scratch), address(counts))
+    return counts
+
+
+@_op.register_fake
+def _empty(a: Tensor, *_: object) -> Tensor:
+    return a.new_empty((a.shape[0], 6), dtype=torch.int64)
 
 
 def pair_concordance(
-    a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str | None = None
+    a: Tensor, b: Tensor, *, mask: Tensor | None = None, tolerance: float = 0.0, backend: str | None = None
 ) -> PairConcordance:
     r"""Counts every unordered pair of elements by how it is ordered in a and in b.
 
@@ -57,18 +99,19 @@ def pair_concordance(
     Args:
         a, b: [..., n] floating, one ranking a row.
         mask: bool [..., n], the elements that count; None: all.
+        tolerance: differences in b below it are `close`, >= 0.
 
     Returns:
-        PairConcordance(concordant, discordant, ties_a, ties_b, ties_both), int64 [...].
+        PairConcordance(concordant, discordant, ties_a, ties_b, ties_both, close), int64 [...].
 
     Raises:
-        TypeError, ValueError: wrong types or shapes; a NaN among the elements that count (on the CPU).
+        TypeError, ValueError: wrong types, shapes or tolerance; a NaN among the elements that count (on the CPU).
 
     Grad:
         None.
 
     Notes:
-        Exact and deterministic, O(n log² n) time and O(n) memory a row. Fewer than two elements: all counts 0.
+        Exact and deterministic, O(n log n) time and O(n) memory a row. Fewer than two elements: all counts 0.
 
     Example:
         >>> import sure_fast, torch
@@ -77,9 +120,20 @@ def pair_concordance(
         (2, 1)
     """
     a, b, mask, shape = rows(a, b, mask)
-    if a.device.type == "cpu" and not torch.compiler.is_compiling():
-        for name, values in (("a", a), ("b", b)):
-            if bool((values.isnan() & mask).any()):
-                raise ValueError(f"{name}: expected numbers, got NaN")
-    _backends.choose("pair_concordance", backend, a)
-    return PairConcordance(*(count.reshape(shape) for count in _reference(a, b, mask=mask)))
+    tolerance = _checks.positive("tolerance", tolerance, zero=True)
+    if _backends.choose("pair_concordance", backend, a) == "cpu":
+        counts = _op(a, b, mask, tolerance)
+        spoiled = not torch.compiler.is_compiling() and counts.numel() > 0 and int(counts.min()) < 0
+    else:
+        spoiled = a.device.type == "cpu" and not torch.compiler.is_compiling() and bool(_nan(a, b, mask).any())
+        mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask
+        counts = torch.stack(_reference(a.double(), b.double(), mask=mask, tolerance=tolerance), -1)
+    if spoiled:
+        name = "a" if bool(_nan(a, a, mask).any()) else "b"
+        raise ValueError(f"{name}: expected numbers, got NaN")
+    return PairConcordance(*(count.reshape(shape) for count in counts.unbind(-1)))
+
+
+def _nan(a: Tensor, b: Tensor, mask: Tensor | None) -> Tensor:
+    spoiled = a.isnan() | b.isnan()
+    return spoiled if mask is None else spoiled & mask

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .. import _backends
+from .. import _backends, _cpu
 from ..reference.spearman import spearman as _reference
-from .pair_concordance import rows
+from ._native import address, workspace
+from .pair_concordance import row_pair_args, row_pairs_cpu_supports, rows
 
-_backends.register("spearman")
+_backends.register("spearman", cpu=row_pairs_cpu_supports)
+
+
+@torch.library.custom_op("sure_fast::spearman", mutates_args=(), device_types="cpu")
+def _op(a: Tensor, b: Tensor, mask: Tensor | None) -> Tensor:
+    out = _empty(a)
+    if a.numel() == 0:
+        return out.fill_(torch.nan)
+    a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
+    args = row_pair_args(a, b, mask)
+    scratch = workspace(_cpu.spearman_workspace(args))
+    _cpu.spearman_forward(args, address(scratch), address(out))
+    return out
+
+
+@_op.register_fake
+def _empty(a: Tensor, *_: object) -> Tensor:
+    return a.new_empty(a.shape[0], dtype=torch.float64)
 
 
 def spearman(a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str | None = None) -> Tensor:
@@ -31,7 +50,7 @@ def spearman(a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str |
         None.
 
     Notes:
-        Deterministic, O(n log n), ranks and sums in float64.
+        Deterministic, O(n log n); on the cpu backend sums are exact integers.
 
     Example:
         >>> import sure_fast, torch
@@ -39,5 +58,7 @@ def spearman(a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str |
         tensor(0.5000, dtype=torch.float64)
     """
     a, b, mask, shape = rows(a, b, mask)
-    _backends.choose("spearman", backend, a)
-    return _reference(a, b, mask=mask).reshape(shape)
+    if _backends.choose("spearman", backend, a) == "cpu":
+        return _op(a, b, mask).reshape(shape)
+    mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask
+    return _reference(a.double(), b.double(), mask=mask).reshape(shape)

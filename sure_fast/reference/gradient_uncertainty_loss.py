@@ -37,7 +37,7 @@ def gradient_uncertainty_loss(
     if pairs == "exact":
         with torch.no_grad():
             found = partners(g, u.detach(), mask, group)
-            violations = found.number.sum(1, keepdim=True) / 2
+            violations = found.number.sum(1, keepdim=True).to(torch.float64) / 2
             # Σ v⁺ is linear in u over the violating pairs: this is its slope.
             slope = (g * found.number - found.sum_g) / violations.clamp(min=1)
         per_image = (u * slope).sum(1)

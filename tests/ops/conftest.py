@@ -27,3 +27,11 @@ def isa(request):
     _cpu.set_isa(request.param)
     yield request.param
     _cpu.set_isa(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

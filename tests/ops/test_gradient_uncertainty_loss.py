@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import sure_fast
 from tests._golden import GOLDEN, load
 
+BACKENDS = ("cpu", "reference")
+
 
 def brute_force(u, g, d, label=None, threshold=1.0):
     """The definition, with its n × n matrix."""
@@ -37,11 +39,12 @@ def case(shape, levels=None, seed=0):
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 20, 30), (2, 5, 9, 11), (1, 1, 1), (1, 1, 2)], ids=str)
 @pytest.mark.parametrize("levels", [None, 4])
 @pytest.mark.parametrize("per_class", [False, True])
-def test_exact_is_every_pair(shape, levels, per_class):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exact_is_every_pair(shape, levels, per_class, backend):
     u, g, d, label = case(shape, levels)
     label = label if per_class else None
     mine, theirs = u.clone().requires_grad_(), u.clone().requires_grad_()
-    got = sure_fast.gradient_uncertainty_loss(mine[:, None], g[:, None], d, label=label)
+    got = sure_fast.gradient_uncertainty_loss(mine[:, None], g[:, None], d, label=label, backend=backend)
     want = brute_force(theirs, g, d, label)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
     gradients = torch.autograd.grad(got, mine)[0], torch.autograd.grad(want, theirs)[0]
@@ -49,11 +52,11 @@ def test_exact_is_every_pair(shape, levels, per_class):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 12), st.booleans())
-def test_exact_under_any_ties(seed, n, levels, per_class):
+@given(st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 12), st.booleans(), st.sampled_from(BACKENDS))
+def test_exact_under_any_ties(seed, n, levels, per_class, backend):
     u, g, d, label = case((2, 1, n), levels, seed)
     label = label if per_class else None
-    got = sure_fast.gradient_uncertainty_loss(u, g, d, label=label)
+    got = sure_fast.gradient_uncertainty_loss(u, g, d, label=label, backend=backend)
     torch.testing.assert_close(got, brute_force(u, g, d, label), rtol=1e-11, atol=1e-14)
 
 
@@ -168,3 +171,63 @@ def test_errors_name_the_argument(arguments, error, text):
     zeros = torch.zeros(1, 4, 4)
     with pytest.raises(error, match=text):
         sure_fast.gradient_uncertainty_loss(**{"uncertainty": zeros, "gradient": zeros, "distance": zeros, **arguments})
+
+
+def both(u, g, d, **options):
+    """Loss and gradient of the kernel and of the reference."""
+    results = []
+    for backend in BACKENDS:
+        x = u.clone().requires_grad_()
+        loss = sure_fast.gradient_uncertainty_loss(x, g, d, backend=backend, **options)
+        results.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
+    return results
+
+
+@pytest.mark.parametrize("levels", [None, 60])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_large_images_for_any_number_of_threads(levels, per_class, isa, threads):
+    u, g, d, label = case((1, 300, 400), levels)
+    options = {"label": label} if per_class else {}
+    (loss, gradient), (want_loss, want_gradient) = both(u, g, d, **options)
+    torch.testing.assert_close(loss, want_loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient, want_gradient, rtol=1e-8, atol=1e-14)
+    for count in (1, 5):
+        threads(count)
+        again = both(u, g, d, **options)[0]
+        assert torch.equal(again[0], loss)
+        assert torch.equal(again[1], gradient)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("shape", [(3, 6, 7), (2, 40, 41)], ids=str)
+def test_sampled_pairs_are_those_of_the_reference(per_class, shape, threads):
+    u, g, d, label = case(shape, 20)
+    options = {"label": label} if per_class else {}
+    for count in (1, 5):
+        threads(count)
+        kernel, reference = both(u, g, d, pairs="sampled", num_pairs=5001, seed=11, **options)
+        torch.testing.assert_close(kernel, reference, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes_and_strides(dtype):
+    u, g, d, _ = case((2, 9, 10, 11))
+    u, g = u.to(dtype), g.to(dtype)
+    kernel, reference = both(u, g, d)
+    torch.testing.assert_close(kernel, reference, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+    assert kernel[1].dtype == dtype
+    turned = [x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1) for x in (u, g, d)]
+    assert torch.equal(both(*turned)[0][1], kernel[1])
+
+
+def test_operator_is_registered_properly_and_compiles_whole():
+    u, g, d, label = case((2, 5, 6))
+    u.requires_grad_()
+    for groups in (None, label):
+        torch.library.opcheck(
+            torch.ops.sure_fast.gradient_uncertainty_loss.default,
+            (u, g, d, groups, 1.0, 0, 0),
+            test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
+        )
+    loss = torch.compile(sure_fast.gradient_uncertainty_loss, fullgraph=True, backend="aot_eager")(u, g, d)
+    assert torch.equal(loss, sure_fast.gradient_uncertainty_loss(u, g, d))

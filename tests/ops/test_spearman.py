@@ -14,11 +14,15 @@ from sure_fast.reference.spearman import average_rank
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.integers(3, 200), st.integers(2, 40))
-def test_is_scipy_under_ties(seed, n, levels):
+@given(
+    st.integers(0, 2**31), st.integers(3, 200), st.integers(2, 40), st.sampled_from(["cpu", "reference"]), st.booleans()
+)
+def test_is_scipy_under_ties(seed, n, levels, backend, double):
     generator = torch.Generator().manual_seed(seed)
-    a, b = (torch.randint(0, levels, (n,), generator=generator).double() for _ in range(2))
-    got = sure_fast.spearman(a, b).item()
+    a, b = (torch.randint(0, levels, (n,), generator=generator) - levels / 2 for _ in range(2))
+    if double:
+        a, b = a.double() / 3, b.double() / 7
+    got = sure_fast.spearman(a, b, backend=backend).item()
     if a.unique().numel() == 1 or b.unique().numel() == 1:
         assert math.isnan(got)
     else:
@@ -59,3 +63,47 @@ def test_undefined_is_nan():
     assert sure_fast.spearman(x, -x).item() == pytest.approx(-1.0)
     with pytest.raises(ValueError, match="b: expected the shape of a"):
         sure_fast.spearman(x, x[:3])
+
+
+@pytest.mark.parametrize("n", [40_000, 300_001])
+@pytest.mark.parametrize("levels", [2, 50, None])
+def test_large_rows_for_any_number_of_threads(n, levels, threads):
+    generator = torch.Generator().manual_seed(n)
+    for dtype in (torch.float32, torch.float64):
+        a = torch.randn(n, generator=generator, dtype=dtype)
+        b = a + torch.randn(n, generator=generator, dtype=dtype)
+        if levels:
+            a, b = (a * levels / 4).round(), (b * levels / 4).round()
+        want = scipy.stats.spearmanr(a, b).statistic
+        runs = []
+        for count in (1, 2, 5):
+            threads(count)
+            runs.append(sure_fast.spearman(a, b).item())
+        assert runs[0] == pytest.approx(want, abs=1e-12)
+        assert runs[0] == runs[1] == runs[2]
+
+
+def test_sums_do_not_overflow():
+    """n³ of three million elements is beyond 64 bits."""
+    n = 3_000_000
+    a = torch.arange(n, dtype=torch.float64)
+    assert sure_fast.spearman(a, a).item() == 1
+    assert sure_fast.spearman(a, -a).item() == -1
+    half = (a >= n / 2).float()
+    # of a two-valued map: sum of the products of both halves' mean rank, n/4 each side
+    assert sure_fast.spearman(half, a.float()).item() == pytest.approx(math.sqrt(3) / 2, rel=1e-6)
+
+
+def test_keys_that_differ_in_their_lower_half_are_told_apart():
+    generator = torch.Generator().manual_seed(0)
+    fine = 1 + torch.rand(5000, generator=generator, dtype=torch.float64) * 2.0**-40
+    other = torch.rand(5000, generator=generator, dtype=torch.float64)
+    assert sure_fast.spearman(fine, other).item() == pytest.approx(
+        scipy.stats.spearmanr(fine, other).statistic, abs=1e-12
+    )
+
+
+def test_operator_is_registered_properly():
+    a, b = torch.rand(2, 40), torch.rand(2, 40)
+    torch.library.opcheck(torch.ops.sure_fast.spearman.default, (a, b, None))
+    torch.library.opcheck(torch.ops.sure_fast.spearman.default, (a, b, a > 0.5))

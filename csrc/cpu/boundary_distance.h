@@ -1,0 +1,39 @@
+// boundary_distance on the CPU: arguments shared by the kernel files and the binding.
+#pragma once
+
+#include "cpu/common.h"
+
+namespace sure_fast {
+
+struct BoundaryArgs {
+  const void* label;  // [N, D, H, W] contiguous integers; a 2D image has D = 1
+  DType dtype;
+  int64_t size[4];
+  double step[3];  // spacing along D, H, W
+  double limit;    // exact up to here, +inf beyond; negative: exact everywhere
+  bool has_ignore;
+  int64_t ignore;
+  bool wide;  // labels are compared as int64 instead of bytes
+  int threads;
+};
+
+// Of the distances within the limit, the squared ones fit a byte: equal steps, limit below 16 steps.
+SURE_FAST_INLINE bool boundary_in_bytes(const BoundaryArgs& a) {
+  return a.limit >= 0 && a.limit * (1 + 1e-12) < 15.9 * a.step[0] && a.step[0] == a.step[1] && a.step[1] == a.step[2];
+}
+
+constexpr int kBeyond = 255;  // a squared distance in a byte: farther than the limit
+
+// workspace: bytes of scratch. distance: float32 [N, D, H, W]. squared: uint8 of the same shape, in steps, kBeyond
+// where it is beyond the limit; only where boundary_in_bytes. Both return false, with nothing to be used, when a label
+// does not fit a byte and `wide` is not set.
+#define SURE_FAST_DECLARE(isa)                                                                 \
+  namespace isa {                                                                              \
+  int64_t boundary_distance_workspace(const BoundaryArgs& args);                               \
+  bool boundary_distance_forward(const BoundaryArgs& args, void* workspace, float* distance);  \
+  bool boundary_distance_squared(const BoundaryArgs& args, void* workspace, uint8_t* squared); \
+  }
+SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
+#undef SURE_FAST_DECLARE
+
+}  // namespace sure_fast

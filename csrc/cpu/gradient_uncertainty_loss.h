@@ -1,0 +1,38 @@
+// gradient_uncertainty_loss on the CPU: arguments shared by the kernel files and the binding.
+#pragma once
+
+#include "cpu/common.h"
+
+namespace sure_fast {
+
+struct PairArgs {
+  const void* uncertainty;  // [rows, n] contiguous, f32 or f64
+  const void* gradient;     // the same
+  DType dtype;
+  const void* distance;  // [rows, n] contiguous, f32 or f64
+  DType distance_dtype;
+  const int64_t* label;  // [rows, n] contiguous: only pairs of one label count; null: all
+  int64_t rows, n;
+  double threshold;   // voxels of distance <= threshold are compared
+  int64_t num_pairs;  // drawn per row; 0: every pair
+  uint64_t seed;
+  int threads;
+};
+
+constexpr int64_t kCompactChunk = 1 << 16;
+
+SURE_FAST_INLINE int64_t compact_chunks(int64_t n) { return (n + kCompactChunk - 1) / kCompactChunk; }
+
+// count: voxels within the threshold, [rows, compact_chunks(n)]. workspace: bytes for rows of at most `most` of them.
+// forward: loss [rows] float64, slope [rows, n] = d loss / d uncertainty, as the uncertainty.
+#define SURE_FAST_DECLARE(isa)                                                                                  \
+  namespace isa {                                                                                               \
+  void gradient_uncertainty_count(const PairArgs& args, int64_t* counts);                                       \
+  int64_t gradient_uncertainty_workspace(const PairArgs& args, int64_t most);                                   \
+  void gradient_uncertainty_forward(const PairArgs& args, const int64_t* counts, int64_t most, void* workspace, \
+                                    double* loss, void* slope);                                                 \
+  }
+SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
+#undef SURE_FAST_DECLARE
+
+}  // namespace sure_fast

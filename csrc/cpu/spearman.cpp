@@ -1,0 +1,102 @@
+// Spearman's rank correlation of rows of n elements, ties sharing their average rank.
+//   r = sum c_a c_b / sqrt(sum c_a^2 sum c_b^2), c = 2 rank - (n - 1), an integer; sum c^2 = (n^3 - n - sum (t^3 - t))
+//   / 3 over the runs of t tied elements.
+// b is sorted and its ranks written in place, a is sorted with the ranks of b as its payload, run by run of equal a the
+// products are added up. Parallel over rows, or inside a row where there are fewer rows than threads.
+// Integer sums of 128 bits: exact for any n below 2^31. Bytes per element: a and b once, 20 of scratch, O(n).
+// Bound by the scattered writes of the two radix sorts.
+#include "cpu/spearman.h"
+
+#include "cpu/sort.h"
+
+namespace sure_fast {
+namespace SURE_FAST_NS {
+namespace {
+
+__extension__ typedef __int128 int128;
+
+template <typename Value>
+struct Scratch {
+  using Key = typename KeyOf<Value>::type;
+  Value *a, *b;
+  uint32_t* rank;  // doubled rank in b
+  RadixSort<Key> sort;
+
+  Scratch(Arena& arena, const RowPairArgs& args, int threads)
+      : a(arena.take<Value>(args.mask != nullptr ? args.most : 0)),
+        b(arena.take<Value>(args.mask != nullptr ? args.most : 0)),
+        rank(arena.take<uint32_t>(args.most)),
+        sort(arena, args.most, threads) {}
+};
+
+SURE_FAST_INLINE int128 cube_less(int64_t t) { return static_cast<int128>(t) * t * t - t; }
+
+template <typename Value>
+double correlate_row(const RowPairArgs& args, int64_t row, int threads, Scratch<Value> s) {
+  const RowPair<Value> x = compact_row(args, row, s.a, s.b);
+  const int64_t n = x.count;
+  bool spoiled = false;
+  for (int64_t i = 0; i < n; ++i) {
+    s.sort.keys[i] = sort_key(x.b[i]);
+    s.sort.payload[i] = static_cast<uint32_t>(i);
+    spoiled |= x.a[i] != x.a[i] || x.b[i] != x.b[i];
+  }
+  if (spoiled || n < 2) return __builtin_nan("");
+  s.sort.run(n, threads);
+  int128 spread_b = cube_less(n);
+  for (int64_t begin = 0, end = 0; begin < n; begin = end) {
+    while (end < n && s.sort.keys[end] == s.sort.keys[begin]) ++end;
+    for (int64_t i = begin; i < end; ++i) s.rank[s.sort.payload[i]] = static_cast<uint32_t>(begin + end - 1);
+    if (end - begin > 1) spread_b -= cube_less(end - begin);
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    s.sort.keys[i] = sort_key(x.a[i]);
+    s.sort.payload[i] = s.rank[i];
+  }
+  s.sort.run(n, threads);
+  int128 spread_a = cube_less(n), product = 0;
+  for (int64_t begin = 0, end = 0; begin < n; begin = end) {
+    int64_t sum = 0;
+    for (; end < n && s.sort.keys[end] == s.sort.keys[begin]; ++end) {
+      sum += static_cast<int64_t>(s.sort.payload[end]) - (n - 1);
+    }
+    product += static_cast<int128>(begin + end - n) * sum;
+    if (end - begin > 1) spread_a -= cube_less(end - begin);
+  }
+  if (spread_a == 0 || spread_b == 0) return __builtin_nan("");
+  const double scale =
+      __builtin_sqrt(static_cast<double>(spread_a / 3)) * __builtin_sqrt(static_cast<double>(spread_b / 3));
+  const double r = static_cast<double>(product) / scale;
+  return r > 1.0 ? 1.0 : r < -1.0 ? -1.0 : r;
+}
+
+template <typename Value>
+int64_t scratch_bytes(const RowPairArgs& args) {
+  Arena arena(nullptr);
+  Scratch<Value>(arena, args, team_of(args.rows, args.threads).inner);
+  return arena.used();
+}
+
+template <typename Value>
+void run(const RowPairArgs& args, void* workspace, double* out) {
+  const Team team = team_of(args.rows, args.threads);
+  const int64_t bytes = scratch_bytes<Value>(args);
+  dynamic_tasks(args.rows, team.outer, [&](int64_t row) {
+    Arena arena(static_cast<char*>(workspace) + (team.outer > 1 ? thread_index() : 0) * bytes);
+    out[row] = correlate_row<Value>(args, row, team.inner, Scratch<Value>(arena, args, team.inner));
+  });
+}
+
+}  // namespace
+
+int64_t spearman_workspace(const RowPairArgs& args) {
+  const int64_t one = args.dtype == DType::f64 ? scratch_bytes<double>(args) : scratch_bytes<float>(args);
+  return team_of(args.rows, args.threads).outer * one;
+}
+
+void spearman_forward(const RowPairArgs& args, void* workspace, double* out) {
+  args.dtype == DType::f64 ? run<double>(args, workspace, out) : run<float>(args, workspace, out);
+}
+
+}  // namespace SURE_FAST_NS
+}  // namespace sure_fast
