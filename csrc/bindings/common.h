@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "cpu/common.h"
+
 namespace sure_fast {
 
 enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2 };
@@ -38,10 +40,14 @@ int usable_threads(int wanted);
 
 inline void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
 
+// A [N, C, V] view from Python numbers.
+View make_view(std::uintptr_t data, int dtype, pybind11::tuple sizes, pybind11::tuple strides);
+
 void bind_boundary_distance(pybind11::module_& m);
 void bind_evidential_loss(pybind11::module_& m);
 void bind_gradient_magnitude(pybind11::module_& m);
 void bind_gradient_uncertainty_loss(pybind11::module_& m);
+void bind_noise_uncertainty_loss(pybind11::module_& m);
 void bind_row_pairs(pybind11::module_& m);
 void bind_special_functions(pybind11::module_& m);
 

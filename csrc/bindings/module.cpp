@@ -56,6 +56,12 @@ void set_isa(const std::string& name) {
 
 Isa active_isa() { return isa; }
 
+View make_view(std::uintptr_t data, int dtype, pybind11::tuple sizes, pybind11::tuple strides) {
+  const auto number = [](pybind11::tuple t, size_t i) { return t[i].cast<int64_t>(); };
+  return {pointer(data),    static_cast<DType>(dtype), number(sizes, 0),   number(sizes, 1),
+          number(sizes, 2), number(strides, 0),        number(strides, 1), number(strides, 2)};
+}
+
 int usable_threads(int wanted) { return forked || wanted < 1 ? 1 : wanted; }
 
 }  // namespace sure_fast
@@ -89,6 +95,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_evidential_loss(m);
   bind_gradient_magnitude(m);
   bind_gradient_uncertainty_loss(m);
+  bind_noise_uncertainty_loss(m);
   bind_row_pairs(m);
   bind_special_functions(m);
 }

@@ -357,6 +357,9 @@ void image_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
       nearest_bytes(s.near + at, H * W, d, D - 1 - d, reach, W, row);
       if (squared != nullptr) {
         for (int64_t w = 0; w < W; ++w) row[w] = row[w] > most ? kBeyond : row[w];
+        if (a.has_ignore) {
+          for (int64_t w = 0; w < W; ++w) row[w] = is_ignored(a, label[at + w]) ? kIgnored : row[w];
+        }
       } else {
 #pragma omp simd
         for (int64_t w = 0; w < W; ++w) {

@@ -22,11 +22,12 @@ SURE_FAST_INLINE bool boundary_in_bytes(const BoundaryArgs& a) {
   return a.limit >= 0 && a.limit * (1 + 1e-12) < 15.9 * a.step[0] && a.step[0] == a.step[1] && a.step[1] == a.step[2];
 }
 
-constexpr int kBeyond = 255;  // a squared distance in a byte: farther than the limit
+constexpr int kBeyond = 255;   // a squared distance in a byte: farther than the limit,
+constexpr int kIgnored = 254;  // or that of an ignored voxel
 
 // workspace: bytes of scratch. distance: float32 [N, D, H, W]. squared: uint8 of the same shape, in steps, kBeyond
-// where it is beyond the limit; only where boundary_in_bytes. Both return false, with nothing to be used, when a label
-// does not fit a byte and `wide` is not set.
+// where it is beyond the limit, kIgnored on ignored voxels; only where boundary_in_bytes. Both return false, with
+// nothing to be used, when a label does not fit a byte and `wide` is not set.
 #define SURE_FAST_DECLARE(isa)                                                                 \
   namespace isa {                                                                              \
   int64_t boundary_distance_workspace(const BoundaryArgs& args);                               \

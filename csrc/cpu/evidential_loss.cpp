@@ -1,67 +1,20 @@
-// Evidential (Dirichlet) segmentation loss, forward and backward from the logits z [N, C, V].
-//   alpha = e(z) + 1, A = sum alpha, p = alpha / A, y one-hot, h(x) = (x-1) psi(x) - lnGamma(x) - x, A~ = A - alpha_y +
-//   1 data: psi(A) - psi(alpha_y) | ln A - ln alpha_y | sum (y-p)^2 + sum p (1-p) / (A+1) KL:   sum_{c != y} h(alpha_c)
-//   - h(A~) + (C-1) psi(A~) - lnGamma(C) - 1;  Dice from sum p_c, sum p_c y_c, sum y_c dKL/dalpha_c = h'(alpha_c) -
-//   h'(A~) + (C-1) psi'(A~) for c != y, else 0
+// Evidential (Dirichlet) segmentation loss and the uncertainty u, forward and backward from the logits z [N, C, V].
+//   alpha = e(z) + 1, A = sum alpha, p = alpha / A, u = C / A, y one-hot, h(x) = (x-1) psi(x) - lnGamma(x) - x,
+//   B = A - alpha_y + 1, the sum where the true class has no evidence
+//   data: psi(A) - psi(alpha_y), or ln A - ln alpha_y, or sum (y-p)^2 + sum p (1-p) / (A+1)
+//   KL: sum_{c != y} h(alpha_c) - h(B) + (C-1) psi(B) - lnGamma(C) - 1; Dice from sum p_c, sum p_c y_c, sum y_c
+//   dKL/dalpha_c = h'(alpha_c) - h'(B) + (C-1) psi'(B) for c != y, else 0; du/dalpha_c = -C / A^2
 // Parallel over chunks of 4096 voxels, blocks of 128 in L1. Sums: float over a block, float64 beyond, fixed order.
 // Bytes per voxel: forward reads C logits and a label; backward reads the same and writes C gradients.
 // Bound by arithmetic: C + 2 logarithms forward, C + 2 trigamma rationals backward.
 #include "cpu/evidential_loss.h"
 
+#include "cpu/dirichlet.h"
 #include "math/gamma.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
-
-constexpr int kBlock = 128;
-
-using math::Evidence;
-
-template <typename T, typename Storage, Evidence kind>
-void load(const Storage* z, int64_t stride, int count, T* alpha, T* slope) {
-  if (stride == 1) {
-#pragma omp simd
-    for (int v = 0; v < count; ++v) {
-      T d;
-      alpha[v] = T(1) + math::evidence<kind>(static_cast<T>(widen(z[v])), d);
-      slope[v] = d;
-    }
-  } else {
-    for (int v = 0; v < count; ++v) alpha[v] = static_cast<T>(widen(z[v * stride]));
-#pragma omp simd
-    for (int v = 0; v < count; ++v) {
-      T d;
-      alpha[v] = T(1) + math::evidence<kind>(alpha[v], d);
-      slope[v] = d;
-    }
-  }
-}
-
-template <typename T, typename Storage>
-void load_kind(int evidence, const void* data, int64_t offset, int64_t stride, int count, T* alpha, T* slope) {
-  const Storage* z = static_cast<const Storage*>(data) + offset;
-  switch (static_cast<Evidence>(evidence)) {
-    case Evidence::softplus: return load<T, Storage, Evidence::softplus>(z, stride, count, alpha, slope);
-    case Evidence::relu: return load<T, Storage, Evidence::relu>(z, stride, count, alpha, slope);
-    case Evidence::exp: return load<T, Storage, Evidence::exp>(z, stride, count, alpha, slope);
-  }
-}
-
-void load_row(const EvidentialArgs& a, int64_t offset, int count, float* alpha, float* slope) {
-  const int64_t stride = a.logits.voxel_stride;
-  if (a.logits.dtype == DType::bf16) {
-    load_kind<float, bfloat16_t>(a.evidence, a.logits.data, offset, stride, count, alpha, slope);
-  } else if (a.logits.dtype == DType::f16) {
-    load_kind<float, half_t>(a.evidence, a.logits.data, offset, stride, count, alpha, slope);
-  } else {
-    load_kind<float, float>(a.evidence, a.logits.data, offset, stride, count, alpha, slope);
-  }
-}
-
-void load_row(const EvidentialArgs& a, int64_t offset, int count, double* alpha, double* slope) {
-  load_kind<double, double>(a.evidence, a.logits.data, offset, a.logits.voxel_stride, count, alpha, slope);
-}
 
 template <typename Label>
 int convert_labels(const Label* y, int count, int64_t classes, bool has_ignore, int64_t ignore, int32_t* out) {
@@ -99,7 +52,8 @@ int load_labels(const EvidentialArgs& a, int64_t offset, int count, int32_t* out
 }
 
 template <int kind, typename T>
-void forward_block(int classes, int count, const T* alpha, const int32_t* label, T constant, double* sums) {
+void forward_block(int classes, int count, const T* alpha, const int32_t* label, const T* far, T constant, double* sums,
+                   T* uncertainty) {
   alignas(64) T total[kBlock], other[kBlock], own[kBlock], inverse[kBlock], kl[kBlock], data[kBlock];
   for (int v = 0; v < count; ++v) total[v] = other[v] = own[v] = kl[v] = data[v] = T(0);
   for (int c = 0; c < classes; ++c) {
@@ -157,12 +111,22 @@ void forward_block(int classes, int count, const T* alpha, const int32_t* label,
   }
   sums[0] += sum_data;
   sums[1] += sum_kl;
+  T sum_far = 0, count_far = 0;
+#pragma omp simd reduction(+ : sum_far, count_far)
+  for (int v = 0; v < count; ++v) {
+    uncertainty[v] = T(classes) * inverse[v];
+    sum_far += far[v] > T(0) ? uncertainty[v] : T(0);
+    count_far += far[v];
+  }
+  sums[2 + 3 * classes] += sum_far;
+  sums[3 + 3 * classes] += count_far;
 }
 
-// slope [C][kBlock] holds e'(z) on entry and the gradient on return.
+// slope [C][kBlock] holds e'(z) on entry and the gradient on return; g_u is d loss / d u of each voxel.
 template <int kind, typename T>
-void backward_block(int classes, int count, const T* alpha, T* slope, const int32_t* label, const T* g) {
+void backward_block(int classes, int count, const T* alpha, T* slope, const int32_t* label, const T* g, const T* g_u) {
   alignas(64) T total[kBlock], other[kBlock], inverse[kBlock], common[kBlock], moment[kBlock], mean_g[kBlock];
+  alignas(64) T through_u[kBlock];
   for (int v = 0; v < count; ++v) total[v] = other[v] = moment[v] = mean_g[v] = T(0);
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
@@ -195,7 +159,8 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
   }
 #pragma omp simd
   for (int v = 0; v < count; ++v) {
-    T shared = -mean_g[v] * inverse[v];
+    through_u[v] = -T(classes) * g_u[v] * inverse[v] * inverse[v];
+    T shared = through_u[v] - mean_g[v] * inverse[v];
     if (kind == 0) shared += g_data * math::trigamma(total[v]);
     if (kind == 1) shared += g_data * inverse[v];
     if (kind == 2) shared -= g_data * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
@@ -220,30 +185,21 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
       if (kind == 0) d -= mine ? g_data * psi1 : T(0);
       if (kind == 1) d -= mine ? g_data / a[v] : T(0);
       d += mine ? T(0) : g_kl * (slope_own + other[v]);
-      s[v] = label[v] >= 0 ? d * s[v] : T(0);
+      s[v] *= label[v] >= 0 ? d : through_u[v];
     }
   }
 }
 
-template <typename Storage, typename T>
-void store_row(const T* values, int64_t stride, int count, void* data, int64_t offset) {
-  Storage* out = static_cast<Storage*>(data) + offset;
-  if (stride == 1) {
-    for (int v = 0; v < count; ++v) narrow(values[v], out[v]);
-  } else {
-    for (int v = 0; v < count; ++v) narrow(values[v], out[v * stride]);
+// 1 where a voxel that counts is far from the boundary.
+template <typename T>
+void load_far(const EvidentialArgs& a, int64_t offset, int count, const int32_t* label, T* far) {
+  if (a.squared == nullptr) {
+    for (int v = 0; v < count; ++v) far[v] = T(0);
+    return;
   }
-}
-
-void store(const View& out, const float* values, int64_t offset, int count) {
-  void* data = const_cast<void*>(out.data);
-  if (out.dtype == DType::bf16) return store_row<bfloat16_t>(values, out.voxel_stride, count, data, offset);
-  if (out.dtype == DType::f16) return store_row<half_t>(values, out.voxel_stride, count, data, offset);
-  store_row<float>(values, out.voxel_stride, count, data, offset);
-}
-
-void store(const View& out, const double* values, int64_t offset, int count) {
-  store_row<double>(values, out.voxel_stride, count, const_cast<void*>(out.data), offset);
+  const uint8_t* squared = a.squared + offset;
+#pragma omp simd
+  for (int v = 0; v < count; ++v) far[v] = label[v] >= 0 && squared[v] > a.far_above ? T(1) : T(0);
 }
 
 template <typename T>
@@ -264,7 +220,7 @@ Range chunk_range(const View& z, int64_t chunk) {
 }
 
 template <int kind, typename T>
-void forward(const EvidentialArgs& args, double* partials) {
+void forward(const EvidentialArgs& args, double* partials, void* uncertainty) {
   const View& z = args.logits;
   const int classes = static_cast<int>(z.channels);
   const int64_t width = evidential_sums_size(classes);
@@ -276,21 +232,26 @@ void forward(const EvidentialArgs& args, double* partials) {
     T* alpha = scratch<T>(classes);
     T* slope = alpha + classes * kBlock;
     alignas(64) int32_t label[kBlock];
+    alignas(64) T far[kBlock], u[kBlock];
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      sums[width - 1] += load_labels(args, range.image * z.voxels + v, count, label);
+      const int64_t at = range.image * z.voxels + v;
+      sums[width - 1] += load_labels(args, at, count, label);
+      load_far(args, at, count, label, far);
       for (int c = 0; c < classes; ++c) {
-        load_row(args, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
+        load_row(z, args.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
                  alpha + c * kBlock, slope + c * kBlock);
       }
-      forward_block<kind, T>(classes, count, alpha, label, constant, sums);
+      forward_block<kind, T>(classes, count, alpha, label, far, constant, sums, u);
+      if (uncertainty != nullptr) store(z.dtype, uncertainty, 1, u, at, count);
     }
     free(alpha);
   });
 }
 
 template <int kind, typename T>
-void backward(const EvidentialArgs& args, const double* coefficients, const View& gradient) {
+void backward(const EvidentialArgs& args, const double* coefficients, const void* slope_u, double slope_scale,
+              const View& gradient) {
   const View& z = args.logits;
   const int classes = static_cast<int>(z.channels);
   parallel_tasks(evidential_chunks(z), args.threads, [&](int64_t chunk) {
@@ -301,17 +262,26 @@ void backward(const EvidentialArgs& args, const double* coefficients, const View
     T* wide = nullptr;
     if (2 + 2 * classes > 2 * kBlock) g = wide = static_cast<T*>(malloc(sizeof(T) * (2 + 2 * classes)));
     for (int64_t i = 0; i < 2 + 2 * classes; ++i) g[i] = static_cast<T>(coefficients[i]);
+    const T g_far = static_cast<T>(coefficients[2 + 3 * classes]), scale = static_cast<T>(slope_scale);
     alignas(64) int32_t label[kBlock];
+    alignas(64) T g_u[kBlock];
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      load_labels(args, range.image * z.voxels + v, count, label);
+      const int64_t at = range.image * z.voxels + v;
+      load_labels(args, at, count, label);
+      load_far(args, at, count, label, g_u);
+      for (int i = 0; i < count; ++i) g_u[i] *= g_far;
+      if (slope_u != nullptr) {
+        const T* slopes = static_cast<const T*>(slope_u) + at;
+        for (int i = 0; i < count; ++i) g_u[i] += scale * slopes[i];
+      }
       for (int c = 0; c < classes; ++c) {
-        load_row(args, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
+        load_row(z, args.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
                  alpha + c * kBlock, slope + c * kBlock);
       }
-      backward_block<kind, T>(classes, count, alpha, slope, label, g);
+      backward_block<kind, T>(classes, count, alpha, slope, label, g, g_u);
       for (int c = 0; c < classes; ++c) {
-        store(gradient, slope + c * kBlock,
+        store(gradient.dtype, const_cast<void*>(gradient.data), gradient.voxel_stride, slope + c * kBlock,
               range.image * gradient.batch_stride + c * gradient.channel_stride + v * gradient.voxel_stride, count);
       }
     }
@@ -322,22 +292,29 @@ void backward(const EvidentialArgs& args, const double* coefficients, const View
 
 }  // namespace
 
-void evidential_loss_forward(const EvidentialArgs& args, double* partials) {
-  const bool wide = args.logits.dtype == DType::f64;
-  if (args.kind == 0) return wide ? forward<0, double>(args, partials) : forward<0, float>(args, partials);
-  if (args.kind == 1) return wide ? forward<1, double>(args, partials) : forward<1, float>(args, partials);
-  return wide ? forward<2, double>(args, partials) : forward<2, float>(args, partials);
-}
-
-void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const View& gradient) {
+void evidential_loss_forward(const EvidentialArgs& args, double* partials, void* uncertainty) {
   const bool wide = args.logits.dtype == DType::f64;
   if (args.kind == 0) {
-    return wide ? backward<0, double>(args, coefficients, gradient) : backward<0, float>(args, coefficients, gradient);
+    return wide ? forward<0, double>(args, partials, uncertainty) : forward<0, float>(args, partials, uncertainty);
   }
   if (args.kind == 1) {
-    return wide ? backward<1, double>(args, coefficients, gradient) : backward<1, float>(args, coefficients, gradient);
+    return wide ? forward<1, double>(args, partials, uncertainty) : forward<1, float>(args, partials, uncertainty);
   }
-  return wide ? backward<2, double>(args, coefficients, gradient) : backward<2, float>(args, coefficients, gradient);
+  return wide ? forward<2, double>(args, partials, uncertainty) : forward<2, float>(args, partials, uncertainty);
+}
+
+template <int kind>
+static void backward_kind(const EvidentialArgs& args, const double* coefficients, const void* slope, double scale,
+                          const View& gradient) {
+  args.logits.dtype == DType::f64 ? backward<kind, double>(args, coefficients, slope, scale, gradient)
+                                  : backward<kind, float>(args, coefficients, slope, scale, gradient);
+}
+
+void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const void* slope, double scale,
+                              const View& gradient) {
+  if (args.kind == 0) return backward_kind<0>(args, coefficients, slope, scale, gradient);
+  if (args.kind == 1) return backward_kind<1>(args, coefficients, slope, scale, gradient);
+  backward_kind<2>(args, coefficients, slope, scale, gradient);
 }
 
 }  // namespace SURE_FAST_NS

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _cpu
+
 DTYPES = {  # the order of `enum class DType` in csrc/cpu/common.h
     torch.float32: 0,
     torch.float64: 1,
@@ -32,14 +34,15 @@ def single_or_double(t: Tensor) -> Tensor:
     return t if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32)
 
 
-def batch_channel_voxel(t: Tensor) -> tuple[Tensor, tuple[int, int, int], tuple[int, int, int]]:
-    """[N, C, *S] as [N, C, V]: the tensor (a contiguous copy where *S does not step by one stride), sizes, strides."""
-    sizes = (t.shape[0], t.shape[1], t[0, 0].numel() if t.shape[0] and t.shape[1] else 0)
+def native_view(t: Tensor) -> tuple[Tensor, _cpu.View]:
+    """[N, C, *S] as the kernels read it, [N, C, V]; the tensor is copied where *S does not step by one stride."""
     stride = _voxel_stride(t)
     if stride is None:
         t = t.contiguous()
         stride = 1
-    return t, sizes, (t.stride(0), t.stride(1), stride)
+    voxels = t[0, 0].numel() if t.shape[0] and t.shape[1] else 0
+    sizes = (t.shape[0], t.shape[1], voxels)
+    return t, _cpu.View(address(t), DTYPES[t.dtype], sizes, (t.stride(0), t.stride(1), stride))
 
 
 def _voxel_stride(t: Tensor) -> int | None:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
+from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
 from ..reference.evidential_loss import evidential_loss as _reference
 from ..reference.evidential_loss import terms_of_sums
-from ._native import DTYPES, address, batch_channel_voxel
+from ._native import DTYPES, address, native_view, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
 KINDS = ("digamma", "log", "mse")
@@ -27,6 +28,8 @@ class EvidentialLossOutput(NamedTuple):
     """Mean KL term over the voxels, not annealed."""
     dice: Tensor
     """Dice term."""
+    uncertainty: Tensor | None = None
+    """u [N, 1, *S] in the logits' dtype where it was asked for."""
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -36,55 +39,89 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
 _backends.register("evidential_loss", cpu=_cpu_supports)
 
 
-def _native_args(
-    logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None
-) -> tuple[tuple[object, ...], Tensor, Tensor]:
-    logits, sizes, strides = batch_channel_voxel(logits)
+def evidential_args(
+    logits: Tensor,
+    target: Tensor,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
+    squared: Tensor | None = None,
+    far_above: int = 0,
+) -> tuple[_cpu.EvidentialArgs, Tensor, Tensor]:
+    """The kernel's arguments, and the tensors whose memory they name, which must outlive them."""
+    logits, view = native_view(logits)
     target = target.contiguous()
-    args = (address(logits), DTYPES[logits.dtype], sizes, strides, address(target), DTYPES[target.dtype], ignore_index)
-    return (*args, EVIDENCE.index(evidence), KINDS.index(kind), torch.get_num_threads()), logits, target
+    args = _cpu.EvidentialArgs(
+        view,
+        address(target),
+        DTYPES[target.dtype],
+        ignore_index,
+        EVIDENCE.index(evidence),
+        KINDS.index(kind),
+        torch.get_num_threads(),
+        0 if squared is None else address(squared),
+        far_above,
+    )
+    return args, logits, target
 
 
 @torch.library.custom_op("sure_fast::evidential_loss", mutates_args=(), device_types="cpu")
-def _op(logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None) -> Tensor:
-    args, _logits, _target = _native_args(logits, target, kind, evidence, ignore_index)
-    sums = torch.empty(3 + 3 * logits.shape[1], dtype=torch.float64)
-    _cpu.evidential_loss_forward(*args, address(sums))
+def _op(
+    logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None, want_uncertainty: bool
+) -> tuple[Tensor, Tensor]:
+    """The sums over the voxels, float64 [2 + 3C], and the uncertainty [N, 1, *S], empty where it is not wanted."""
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index)
+    classes = logits.shape[1]
+    sums = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
+    _, uncertainty = _empty(logits, target, kind, evidence, ignore_index, want_uncertainty)
+    _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0)
     if sums[-1] > 0:
-        _checks.labels_in_range("target", target, logits.shape[1], ignore_index)
-    return sums[:-1].clone()
+        _checks.labels_in_range("target", target, classes, ignore_index)
+    return sums[: 2 + 3 * classes].clone(), uncertainty
 
 
 @_op.register_fake
-def _(logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None) -> Tensor:
-    return logits.new_empty(2 + 3 * logits.shape[1], dtype=torch.float64)
+def _empty(
+    logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None, want_uncertainty: bool
+) -> tuple[Tensor, Tensor]:
+    shape = (logits.shape[0], 1, *logits.shape[2:]) if want_uncertainty else (0,)
+    return logits.new_empty(2 + 3 * logits.shape[1], dtype=torch.float64), logits.new_empty(shape)
 
 
 @torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=(), device_types="cpu")
 def _op_backward(
-    grad_sums: Tensor, logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None
+    grad_sums: Tensor,
+    grad_uncertainty: Tensor | None,
+    logits: Tensor,
+    target: Tensor,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
 ) -> Tensor:
-    args, _logits, _target = _native_args(logits, target, kind, evidence, ignore_index)
-    gradient = torch.empty_like(_logits)
-    _, _, strides = batch_channel_voxel(gradient)
-    coefficients = grad_sums.to(torch.float64).contiguous()
-    _cpu.evidential_loss_backward(*args, address(coefficients), address(gradient), strides)
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index)
+    gradient, view = native_view(torch.empty_like(_logits))
+    coefficients = torch.zeros(_cpu.evidential_sums_size(logits.shape[1]), dtype=torch.float64)
+    coefficients[: len(grad_sums)] = grad_sums
+    slope = None if grad_uncertainty is None else single_or_double(grad_uncertainty).contiguous()
+    _cpu.evidential_loss_backward(args, address(coefficients), 0 if slope is None else address(slope), 1.0, view)
     return gradient
 
 
 @_op_backward.register_fake
-def _(grad_sums: Tensor, logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None) -> Tensor:
+def _(grad_sums: Tensor, grad_uncertainty: Tensor | None, logits: Tensor, *_: object) -> Tensor:
     return torch.empty_like(logits)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, target, ctx.kind, ctx.evidence, ctx.ignore_index = inputs
+    logits, target, ctx.kind, ctx.evidence, ctx.ignore_index, ctx.want_uncertainty = inputs
     ctx.save_for_backward(logits, target)
 
 
-def _backward(ctx, grad_sums: Tensor):
+def _backward(ctx, grad_sums: Tensor, grad_uncertainty: Tensor):
     logits, target = ctx.saved_tensors
-    return _op_backward(grad_sums, logits, target, ctx.kind, ctx.evidence, ctx.ignore_index), None, None, None, None
+    slope = grad_uncertainty if ctx.want_uncertainty else None
+    gradient = _op_backward(grad_sums, slope, logits, target, ctx.kind, ctx.evidence, ctx.ignore_index)
+    return gradient, None, None, None, None, None
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -101,6 +138,7 @@ def evidential_loss(
     annealing_epochs: int = 20,
     evidence: str = "softplus",
     ignore_index: int | None = None,
+    return_uncertainty: bool = False,
     backend: str | None = None,
 ) -> EvidentialLossOutput:
     r"""Evidential segmentation loss: data, KL and Dice terms in one pass over the logits.
@@ -132,9 +170,11 @@ def evidential_loss(
         annealing_epochs: epochs until the KL term has its full weight; 0: from the start.
         evidence: e(z), "softplus", "relu" or "exp" (of z clamped to [-10, 10]).
         ignore_index: voxels of this label count in no term.
+        return_uncertainty: also returns u = C / A of every voxel, from the same pass.
 
     Returns:
-        EvidentialLossOutput(total, data, kl, dice), 0-dim: float64 for float64 logits, else float32.
+        EvidentialLossOutput(total, data, kl, dice, uncertainty): terms 0-dim, float64 for float64 logits, else
+        float32; uncertainty [N, 1, \*S] in the logits' dtype, or None.
 
     Raises:
         TypeError: `logits` not floating or `target` not integer.
@@ -167,10 +207,12 @@ def evidential_loss(
             f"got {epoch}, {num_epochs}, {annealing_epochs}"
         )
     if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
-        sums = _op(logits, target, kind, evidence, ignore_index)
+        sums, uncertainty = _op(logits, target, kind, evidence, ignore_index, return_uncertainty)
     else:
         _checks.labels_in_range("target", target, logits.shape[1], ignore_index)
         sums = _reference(logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index)
+        if return_uncertainty:
+            uncertainty = _uncertainty_reference(logits, evidence=evidence)
     data, kl, dice = terms_of_sums(sums, logits.shape[1])
     annealing = min(1.0, epoch / annealing_epochs) if annealing_epochs else 1.0
     if total == "weighted":
@@ -178,4 +220,5 @@ def evidential_loss(
     else:
         loss = data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return EvidentialLossOutput(loss.to(dtype), data.to(dtype), kl.to(dtype), dice.to(dtype))
+    terms = (loss.to(dtype), data.to(dtype), kl.to(dtype), dice.to(dtype))
+    return EvidentialLossOutput(*terms, uncertainty if return_uncertainty else None)

@@ -2,15 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
+from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
+from ..reference.dirichlet_uncertainty import widen
 from ..reference.noise_uncertainty_loss import noise_uncertainty_loss as _reference
+from ._native import DTYPES, address, native_view, single_or_double
+from .dirichlet_uncertainty import EVIDENCE
 
-_backends.register("noise_uncertainty_loss")
+
+def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
+    return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
+
+
+_backends.register("noise_uncertainty_loss", cpu=_cpu_supports)
+
+
+def noise_args(
+    logits: Sequence[Tensor],
+    centers: Tensor,
+    levels: Tensor,
+    valid: Tensor,
+    threshold: float,
+    evidence: str,
+    *,
+    distance: Tensor | None = None,
+    squared: Tensor | None = None,
+    clean_far: bool = True,
+) -> tuple[_cpu.NoiseArgs, tuple[Tensor, ...]]:
+    """The kernel's arguments, and the tensors whose memory they name, which must outlive them."""
+    views = [native_view(z) for z in logits]
+    centers, valid = centers.to(torch.int64).contiguous(), valid.contiguous()
+    if distance is not None:
+        distance = single_or_double(distance).contiguous()
+    size = tuple(logits[0].shape[2:])
+    first, second = levels.tolist()
+    args = _cpu.NoiseArgs(
+        *(view for _, view in views),
+        EVIDENCE.index(evidence),
+        clean_far,
+        0 if distance is None else address(distance),
+        0 if distance is None else DTYPES[distance.dtype],
+        0 if squared is None else address(squared),
+        size if len(size) == 3 else (1, *size),
+        threshold,
+        address(centers),
+        address(valid),
+        centers.shape[1],
+        centers.shape[2],
+        first,
+        second,
+        torch.get_num_threads(),
+    )
+    kept = (*(z for z, _ in views), centers, valid, *(t for t in (distance, squared) if t is not None))
+    return args, kept
+
+
+@torch.library.custom_op("sure_fast::noise_uncertainty_loss", mutates_args=(), device_types="cpu")
+def _op(
+    logits: Tensor,
+    noisy1: Tensor,
+    noisy2: Tensor,
+    distance: Tensor,
+    centers: Tensor,
+    levels: Tensor,
+    valid: Tensor,
+    threshold: float,
+    evidence: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(order, distance), sums of u, u¹, u² over the far voxels and their number, d term / d u^k at the centers."""
+    terms, far, slopes = _empty(logits, noisy1, noisy2, distance, centers)
+    args, _kept = noise_args((logits, noisy1, noisy2), centers, levels, valid, threshold, evidence, distance=distance)
+    _cpu.noise_uncertainty_forward(args, address(far), address(terms), address(slopes))
+    return terms, far, slopes
+
+
+@_op.register_fake
+def _empty(logits: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, centers: Tensor, *_: object):
+    def new(*shape: int) -> Tensor:
+        return logits.new_empty(shape, dtype=torch.float64)
+
+    return new(2), new(4), new(2, 2, centers.shape[0] * centers.shape[1])
+
+
+@torch.library.custom_op("sure_fast::noise_uncertainty_loss_backward", mutates_args=(), device_types="cpu")
+def _op_backward(
+    grad_terms: Tensor,
+    grad_far: Tensor,
+    slopes: Tensor,
+    logits: Tensor,
+    noisy1: Tensor,
+    noisy2: Tensor,
+    distance: Tensor,
+    centers: Tensor,
+    levels: Tensor,
+    valid: Tensor,
+    threshold: float,
+    evidence: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    args, kept = noise_args((logits, noisy1, noisy2), centers, levels, valid, threshold, evidence, distance=distance)
+    gradients = [native_view(torch.empty_like(z)) for z in kept[:3]]
+    # the mean of weights: d loss / d u^k at the centers
+    at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
+    coefficients = grad_far.to(torch.float64).contiguous()
+    _cpu.noise_uncertainty_backward(args, address(coefficients), address(at_centers), *(view for _, view in gradients))
+    return gradients[0][0], gradients[1][0], gradients[2][0]
+
+
+@_op_backward.register_fake
+def _(grad_terms: Tensor, grad_far: Tensor, slopes: Tensor, logits: Tensor, noisy1: Tensor, noisy2: Tensor, *_: object):
+    return torch.empty_like(logits), torch.empty_like(noisy1), torch.empty_like(noisy2)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, ctx.threshold, ctx.evidence = inputs
+    ctx.save_for_backward(output[2], *tensors)
+    ctx.mark_non_differentiable(output[2])
+
+
+def _backward(ctx, grad_terms: Tensor, grad_far: Tensor, _: Tensor):
+    slopes, *tensors = ctx.saved_tensors
+    gradients = _op_backward(grad_terms, grad_far, slopes, *tensors, ctx.threshold, ctx.evidence)
+    return (*gradients, None, None, None, None, None, None)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 class NoiseUncertaintyLossOutput(NamedTuple):
@@ -23,7 +144,7 @@ class NoiseUncertaintyLossOutput(NamedTuple):
 
 
 def noise_uncertainty_loss(
-    uncertainty: Tensor,
+    logits: Tensor,
     noisy1: Tensor,
     noisy2: Tensor,
     distance: Tensor,
@@ -31,6 +152,7 @@ def noise_uncertainty_loss(
     levels: Tensor,
     *,
     valid: Tensor | None = None,
+    evidence: str = "softplus",
     threshold: float = 4.0,
     order_weight: float = 1.0,
     distance_weight: float = 1.0,
@@ -40,7 +162,7 @@ def noise_uncertainty_loss(
     r"""Violations of "the more noise near a boundary, the more uncertainty; far from one, none".
 
     Math:
-        u, u¹, u² are the uncertainties of the clean image and of two copies with noise patches of mean
+        u, u¹, u² are the uncertainties :math:`C / \sum_c (e(z_c) + 1)` of the clean image and of two copies with noise patches of mean
         :math:`\mu_1, \mu_2` added at the centers. L = order_weight·order + distance_weight·distance + far_weight·far:
 
         - order, over all centers with d <= threshold: for each of w = (u²-u¹)(μ₂-μ₁), (u¹-u)μ₁, (u²-u)μ₂ the mean of -w
@@ -52,46 +174,55 @@ def noise_uncertainty_loss(
         Li et al., MICCAI 2025 (arXiv 2509.17098), L_nu.
 
     Args:
-        uncertainty, noisy1, noisy2: u, u¹, u²; [N, 1, \*S] or [N, \*S], floating.
+        logits, noisy1, noisy2: the network's answers to the clean and the two noisy images, [N, C, \*S], floating, of
+            one dtype.
         distance: d, [N, \*S] or [N, 1, \*S], in voxels or mm; +inf beyond a truncation or without a boundary.
         centers: patch centers, int64 [N, P, D] voxel indices.
         levels: μ₁, μ₂, floating [2].
         valid: bool [N, P], which centers exist; None: all.
+        evidence: e(z), "softplus", "relu" or "exp", as of `dirichlet_uncertainty`.
         threshold: in the unit of `distance`.
         order_weight, distance_weight, far_weight: weights of the terms, >= 0.
 
     Returns:
-        NoiseUncertaintyLossOutput(total, order, distance, far), 0-dim, the terms unweighted.
+        NoiseUncertaintyLossOutput(total, order, distance, far), 0-dim, the terms unweighted; float64 for float64
+        logits, else float32.
 
     Raises:
         TypeError, ValueError: wrong types, shapes or weights; a valid center outside the image (on the CPU).
 
     Grad:
-        `noisy1` and `noisy2` in all terms, `uncertainty` in the far term only.
+        `noisy1` and `noisy2` in all terms, `logits` in the far term only.
 
     Notes:
-        Deterministic. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf is in no
+        Deterministic; no map of the uncertainty is written. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf is in no
         pair of the distance term: a truncated map has no difference of distances there.
 
     Example:
         >>> import sure_fast, torch
-        >>> u, one = torch.full((1, 1, 3, 3), 0.5), torch.ones(1, 1, 3, 3)
+        >>> z = torch.zeros(1, 2, 3, 3)  # e = relu(z): u = 1, then 0.8 and 0.5
         >>> out = sure_fast.noise_uncertainty_loss(
-        ...     u, 0.4 * one, 0.3 * one, torch.zeros(1, 3, 3), torch.tensor([[[1, 1]]]), torch.tensor([0.5, 1.0])
+        ...     z, z + 0.25, z + 1, torch.zeros(1, 3, 3), torch.tensor([[[1, 1]]]), torch.tensor([0.5, 1.0]),
+        ...     evidence="relu",
         ... )
-        >>> round(out.order.item(), 3)  # 0.1 * 0.5 + 0.1 * 0.5 + 0.2 * 1
-        0.3
+        >>> round(out.order.item(), 3)  # 0.3 * 0.5 + 0.2 * 0.5 + 0.5 * 1
+        0.75
     """
-    u = _checks.maps("uncertainty", uncertainty)
-    u1 = _checks.maps("noisy1", noisy1, u)
-    u2 = _checks.maps("noisy2", noisy2, u)
-    d = _checks.maps("distance", distance, u)
+    logits = _checks.logits("logits", logits)
+    noisy = [_checks.logits("noisy1", noisy1), _checks.logits("noisy2", noisy2)]
+    for name, other in zip(("noisy1", "noisy2"), noisy, strict=True):
+        if other.shape != logits.shape or other.dtype != logits.dtype:
+            raise ValueError(
+                f"{name}: expected the shape and dtype of logits {_checks.shape_text(logits.shape)} {logits.dtype}, "
+                f"got {_checks.shape_text(other.shape)} {other.dtype}"
+            )
+        _checks.same_device(name, other, "logits", logits)
+    d = _checks.maps("distance", distance, logits[:, 0], "one channel of logits")
+    _checks.choice("evidence", evidence, EVIDENCE)
     centers = _checks.integer("centers", centers)
-    dims = u.dim() - 1
-    if centers.dim() != 3 or centers.shape[0] != u.shape[0] or centers.shape[2] != dims:
-        raise ValueError(
-            f"centers: expected [N={u.shape[0]}, P, {dims}], got shape {_checks.shape_text(centers.shape)}"
-        )
+    dims = d.dim() - 1
+    if centers.dim() != 3 or centers.shape[0] != len(d) or centers.shape[2] != dims:
+        raise ValueError(f"centers: expected [N={len(d)}, P, {dims}], got shape {_checks.shape_text(centers.shape)}")
     if valid is None:
         valid = torch.ones(centers.shape[:2], dtype=torch.bool, device=centers.device)
     elif _checks.tensor("valid", valid).dtype != torch.bool or valid.shape != centers.shape[:2]:
@@ -103,11 +234,11 @@ def noise_uncertainty_loss(
     if levels.shape != (2,):
         raise ValueError(f"levels: expected shape [2], got {_checks.shape_text(levels.shape)}")
     if centers.device.type == "cpu" and not torch.compiler.is_compiling():
-        size = torch.tensor(u.shape[1:])
+        size = torch.tensor(d.shape[1:])
         outside = ((centers < 0) | (centers >= size)).any(-1) & valid
         if bool(outside.any()):
             found = centers[outside][0].tolist()
-            raise ValueError(f"centers: expected voxel indices inside {_checks.shape_text(u.shape[1:])}, got {found}")
+            raise ValueError(f"centers: expected voxel indices inside {_checks.shape_text(d.shape[1:])}, got {found}")
     threshold = _checks.positive("threshold", threshold, zero=True)
     weights = [
         _checks.positive(name, weight, zero=True)
@@ -117,7 +248,14 @@ def noise_uncertainty_loss(
             ("far_weight", far_weight),
         )
     ]
-    _backends.choose("noise_uncertainty_loss", backend, u)
-    order, apart, far = _reference(u, u1, u2, d, centers.long(), levels, valid=valid, threshold=threshold)
+    if _backends.choose("noise_uncertainty_loss", backend, logits) == "cpu":
+        terms, sums, _ = _op(logits, *noisy, d, centers, levels, valid, threshold, evidence)
+        order, apart = terms.unbind()
+        far = sums[:3].sum() / sums[3].clamp(min=1)
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        order, apart, far = order.to(dtype), apart.to(dtype), far.to(dtype)
+    else:
+        u = [_uncertainty_reference(z, evidence=evidence)[:, 0] for z in (widen(z) for z in (logits, *noisy))]
+        order, apart, far = _reference(*u, d, centers.long(), levels, valid=valid, threshold=threshold)
     total = weights[0] * order + weights[1] * apart + weights[2] * far
     return NoiseUncertaintyLossOutput(total, order, apart, far)

@@ -39,7 +39,7 @@ def run(logits, target, **options):
     out = sure_fast.evidential_loss(logits, target, epoch=7, **options)
     # Scaled as a GradScaler does: the gradient of a mean falls below the normal range of float16.
     (gradient,) = torch.autograd.grad(1024 * out.total, logits)
-    return torch.stack(list(out)).detach(), gradient
+    return torch.stack(out[:4]).detach(), gradient
 
 
 def strided(logits: torch.Tensor, layout: str) -> torch.Tensor:
@@ -160,7 +160,7 @@ def test_against_the_equations_in_scipy(kind, backend):
     logits, target = case((1, 3, 4, 5), torch.float64)
     data, kl, dice = hand_terms(logits[0].flatten(1).T.numpy(), target[0].flatten().numpy(), kind)
     weighted = sure_fast.evidential_loss(logits, target, kind=kind, epoch=5, backend=backend)
-    np.testing.assert_allclose([float(v) for v in weighted[1:]], [data, kl, dice], rtol=1e-12)
+    np.testing.assert_allclose([float(v) for v in weighted[1:4]], [data, kl, dice], rtol=1e-12)
     np.testing.assert_allclose(float(weighted.total), 10 * data + 0.25 * kl + 10 * dice, rtol=1e-12)
     annealed = sure_fast.evidential_loss(
         logits, target, kind=kind, total="annealed", epoch=30, num_epochs=60, annealing_epochs=0, backend=backend
@@ -278,9 +278,32 @@ def test_no_evidence_from_minus_infinity():
 def test_opcheck():
     for shape in ((2, 3, 4, 5), (1, 2, 3, 4, 5)):
         logits, target = case(shape)
-        torch.library.opcheck(_op, (logits.requires_grad_(), target, "digamma", "softplus", None))
+        for wanted in (False, True):
+            torch.library.opcheck(_op, (logits.requires_grad_(), target, "digamma", "softplus", None, wanted))
         sums = torch.randn(2 + 3 * shape[1], dtype=torch.float64)
-        torch.library.opcheck(_op_backward, (sums, logits.detach(), target, "mse", "exp", 1))
+        slope = torch.randn((shape[0], 1, *shape[2:]))
+        for given in (None, slope):
+            torch.library.opcheck(_op_backward, (sums, given, logits.detach(), target, "mse", "exp", 1))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_uncertainty_from_the_same_pass(shape, dtype, layout):
+    logits, target = case(shape, dtype, ignore=-1)
+    weight = torch.randn((shape[0], 1, *shape[2:]), generator=torch.Generator().manual_seed(3)).double()
+    results = []
+    for backend, z in (("cpu", strided(logits, layout)), ("reference", logits.double())):
+        z = z.detach().requires_grad_()
+        out = sure_fast.evidential_loss(z, target, ignore_index=-1, return_uncertainty=True, backend=backend)
+        torch.testing.assert_close(
+            out.uncertainty.double(), sure_fast.dirichlet_uncertainty(z.detach().double()), **tolerance(dtype)
+        )
+        assert out.uncertainty.dtype == z.dtype
+        total = out.total + (weight * out.uncertainty.double()).sum()
+        results.append(torch.autograd.grad(total, z)[0].double())
+    scale = results[1].abs().max().clamp(min=1e-30) if logits.numel() else 1.0
+    torch.testing.assert_close(results[0] / scale, results[1] / scale, **tolerance(dtype, "evidential_loss.gradient"))
 
 
 def test_compiles_whole_and_once():
@@ -304,7 +327,7 @@ def test_compiles_whole_and_once():
 
 def test_reference_sums_have_the_order_the_kernel_writes():
     logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
-    kernel = _op(logits, target, "log", "softplus", 7)
+    kernel, _ = _op(logits, target, "log", "softplus", 7, False)
     torch.testing.assert_close(kernel, reference_sums(logits, target, kind="log", ignore_index=7))
 
 
