@@ -20,6 +20,7 @@ from .ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncert
 from .ops.pair_concordance import PairConcordance, pair_concordance
 from .ops.sample_hard_patches import HardPatches, sample_hard_patches
 from .ops.spearman import spearman
+from .ops.uncertainty_supervision import UncertaintySupervisionOutput, uncertainty_supervision
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PairConcordance",
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
+    "UncertaintySupervisionOutput",
     "boundary_distance",
     "dirichlet_uncertainty",
     "evidential_loss",
@@ -43,5 +45,6 @@ __all__ = [
     "pair_concordance",
     "sample_hard_patches",
     "spearman",
+    "uncertainty_supervision",
     "use_backend",
 ]

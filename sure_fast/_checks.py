@@ -116,6 +116,33 @@ def maps(name: str, value: object, like: Tensor | None = None, like_name: str = 
     return t
 
 
+def patches(centers: object, levels: object, valid: object, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Patch centers int64 [N, P, D] inside `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
+    places = integer("centers", centers)
+    dims = like.dim() - 1
+    if places.dim() != 3 or places.shape[0] != len(like) or places.shape[2] != dims:
+        raise ValueError(f"centers: expected [N={len(like)}, P, {dims}], got shape {shape_text(places.shape)}")
+    if valid is None:
+        exist = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
+    else:
+        exist = tensor("valid", valid)
+        if exist.dtype != torch.bool or exist.shape != places.shape[:2]:
+            raise ValueError(
+                f"valid: expected bool {shape_text(places.shape[:2])}, got {exist.dtype} {shape_text(exist.shape)}"
+            )
+    two = floating("levels", levels)
+    if two.shape != (2,):
+        raise ValueError(f"levels: expected shape [2], got {shape_text(two.shape)}")
+    if places.device.type == "cpu" and not torch.compiler.is_compiling():
+        outside = ((places < 0) | (places >= torch.tensor(like.shape[1:]))).any(-1) & exist
+        if bool(outside.any()):
+            raise ValueError(
+                f"centers: expected voxel indices inside {shape_text(like.shape[1:])}, "
+                f"got {places[outside][0].tolist()}"
+            )
+    return places.long(), two, exist
+
+
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(f"{name}: expected the device of {other_name} ({other.device}), got {value.device}")

@@ -44,11 +44,13 @@ inline void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(ad
 View make_view(std::uintptr_t data, int dtype, pybind11::tuple sizes, pybind11::tuple strides);
 
 void bind_boundary_distance(pybind11::module_& m);
+void bind_dirichlet_uncertainty(pybind11::module_& m);
 void bind_evidential_loss(pybind11::module_& m);
 void bind_gradient_magnitude(pybind11::module_& m);
 void bind_gradient_uncertainty_loss(pybind11::module_& m);
 void bind_noise_uncertainty_loss(pybind11::module_& m);
 void bind_row_pairs(pybind11::module_& m);
 void bind_special_functions(pybind11::module_& m);
+void bind_uncertainty_supervision(pybind11::module_& m);
 
 }  // namespace sure_fast

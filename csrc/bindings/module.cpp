@@ -92,10 +92,12 @@ PYBIND11_MODULE(_cpu, m) {
       },
       "Whether the kernels were built with OpenMP.");
   bind_boundary_distance(m);
+  bind_dirichlet_uncertainty(m);
   bind_evidential_loss(m);
   bind_gradient_magnitude(m);
   bind_gradient_uncertainty_loss(m);
   bind_noise_uncertainty_loss(m);
   bind_row_pairs(m);
   bind_special_functions(m);
+  bind_uncertainty_supervision(m);
 }

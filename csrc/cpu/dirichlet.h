@@ -41,7 +41,7 @@ void load_kind(int evidence, const void* data, int64_t offset, int64_t stride, i
   }
 }
 
-void load_row(const View& z, int evidence, int64_t offset, int count, float* alpha, float* slope) {
+inline void load_row(const View& z, int evidence, int64_t offset, int count, float* alpha, float* slope) {
   const int64_t stride = z.voxel_stride;
   if (z.dtype == DType::bf16) {
     load_kind<float, bfloat16_t>(evidence, z.data, offset, stride, count, alpha, slope);
@@ -52,7 +52,7 @@ void load_row(const View& z, int evidence, int64_t offset, int count, float* alp
   }
 }
 
-void load_row(const View& z, int evidence, int64_t offset, int count, double* alpha, double* slope) {
+inline void load_row(const View& z, int evidence, int64_t offset, int count, double* alpha, double* slope) {
   load_kind<double, double>(evidence, z.data, offset, z.voxel_stride, count, alpha, slope);
 }
 
@@ -96,13 +96,13 @@ void store_row(const T* values, int64_t stride, int count, void* data, int64_t o
   }
 }
 
-void store(DType dtype, void* data, int64_t stride, const float* values, int64_t offset, int count) {
+inline void store(DType dtype, void* data, int64_t stride, const float* values, int64_t offset, int count) {
   if (dtype == DType::bf16) return store_row<bfloat16_t>(values, stride, count, data, offset);
   if (dtype == DType::f16) return store_row<half_t>(values, stride, count, data, offset);
   store_row<float>(values, stride, count, data, offset);
 }
 
-void store(DType, void* data, int64_t stride, const double* values, int64_t offset, int count) {
+inline void store(DType, void* data, int64_t stride, const double* values, int64_t offset, int count) {
   store_row<double>(values, stride, count, data, offset);
 }
 

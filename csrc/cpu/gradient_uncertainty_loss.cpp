@@ -1,49 +1,17 @@
 // Gradient-uncertainty loss of rows of n voxels, over B = {i : d_i <= threshold}, and its gradient in u.
 //   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum over violating j of (g_i - g_j) / #{v >
 //   0}
-// Exact: B in the order of rising g, falling u where g is equal; every pair of rising u violates (pairs.h). The sum is
-// linear in u over the violating pairs, so it follows from the slopes. Sampled: splitmix64 of (seed, row, draw) gives
-// the draw-th pair; kStreams parts of the draws are summed apart. Parallel over rows, or inside a row where there are
-// fewer rows than threads. float64 sums in a fixed order. Bytes per voxel: the distance twice, the slope once; per
-// voxel of B some 90 of scratch. Bound by the sort and dealing.
+// The voxels of B are compacted, then pair_loss.h sorts and counts them.
+// Parallel over rows, or inside a row where there are fewer rows than threads. float64 sums in a fixed order.
+// Bytes per voxel: the distance twice, the slope once; per voxel of B some 90 of scratch. Bound by the sort and
+// dealing.
 #include "cpu/gradient_uncertainty_loss.h"
 
-#include "cpu/pairs.h"
-#include "cpu/sort.h"
+#include "cpu/pair_loss.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
-
-constexpr int64_t kStreams = 4;
-
-template <typename Value>
-struct Scratch {
-  using Key = typename KeyOf<Value>::type;
-  uint32_t *place, *rank, *order;  // voxel of each element; its rank in u; elements by label
-  Value *u, *g;
-  double* slope;  // [kStreams] of them for samples
-  double* chunk_totals;
-  PairElements one, two;
-  RadixSort<Key> sort;
-  RadixSort<uint64_t> by_label;
-  int64_t *run_begin, *run_pairs;  // runs of one label in `order`: first element, ordered pairs before it
-
-  Scratch(Arena& arena, const PairArgs& a, int64_t most, int threads)
-      : place(arena.take<uint32_t>(most)),
-        rank(arena.take<uint32_t>(most)),
-        order(arena.take<uint32_t>(a.num_pairs > 0 ? most : 0)),
-        u(arena.take<Value>(most)),
-        g(arena.take<Value>(most)),
-        slope(arena.take<double>(a.num_pairs > 0 ? kStreams * most : most)),
-        chunk_totals(arena.take<double>(pair_chunks(most) * 2 * kDigits)),
-        one(arena, a.num_pairs > 0 ? 0 : most),
-        two(arena, a.num_pairs > 0 ? 0 : most),
-        sort(arena, a.num_pairs > 0 ? 0 : most, threads),
-        by_label(arena, a.label != nullptr ? most : 0, threads),
-        run_begin(arena.take<int64_t>(a.num_pairs > 0 ? most + 1 : 0)),
-        run_pairs(arena.take<int64_t>(a.num_pairs > 0 ? most + 1 : 0)) {}
-};
 
 template <typename Distance>
 int64_t count_near(const Distance* d, int64_t n, Distance threshold) {
@@ -53,7 +21,7 @@ int64_t count_near(const Distance* d, int64_t n, Distance threshold) {
 }
 
 template <typename Value, typename Distance>
-void compact(const PairArgs& a, int64_t row, const int64_t* counts, int threads, const Scratch<Value>& s) {
+int64_t compact(const PairArgs& a, int64_t row, const int64_t* counts, int threads, const PairScratch<Value>& s) {
   const Value* u = static_cast<const Value*>(a.uncertainty) + row * a.n;
   const Value* g = static_cast<const Value*>(a.gradient) + row * a.n;
   const Distance* d = static_cast<const Distance*>(a.distance) + row * a.n;
@@ -70,184 +38,15 @@ void compact(const PairArgs& a, int64_t row, const int64_t* counts, int threads,
       ++at;
     }
   });
-}
-
-template <typename Value>
-double mean(const Value* values, int64_t n) {
-  double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(values[i]);
-  return sum / static_cast<double>(n);
-}
-
-SURE_FAST_INLINE uint64_t label_key(int64_t label) { return static_cast<uint64_t>(label) ^ 0x8000000000000000u; }
-
-// Elements 0..m-1: rising g, falling u where g is equal, label after label. Returns the bits of the ranks.
-template <typename Value>
-int order_elements(const PairArgs& a, int64_t row, int64_t m, int threads, Scratch<Value>& s) {
-  using Key = typename KeyOf<Value>::type;
-  for (int64_t i = 0; i < m; ++i) {
-    s.sort.keys[i] = static_cast<Key>(~sort_key(s.u[i]));
-    s.sort.payload[i] = static_cast<uint32_t>(i);
-  }
-  s.sort.run(m, threads);
-  uint32_t level = 0;  // from the greatest u down
-  for (int64_t i = 0; i < m; ++i) {
-    if (i > 0 && s.sort.keys[i] != s.sort.keys[i - 1]) ++level;
-    s.rank[s.sort.payload[i]] = level;
-  }
-  for (int64_t i = 0; i < m; ++i) s.rank[i] = level - s.rank[i];
-  for (int64_t i = 0; i < m; ++i) s.sort.keys[i] = sort_key(s.g[s.sort.payload[i]]);
-  s.sort.run(m, threads);
-  if (a.label != nullptr) {
-    const int64_t* label = a.label + row * a.n;
-    for (int64_t i = 0; i < m; ++i) {
-      const uint32_t element = s.sort.payload[i];
-      s.by_label.keys[i] = label_key(label[s.place[element]]);
-      s.by_label.payload[i] = element;
-    }
-    s.by_label.run(m, threads);
-  }
-  return bits_needed(static_cast<int64_t>(level) + 1);
-}
-
-PairElements shifted(const PairElements& e, int64_t by) {
-  PairElements part = e;
-  part.rank += by;
-  part.index += by;
-  part.a += by;
-  part.slope += by;
-  return part;
-}
-
-// Slopes of all m elements, not yet divided; returns the number of violating pairs.
-template <typename Value>
-int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int threads, Scratch<Value>& s) {
-  const int bits = order_elements(a, row, m, threads, s);
-  const uint32_t* order = a.label != nullptr ? s.by_label.payload : s.sort.payload;
-  for (int64_t i = 0; i < m; ++i) {
-    const uint32_t element = order[i];
-    s.one.rank[i] = s.rank[element];
-    s.one.index[i] = element;
-    s.one.a[i] = static_cast<double>(s.g[element]) - mean_g;
-    s.one.slope[i] = 0.0;
-  }
-  if (a.label == nullptr) return sum_partners(s.one, s.two, m, bits, s.chunk_totals, threads, s.slope);
-  int64_t pairs = 0;
-  for (int64_t begin = 0, end = 0; begin < m; begin = end) {
-    while (end < m && s.by_label.keys[end] == s.by_label.keys[begin]) ++end;
-    pairs +=
-        sum_partners(shifted(s.one, begin), shifted(s.two, begin), end - begin, bits, s.chunk_totals, threads, s.slope);
-  }
-  return pairs;
-}
-
-SURE_FAST_INLINE uint64_t splitmix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-
-// Sampled pairs: adds up v+ and the slopes; returns the number of violating (or NaN) draws.
-template <typename Value>
-int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Scratch<Value>& s, double& sum) {
-  if (a.label != nullptr) {
-    const int64_t* label = a.label + row * a.n;
-    for (int64_t i = 0; i < m; ++i) {
-      s.by_label.keys[i] = label_key(label[s.place[i]]);
-      s.by_label.payload[i] = static_cast<uint32_t>(i);
-    }
-    s.by_label.run(m, threads);
-  }
-  int64_t runs = 0, total = 0;
-  for (int64_t begin = 0, end = 0; begin < m; begin = end) {
-    if (a.label == nullptr) {
-      end = m;
-    } else {
-      while (end < m && s.by_label.keys[end] == s.by_label.keys[begin]) ++end;
-    }
-    s.run_begin[runs] = begin;
-    s.run_pairs[runs++] = total;
-    total += (end - begin) * (end - begin);
-  }
-  s.run_begin[runs] = m;
-  for (int64_t i = 0; i < m; ++i) s.order[i] = a.label == nullptr ? static_cast<uint32_t>(i) : s.by_label.payload[i];
-  memset(s.slope, 0, sizeof(double) * static_cast<size_t>(kStreams * m));
-  const uint64_t start = splitmix(splitmix(a.seed) + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u);
-  double sums[kStreams];
-  int64_t found[kStreams];
-  parallel_tasks(kStreams, threads, [&](int64_t stream) {
-    double* slope = s.slope + stream * m;
-    double part = 0.0;
-    int64_t violating = 0;
-    const int64_t last = a.num_pairs * (stream + 1) / kStreams;
-    for (int64_t k = a.num_pairs * stream / kStreams; k < last; ++k) {
-      const uint64_t random = splitmix(start + static_cast<uint64_t>(k) * 0x9E3779B97F4A7C15u) >> 11;
-      int64_t draw = static_cast<int64_t>(static_cast<double>(random) * 0x1p-53 * static_cast<double>(total));
-      draw = draw < total ? draw : total - 1;
-      int64_t low = 0, high = runs;  // the run that holds the draw
-      while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (s.run_pairs[middle] <= draw) {
-          low = middle;
-        } else {
-          high = middle;
-        }
-      }
-      const int64_t size = s.run_begin[low + 1] - s.run_begin[low], rest = draw - s.run_pairs[low];
-      const uint32_t i = s.order[s.run_begin[low] + rest / size], j = s.order[s.run_begin[low] + rest % size];
-      const double by = static_cast<double>(s.g[i]) - static_cast<double>(s.g[j]);
-      const double v = by * (static_cast<double>(s.u[i]) - static_cast<double>(s.u[j]));
-      if (v <= 0.0) continue;  // a NaN counts
-      part += v;
-      ++violating;
-      slope[i] += by;
-      slope[j] -= by;
-    }
-    sums[stream] = part;
-    found[stream] = violating;
-  });
-  sum = 0.0;
-  int64_t violating = 0;
-  for (int64_t stream = 0; stream < kStreams; ++stream) {
-    sum += sums[stream];
-    violating += found[stream];
-    if (stream == 0) continue;
-    for (int64_t i = 0; i < m; ++i) s.slope[i] += s.slope[stream * m + i];
-  }
-  return violating;
-}
-
-template <typename Value, typename Distance>
-void run_row(const PairArgs& a, int64_t row, const int64_t* counts, int threads, Scratch<Value> s, double* loss,
-             Value* slope) {
-  memset(static_cast<void*>(slope), 0, sizeof(Value) * static_cast<size_t>(a.n));
   int64_t m = 0;
   for (int64_t c = 0; c < compact_chunks(a.n); ++c) m += counts[c];
-  *loss = 0.0;
-  if (m == 0) return;
-  compact<Value, Distance>(a, row, counts, threads, s);
-  const double mean_g = mean(s.g, m), mean_u = mean(s.u, m);
-  double sum = 0.0;
-  int64_t pairs = 0;
-  if (a.num_pairs > 0) {
-    pairs = sampled_pairs(a, row, m, threads, s, sum);
-  } else {
-    pairs = every_pair(a, row, m, mean_g, threads, s);
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < m; ++i) sum += (static_cast<double>(s.u[i]) - mean_u) * s.slope[i];
-  }
-  const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
-  const double spoiled = (mean_g + mean_u) * 0.0;  // a NaN stays one
-  *loss = sum * each + spoiled;
-  for (int64_t i = 0; i < m; ++i) slope[s.place[i]] = static_cast<Value>(s.slope[i] * each);
+  return m;
 }
 
 template <typename Value>
 int64_t scratch_bytes(const PairArgs& a, int64_t most) {
   Arena arena(nullptr);
-  Scratch<Value>(arena, a, most, team_of(a.rows, a.threads).inner);
+  PairScratch<Value>(arena, a, most, team_of(a.rows, a.threads).inner);
   return arena.used();
 }
 
@@ -257,9 +56,9 @@ void run(const PairArgs& a, const int64_t* counts, int64_t most, void* workspace
   const int64_t bytes = scratch_bytes<Value>(a, most);
   dynamic_tasks(a.rows, threads.outer, [&](int64_t row) {
     Arena arena(static_cast<char*>(workspace) + (threads.outer > 1 ? thread_index() : 0) * bytes);
-    run_row<Value, Distance>(a, row, counts + row * compact_chunks(a.n), threads.inner,
-                             Scratch<Value>(arena, a, most, threads.inner), loss + row,
-                             static_cast<Value*>(slope) + row * a.n);
+    PairScratch<Value> s(arena, a, most, threads.inner);
+    const int64_t m = compact<Value, Distance>(a, row, counts + row * compact_chunks(a.n), threads.inner, s);
+    pair_loss_row(a, row, m, threads.inner, s, loss + row, static_cast<Value*>(slope) + row * a.n);
   });
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,22 +19,40 @@ def _cpu_supports(label: Tensor, *_: object, **__: object) -> str | None:
 _backends.register("boundary_distance", cpu=_cpu_supports)
 
 
+def _run(
+    kernel: Callable[[_cpu.BoundaryArgs, int, int], bool],
+    label: Tensor,
+    spacing: Sequence[float],
+    limit: float,
+    ignore_index: int | None,
+    out: Tensor,
+) -> None:
+    """Writes `out` with labels compared as bytes or, where they do not fit, as int64."""
+    label = label.contiguous()
+    size = tuple(label.shape) if label.dim() == 4 else (label.shape[0], 1, *label.shape[1:])
+    # the added axis has one voxel, and a step equal to another's
+    steps = tuple(spacing) if len(spacing) == 3 else (spacing[0], *spacing)
+    for wide in (False, True):
+        args = _cpu.BoundaryArgs(
+            address(label), DTYPES[label.dtype], size, steps, limit, ignore_index, wide, torch.get_num_threads()
+        )
+        scratch = workspace(_cpu.boundary_distance_workspace(args))
+        if kernel(args, address(scratch), address(out)):
+            return
+
+
+def squared_steps(label: Tensor, max_distance: float, ignore_index: int | None, out: Tensor) -> None:
+    """Writes squared distances in voxels to uint8 `out`: 255 beyond max_distance < 15.9, 254 on ignored voxels."""
+    unit = [1.0] * (label.dim() - 1)
+    _run(_cpu.boundary_distance_squared, label, unit, max_distance, ignore_index, out)
+
+
 @torch.library.custom_op("sure_fast::boundary_distance", mutates_args=(), device_types="cpu")
 def _op(label: Tensor, spacing: list[float], max_distance: float | None, ignore_index: int | None) -> Tensor:
     out = _empty(label)
     if out.numel():
-        label = label.contiguous()
-        size = tuple(label.shape) if label.dim() == 4 else (label.shape[0], 1, *label.shape[1:])
-        # a second axis of equal step costs nothing where it has one voxel
-        steps = tuple(spacing) if len(spacing) == 3 else (spacing[0], *spacing)
         limit = -1.0 if max_distance is None else max_distance
-        for wide in (False, True):
-            args = _cpu.BoundaryArgs(
-                address(label), DTYPES[label.dtype], size, steps, limit, ignore_index, wide, torch.get_num_threads()
-            )
-            scratch = workspace(_cpu.boundary_distance_workspace(args))
-            if _cpu.boundary_distance_forward(args, address(scratch), address(out)):
-                break
+        _run(_cpu.boundary_distance_forward, label, spacing, limit, ignore_index, out)
     return out
 
 

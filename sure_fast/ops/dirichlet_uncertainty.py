@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
+from ._native import address, native_view
 
 EVIDENCE = ("softplus", "relu", "exp")
 
-_backends.register("dirichlet_uncertainty")
+
+def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
+    return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
+
+
+_backends.register("dirichlet_uncertainty", cpu=_cpu_supports)
+
+
+@torch.library.custom_op("sure_fast::dirichlet_uncertainty", mutates_args=(), device_types="cpu")
+def _op(logits: Tensor, evidence: str) -> Tensor:
+    out = _empty(logits, evidence)
+    _logits, view = native_view(logits)
+    _cpu.dirichlet_uncertainty_forward(view, EVIDENCE.index(evidence), torch.get_num_threads(), address(out))
+    return out
+
+
+@_op.register_fake
+def _empty(logits: Tensor, evidence: str) -> Tensor:
+    return logits.new_empty((logits.shape[0], 1, *logits.shape[2:]))
+
+
+@torch.library.custom_op("sure_fast::dirichlet_uncertainty_backward", mutates_args=(), device_types="cpu")
+def _op_backward(grad: Tensor, logits: Tensor, evidence: str) -> Tensor:
+    _logits, view = native_view(logits)
+    gradient, out = native_view(torch.empty_like(_logits))
+    slope = grad.contiguous()
+    _cpu.dirichlet_uncertainty_backward(view, EVIDENCE.index(evidence), torch.get_num_threads(), address(slope), out)
+    return gradient
+
+
+@_op_backward.register_fake
+def _(grad: Tensor, logits: Tensor, evidence: str) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    logits, ctx.evidence = inputs
+    ctx.save_for_backward(logits)
+
+
+def _backward(ctx, grad: Tensor):
+    return _op_backward(grad, *ctx.saved_tensors, ctx.evidence), None
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", backend: str | None = None) -> Tensor:
@@ -42,5 +88,6 @@ def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", backend
     """
     logits = _checks.logits("logits", logits)
     _checks.choice("evidence", evidence, EVIDENCE)
-    _backends.choose("dirichlet_uncertainty", backend, logits)
+    if _backends.choose("dirichlet_uncertainty", backend, logits) == "cpu":
+        return _op(logits, evidence)
     return _reference(logits, evidence=evidence)

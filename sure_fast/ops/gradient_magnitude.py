@@ -23,27 +23,35 @@ def _cpu_supports(image: Tensor, *_: object, **__: object) -> str | None:
 _backends.register("gradient_magnitude", cpu=_cpu_supports)
 
 
-@torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=(), device_types="cpu")
-def _op(image: Tensor, operator: str, spacing: list[float], channels: str) -> Tensor:
-    out = _empty(image)
+def gradient_args(
+    image: Tensor, operator: str, spacing: Sequence[float], channels: str
+) -> tuple[_cpu.GradientArgs, Tensor]:
+    """The kernel's arguments, and the tensor whose memory they name, which must outlive them."""
     volume = image if image.dim() == 5 else image.unsqueeze(2)
     scale = tuple(1.0 / s for s in spacing)
     weights = channel_weights(channels, volume.shape[1]) or ()
     if len(weights) > 3:  # a mean over many channels: one combined image
         volume, weights = volume.mean(1, keepdim=True), (1.0,)
+    args = _cpu.GradientArgs(
+        address(volume),
+        DTYPES[volume.dtype],
+        tuple(volume.shape),
+        volume.stride(),
+        scale if len(scale) == 3 else (1.0, *scale),
+        weights,
+        channels == "max",
+        operator == "central",
+        torch.get_num_threads(),
+    )
+    return args, volume
+
+
+@torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=(), device_types="cpu")
+def _op(image: Tensor, operator: str, spacing: list[float], channels: str) -> Tensor:
+    out = _empty(image)
     if out.numel():
-        _cpu.gradient_magnitude_forward(
-            address(volume),
-            DTYPES[volume.dtype],
-            tuple(volume.shape),
-            volume.stride(),
-            scale if len(scale) == 3 else (1.0, *scale),
-            weights,
-            channels == "max",
-            operator == "central",
-            torch.get_num_threads(),
-            address(out),
-        )
+        args, _volume = gradient_args(image, operator, spacing, channels)
+        _cpu.gradient_magnitude_forward(args, address(out))
     return out
 
 

@@ -162,7 +162,8 @@ def noise_uncertainty_loss(
     r"""Violations of "the more noise near a boundary, the more uncertainty; far from one, none".
 
     Math:
-        u, u¹, u² are the uncertainties :math:`C / \sum_c (e(z_c) + 1)` of the clean image and of two copies with noise patches of mean
+        u, u¹, u² are the uncertainties :math:`C / \sum_c (e(z_c) + 1)` of the clean image and of two copies with noise
+        patches of mean
         :math:`\mu_1, \mu_2` added at the centers. L = order_weight·order + distance_weight·distance + far_weight·far:
 
         - order, over all centers with d <= threshold: for each of w = (u²-u¹)(μ₂-μ₁), (u¹-u)μ₁, (u²-u)μ₂ the mean of -w
@@ -219,26 +220,7 @@ def noise_uncertainty_loss(
         _checks.same_device(name, other, "logits", logits)
     d = _checks.maps("distance", distance, logits[:, 0], "one channel of logits")
     _checks.choice("evidence", evidence, EVIDENCE)
-    centers = _checks.integer("centers", centers)
-    dims = d.dim() - 1
-    if centers.dim() != 3 or centers.shape[0] != len(d) or centers.shape[2] != dims:
-        raise ValueError(f"centers: expected [N={len(d)}, P, {dims}], got shape {_checks.shape_text(centers.shape)}")
-    if valid is None:
-        valid = torch.ones(centers.shape[:2], dtype=torch.bool, device=centers.device)
-    elif _checks.tensor("valid", valid).dtype != torch.bool or valid.shape != centers.shape[:2]:
-        raise ValueError(
-            f"valid: expected bool {_checks.shape_text(centers.shape[:2])}, got {valid.dtype} "
-            f"{_checks.shape_text(valid.shape)}"
-        )
-    levels = _checks.floating("levels", levels)
-    if levels.shape != (2,):
-        raise ValueError(f"levels: expected shape [2], got {_checks.shape_text(levels.shape)}")
-    if centers.device.type == "cpu" and not torch.compiler.is_compiling():
-        size = torch.tensor(d.shape[1:])
-        outside = ((centers < 0) | (centers >= size)).any(-1) & valid
-        if bool(outside.any()):
-            found = centers[outside][0].tolist()
-            raise ValueError(f"centers: expected voxel indices inside {_checks.shape_text(d.shape[1:])}, got {found}")
+    centers, levels, valid = _checks.patches(centers, levels, valid, d)
     threshold = _checks.positive("threshold", threshold, zero=True)
     weights = [
         _checks.positive(name, weight, zero=True)
@@ -256,6 +238,6 @@ def noise_uncertainty_loss(
         order, apart, far = order.to(dtype), apart.to(dtype), far.to(dtype)
     else:
         u = [_uncertainty_reference(z, evidence=evidence)[:, 0] for z in (widen(z) for z in (logits, *noisy))]
-        order, apart, far = _reference(*u, d, centers.long(), levels, valid=valid, threshold=threshold)
+        order, apart, far = _reference(*u, d, centers, levels, valid=valid, threshold=threshold)
     total = weights[0] * order + weights[1] * apart + weights[2] * far
     return NoiseUncertaintyLossOutput(total, order, apart, far)

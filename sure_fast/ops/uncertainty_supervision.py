@@ -1,0 +1,369 @@
+"""Every term of a training step with supervised uncertainty, from the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _backends, _checks, _cpu
+from ..reference.evidential_loss import terms_of_sums
+from ..reference.gradient_magnitude import gaussian_blur
+from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
+from ._native import DTYPES, address, native_view, workspace
+from .boundary_distance import squared_steps
+from .dirichlet_uncertainty import EVIDENCE
+from .evidential_loss import KINDS, evidential_args
+from .gradient_magnitude import CHANNELS, OPERATORS, gradient_args
+from .gradient_uncertainty_loss import MOST_ELEMENTS, PAIRS
+from .noise_uncertainty_loss import noise_args
+
+BYTE_REACH = 15.9
+"""Squared distances below its square fit the byte map, with two values to spare."""
+
+
+class UncertaintySupervisionOutput(NamedTuple):
+    """The terms, unweighted, each a 0-dim tensor; those that were not asked for are 0."""
+
+    data: Tensor
+    kl: Tensor
+    dice: Tensor
+    gradient: Tensor
+    """L_gu."""
+    order: Tensor
+    distance: Tensor
+    far: Tensor
+
+
+def _cpu_supports(
+    logits: Tensor, *_: object, gradient_threshold: float = 1.0, noise_threshold: float = 4.0, **__: object
+) -> str | None:
+    if logits.device.type != "cpu":
+        return f"logits are on {logits.device}, not on the CPU"
+    if max(gradient_threshold, noise_threshold) >= BYTE_REACH:
+        return f"a threshold is {max(gradient_threshold, noise_threshold)}, not below {BYTE_REACH} voxels"
+    if len(logits) and logits[0, 0].numel() > MOST_ELEMENTS:
+        return f"an image has {logits[0, 0].numel()} voxels, more than {MOST_ELEMENTS}"
+    return None
+
+
+_backends.register("uncertainty_supervision", cpu=_cpu_supports)
+
+
+def _boundary_loss(
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor,
+    squared: Tensor,
+    slope: Tensor,
+    evidence: str,
+    near: int,
+    num_pairs: int,
+    per_class: bool,
+    seed: int,
+    gradient: tuple[str, list[float], str],
+) -> Tensor:
+    """L_gu of each image, float64 [N]; writes its slopes."""
+    view_of, view = native_view(logits)
+    image_args, _image = gradient_args(image, *gradient)
+    groups = label.to(torch.int64).contiguous() if per_class else None
+    n = label[0].numel()
+    pairs = _cpu.PairArgs(
+        0, 0, DTYPES[slope.dtype], 0, 0, 0 if groups is None else address(groups), len(label), n, 0.0, num_pairs, seed,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    args = _cpu.BoundaryPairArgs(pairs, view, EVIDENCE.index(evidence), image_args, address(squared), near)
+    counts = torch.empty((len(label), _cpu.compact_chunks(n)), dtype=torch.int64)
+    _cpu.uncertainty_supervision_count(args, address(counts))
+    most = int(counts.sum(1).max())
+    scratch = workspace(_cpu.uncertainty_supervision_workspace(args, most))
+    loss = torch.empty(len(label), dtype=torch.float64)
+    _cpu.uncertainty_supervision_forward(
+        args, address(counts), most, address(scratch), address(loss), address(slope)
+    )
+    del view_of
+    return loss
+
+
+def _steps(threshold: float) -> int:
+    """The largest squared distance in voxels that is within the threshold."""
+    return int(threshold * threshold * (1 + 1e-12))
+
+
+@torch.library.custom_op("sure_fast::uncertainty_supervision", mutates_args=(), device_types="cpu")
+def _op(
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noisy: Tensor | None,
+    centers: Tensor | None,
+    levels: Tensor | None,
+    valid: Tensor | None,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
+    gradient_threshold: float,
+    noise_threshold: float,
+    num_pairs: int,
+    per_class: bool,
+    seed: int,
+    operator: str,
+    spacing: list[float],
+    channels: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sums, L_gu, (order, distance); and for the backward: boundary bytes, d L_gu / d u, d term / d u^k at the centers.
+
+    The sums are those of evidential_loss, then Σ u, Σ u¹, Σ u² over the far voxels and their number.
+    """
+    classes = logits.shape[1]
+    sums, loss, terms, squared, slope, slopes = _empty(logits, label, image, noisy, centers)
+    if label.numel() == 0:
+        return sums.zero_(), loss.zero_(), terms.zero_(), squared, slope, slopes.zero_()
+    supervised = image is not None or noisy is not None
+    if supervised:
+        squared_steps(label, max(gradient_threshold, noise_threshold), ignore_index, squared)
+    far_above = _steps(noise_threshold)
+    far_map = squared if noisy is not None else None
+    args, _logits, _label = evidential_args(logits, label, kind, evidence, ignore_index, far_map, far_above)
+    everything = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
+    _cpu.evidential_loss_forward(args, address(everything), 0)
+    if everything[-1] > 0:
+        _checks.labels_in_range("label", label, classes, ignore_index)
+    sums.zero_()
+    sums[: 3 + 3 * classes] = everything[: 3 + 3 * classes]
+    sums[-1] = everything[-2]
+    loss.zero_()
+    if image is not None:
+        gradient = (operator, spacing, channels)
+        near = _steps(gradient_threshold)
+        losses = _boundary_loss(
+            _logits, label, image, squared, slope, evidence, near, num_pairs, per_class, seed, gradient
+        )
+        loss.copy_(losses.mean())
+    terms.zero_()
+    if noisy is not None:
+        assert centers is not None and levels is not None and valid is not None
+        noise, _kept = noise_args(
+            (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
+            clean_far=False,
+        )  # fmt: skip
+        far = torch.empty(4, dtype=torch.float64)
+        _cpu.noise_uncertainty_forward(noise, address(far), address(terms), address(slopes))
+        sums[-3:-1] = far[1:3]
+    return sums, loss, terms, squared, slope, slopes
+
+
+@_op.register_fake
+def _empty(
+    logits: Tensor, label: Tensor, image: Tensor | None, noisy: Tensor | None, centers: Tensor | None, *_: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def new(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return logits.new_empty(shape, dtype=dtype)
+
+    none = image is None and noisy is None
+    compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return (
+        new(2 + 3 * logits.shape[1] + 4),
+        new(),
+        new(2),
+        new(*((0,) if none else label.shape), dtype=torch.uint8),
+        new(*((0,) if image is None else label.shape), dtype=compute),
+        new(2, 2, 0 if centers is None else centers.shape[0] * centers.shape[1]),
+    )
+
+
+@torch.library.custom_op("sure_fast::uncertainty_supervision_backward", mutates_args=(), device_types="cpu")
+def _op_backward(
+    grad_sums: Tensor,
+    grad_loss: Tensor,
+    grad_terms: Tensor,
+    squared: Tensor,
+    slope: Tensor,
+    slopes: Tensor,
+    logits: Tensor,
+    label: Tensor,
+    noisy: Tensor | None,
+    centers: Tensor | None,
+    levels: Tensor | None,
+    valid: Tensor | None,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
+    noise_threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the logits and of the noisy logits (empty without them)."""
+    classes = logits.shape[1]
+    far_map = squared if noisy is not None else None
+    args, _logits, _label = evidential_args(
+        logits, label, kind, evidence, ignore_index, far_map, _steps(noise_threshold)
+    )
+    gradient, view = native_view(torch.empty_like(_logits))
+    if noisy is None:
+        noisy_gradient = logits.new_empty(0)
+    else:
+        noisy = native_view(noisy)[0]
+        noisy_gradient = torch.empty_like(noisy)
+    if label.numel() == 0:
+        return gradient, noisy_gradient
+    coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)
+    coefficients[: 3 + 3 * classes] = grad_sums[: 3 + 3 * classes]
+    scale = float(grad_loss) / len(logits)
+    _cpu.evidential_loss_backward(
+        args, address(coefficients), address(slope) if slope.numel() else 0, scale, view
+    )
+    if noisy is not None:
+        assert centers is not None and levels is not None and valid is not None
+        noise, _kept = noise_args(
+            (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
+            clean_far=False,
+        )  # fmt: skip
+        at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
+        far = grad_sums[-4:-1].contiguous()
+        halves = [native_view(half)[1] for half in noisy_gradient.chunk(2)]
+        _cpu.noise_uncertainty_backward(noise, address(far), address(at_centers), view, *halves)
+    return gradient, noisy_gradient
+
+
+@_op_backward.register_fake
+def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, noisy, *_):
+    return torch.empty_like(logits), logits.new_empty(0) if noisy is None else torch.empty_like(noisy)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    logits, label, image, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, *rest = inputs
+    ctx.noise_threshold = rest[1]
+    ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid)
+    ctx.mark_non_differentiable(*output[3:])
+
+
+def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_: Tensor):
+    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, ctx.noise_threshold)
+    gradient, noisy = _op_backward(grad_sums, grad_loss, grad_terms, *ctx.saved_tensors, *settings)
+    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 14)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def uncertainty_supervision(
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None = None,
+    *,
+    noisy_logits: Tensor | None = None,
+    centers: Tensor | None = None,
+    levels: Tensor | None = None,
+    valid: Tensor | None = None,
+    kind: str = "digamma",
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
+    gradient_threshold: float = 1.0,
+    noise_threshold: float = 4.0,
+    pairs: str = "exact",
+    num_pairs: int = 100_000,
+    per_class: bool = False,
+    seed: int = 0,
+    operator: str = "sobel",
+    spacing: Sequence[float] | float | None = None,
+    channels: str = "luma",
+    blur_sigma: float = 0.0,
+    backend: str | None = None,
+) -> UncertaintySupervisionOutput:
+    r"""Every term of `UncertaintySupervisedLoss` in one call, without a map of the uncertainty.
+
+    Math:
+        The data, KL and Dice terms of `evidential_loss`; with an image L_gu of `gradient_uncertainty_loss` with g of
+        `gradient_magnitude` and u of `dirichlet_uncertainty`; with noisy logits the order, distance and far terms of
+        `noise_uncertainty_loss`. Distances are those of `boundary_distance` in voxels. Li et al., MICCAI 2025
+        (arXiv 2509.17098).
+
+    Args:
+        logits: [N, C, \*S] floating, of the clean image.
+        label: [N, \*S] or [N, 1, \*S] integer in [0, C) or `ignore_index`.
+        image: [N, K, \*S] floating; None: no L_gu.
+        noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu.
+        centers, levels, valid: the noise patches, as of `noise_uncertainty_loss`; needed with `noisy_logits`.
+        kind, evidence, ignore_index: as of `evidential_loss`. Ignored voxels are neither near nor far from a boundary.
+        gradient_threshold: boundary band of L_gu (voxels).
+        noise_threshold: what counts as near a boundary in L_nu (voxels).
+        pairs, num_pairs, seed: as of `gradient_uncertainty_loss`; `per_class` compares voxels of one label.
+        operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
+
+    Returns:
+        UncertaintySupervisionOutput(data, kl, dice, gradient, order, distance, far), 0-dim: float64 for float64 logits,
+        else float32.
+
+    Raises:
+        TypeError, ValueError: as the ops it joins; `noisy_logits` without centers and levels.
+
+    Grad:
+        `logits` and `noisy_logits`. In the order and distance terms the clean u is a constant.
+
+    Notes:
+        Deterministic. Forward reads each logits tensor once, and of the clean ones the boundary voxels again; backward
+        reads each once and writes its gradient. Besides, one byte and, for L_gu, one number a voxel are kept.
+
+    Example:
+        >>> import sure_fast, torch
+        >>> logits, image = torch.randn(1, 3, 8, 8, requires_grad=True), torch.rand(1, 1, 8, 8)
+        >>> out = sure_fast.uncertainty_supervision(logits, torch.randint(0, 3, (1, 8, 8)), image)
+        >>> (out.data + out.kl + out.dice + out.gradient).backward()
+    """
+    logits = _checks.logits("logits", logits)
+    label = _checks.label("label", label, logits)
+    _checks.choice("kind", kind, KINDS)
+    _checks.choice("evidence", evidence, EVIDENCE)
+    _checks.choice("pairs", pairs, PAIRS)
+    _checks.choice("operator", operator, OPERATORS)
+    _checks.choice("channels", channels, CHANNELS)
+    if num_pairs < 1:
+        raise ValueError(f"num_pairs: expected at least 1, got {num_pairs}")
+    thresholds = {
+        "gradient_threshold": _checks.positive("gradient_threshold", gradient_threshold, zero=True),
+        "noise_threshold": _checks.positive("noise_threshold", noise_threshold, zero=True),
+    }
+    blur_sigma = _checks.positive("blur_sigma", blur_sigma, zero=True)
+    steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
+    if image is not None:
+        image = _checks.batched_image("image", image).detach()
+        if image.shape[0] != logits.shape[0] or image.shape[2:] != logits.shape[2:]:
+            raise ValueError(
+                f"image: expected [N, K, *S] to match logits {_checks.shape_text(logits.shape)}, "
+                f"got {_checks.shape_text(image.shape)}"
+            )
+        if channels == "luma" and image.shape[1] not in (1, 3):
+            raise ValueError(f'channels: "luma" expects 1 or 3 channels, got {image.shape[1]}; use "mean" or "max"')
+        if blur_sigma > 0:
+            image = gaussian_blur(image, blur_sigma)
+    if noisy_logits is not None:
+        noisy_logits = _checks.logits("noisy_logits", noisy_logits)
+        wanted = (2 * logits.shape[0], *logits.shape[1:])
+        if tuple(noisy_logits.shape) != wanted or noisy_logits.dtype != logits.dtype:
+            raise ValueError(
+                f"noisy_logits: expected {_checks.shape_text(wanted)} {logits.dtype}, "
+                f"got {_checks.shape_text(noisy_logits.shape)} {noisy_logits.dtype}"
+            )
+        if centers is None or levels is None:
+            raise ValueError("centers, levels: expected both with noisy_logits, got None")
+        centers, levels, valid = _checks.patches(centers, levels, valid, label)
+    else:
+        centers = levels = valid = None
+    drawn = num_pairs if pairs == "sampled" else 0
+    if _backends.choose("uncertainty_supervision", backend, logits, **thresholds) == "cpu":
+        sums, gradient, terms, *_ = _op(
+            logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index,
+            *thresholds.values(), drawn, per_class, seed, operator, steps, channels,
+        )  # fmt: skip
+        far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
+        found = (*terms_of_sums(sums[:-4], logits.shape[1]), gradient, *terms.unbind(), far)
+    else:
+        _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
+        found = _reference(
+            logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
+            ignore_index=ignore_index, **thresholds, num_pairs=drawn, per_class=per_class, seed=seed,
+            operator=operator, spacing=steps, channels=channels,
+        )  # fmt: skip
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return UncertaintySupervisionOutput(*(term.to(dtype) for term in found))
