@@ -98,6 +98,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_gradient_uncertainty_loss(m);
   bind_noise_uncertainty_loss(m);
   bind_row_pairs(m);
+  bind_sample_hard_patches(m);
   bind_special_functions(m);
   bind_uncertainty_supervision(m);
 }

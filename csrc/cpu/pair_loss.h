@@ -8,6 +8,7 @@
 
 #include "cpu/gradient_uncertainty_loss.h"
 #include "cpu/pairs.h"
+#include "cpu/random.h"
 #include "cpu/sort.h"
 
 namespace sure_fast {
@@ -114,13 +115,6 @@ int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int
   return pairs;
 }
 
-SURE_FAST_INLINE uint64_t splitmix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-
 // Sampled pairs: adds up v+ and the slopes; returns the number of violating (or NaN) draws.
 template <typename Value>
 int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s, double& sum) {
@@ -146,7 +140,7 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
   s.run_begin[runs] = m;
   for (int64_t i = 0; i < m; ++i) s.order[i] = a.label == nullptr ? static_cast<uint32_t>(i) : s.by_label.payload[i];
   memset(s.slope, 0, sizeof(double) * static_cast<size_t>(kStreams * m));
-  const uint64_t start = splitmix(splitmix(a.seed) + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15u);
+  const uint64_t start = random_row(a.seed, row);
   double sums[kStreams];
   int64_t found[kStreams];
   parallel_tasks(kStreams, threads, [&](int64_t stream) {
@@ -155,7 +149,7 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
     int64_t violating = 0;
     const int64_t last = a.num_pairs * (stream + 1) / kStreams;
     for (int64_t k = a.num_pairs * stream / kStreams; k < last; ++k) {
-      const uint64_t random = splitmix(start + static_cast<uint64_t>(k) * 0x9E3779B97F4A7C15u) >> 11;
+      const uint64_t random = random_bits(start, k);
       int64_t draw = static_cast<int64_t>(static_cast<double>(random) * 0x1p-53 * static_cast<double>(total));
       draw = draw < total ? draw : total - 1;
       int64_t low = 0, high = runs;  // the run that holds the draw

@@ -8,10 +8,64 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _backends, _checks
+from .. import _backends, _checks, _cpu
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
+from ._native import DTYPES, address, single_or_double, workspace
 
-_backends.register("sample_hard_patches")
+
+def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
+    if uncertainty.device.type == "cpu":
+        return None
+    return f"the uncertainty is on {uncertainty.device}, not on the CPU"
+
+
+_backends.register("sample_hard_patches", cpu=_cpu_supports)
+
+
+@torch.library.custom_op("sure_fast::sample_hard_patches", mutates_args=(), device_types="cpu")
+def _op(
+    uncertainty: Tensor,
+    noisy: Tensor,
+    label: Tensor,
+    distance: Tensor,
+    seed: Tensor,
+    patch_size: list[int],
+    num_classes: int,
+    num_patches: int,
+    max_distance: float,
+) -> tuple[Tensor, Tensor]:
+    centers, valid = _empty(uncertainty, noisy, label, distance, seed, patch_size, num_classes, num_patches)
+    if label.numel() == 0:
+        return centers.zero_(), valid.zero_()
+    u, d = single_or_double(uncertainty).contiguous(), single_or_double(distance).contiguous()
+    noisy, label = noisy.to(u.dtype).contiguous(), label.contiguous()
+    flat = label.dim() == 3
+    args = _cpu.HardPatchArgs(
+        address(u), address(noisy), DTYPES[u.dtype], address(label), DTYPES[label.dtype], address(d), DTYPES[d.dtype],
+        (len(label), 1, *label.shape[1:]) if flat else tuple(label.shape),
+        (1, *patch_size) if flat else tuple(patch_size),
+        label.dim() - 1, num_classes, num_patches, max_distance, int(seed), torch.get_num_threads(),
+    )  # fmt: skip
+    scratch = workspace(_cpu.sample_hard_patches_workspace(args))
+    _cpu.sample_hard_patches_forward(args, address(scratch), address(centers), address(valid))
+    return centers, valid
+
+
+@_op.register_fake
+def _empty(
+    uncertainty: Tensor,
+    noisy: Tensor,
+    label: Tensor,
+    distance: Tensor,
+    seed: Tensor,
+    patch_size: list[int],
+    num_classes: int,
+    num_patches: int,
+    max_distance: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    slots = (len(label), num_classes * num_patches)
+    centers = label.new_empty((*slots, label.dim() - 1), dtype=torch.int64)
+    return centers, label.new_empty(slots, dtype=torch.bool)
 
 
 class HardPatches(NamedTuple):
@@ -66,7 +120,7 @@ def sample_hard_patches(
         None.
 
     Notes:
-        Always ends, after 2·C·num_patches draws. The same generator state gives the same patches.
+        Always ends, after 2·C·num_patches draws. The same generator state gives the same patches on every backend.
 
     Example:
         >>> import sure_fast, torch
@@ -87,7 +141,10 @@ def sample_hard_patches(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
-    _backends.choose("sample_hard_patches", backend, u)
+    source = generator.device if generator is not None else u.device
+    seed = torch.randint(2**62, (), generator=generator, device=source)
+    if _backends.choose("sample_hard_patches", backend, u) == "cpu":
+        return HardPatches(*_op(u, noisy, label, d, seed, list(size), num_classes, num_patches, max_distance))
     return HardPatches(
         *_reference(
             u.detach(),
@@ -98,6 +155,6 @@ def sample_hard_patches(
             patch_size=size,
             num_patches=num_patches,
             max_distance=max_distance,
-            generator=generator,
+            seed=seed,
         )
     )

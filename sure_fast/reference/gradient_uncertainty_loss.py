@@ -81,11 +81,11 @@ def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int)
     return by_group.gather(1, first), by_group.gather(1, second)
 
 
-def counter_uniform(rows: int, count: int, seed: int, device: torch.device) -> Tensor:
+def counter_uniform(rows: int, count: int, seed: int | Tensor, device: torch.device) -> Tensor:
     """Uniform float64 in [0, 1) of the counters (row, k): splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     k = torch.arange(count, dtype=torch.int64, device=device)
     row = torch.arange(rows, dtype=torch.int64, device=device)
-    start = _mix(_mix(torch.full_like(row, seed)) + row * _GOLDEN)
+    start = _mix(_mix(torch.zeros_like(row) + seed) + row * _GOLDEN)
     return (_mix(start[:, None] + k * _GOLDEN) >> 11 & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .gradient_uncertainty_loss import counter_uniform
+
 
 def sample_hard_patches(
     uncertainty: Tensor,
@@ -18,11 +20,11 @@ def sample_hard_patches(
     patch_size: Sequence[int],
     num_patches: int = 3,
     max_distance: float = 4.0,
-    generator: torch.Generator | None = None,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Centers int64 [N, C·num_patches, D] and valid bool [N, C·num_patches]; docs/method.md, "Hard-sample patches".
 
-    Every voxel gets a random key; the free candidate of the largest key is a uniform draw, and takes its
+    Every voxel gets a random key, of the 0-dim int64 seed; the free candidate of the largest key is a uniform draw, and takes its
     neighbourhood out of what is free. The number of draws is fixed, so this ends whatever the image holds.
     """
     images, shape = label.shape[0], label.shape[1:]
@@ -31,8 +33,7 @@ def sample_hard_patches(
     valid = torch.zeros((images, slots), dtype=torch.bool, device=label.device)
     if label.numel() == 0:
         return centers, valid
-    source = generator.device if generator is not None else label.device
-    key = torch.rand((images, label[0].numel()), generator=generator, device=source).to(label.device)
+    key = counter_uniform(images, label[0].numel(), seed.to(label.device), label.device)
     free = torch.ones(label.shape, dtype=torch.bool, device=label.device)
     axes = []
     for axis, (size, width) in enumerate(zip(shape, patch_size, strict=True)):
