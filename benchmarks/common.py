@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-ROUNDS = {"fast": 30, "slow": 5}
+ROUNDS = {"fast": 30, "slow": 5, "once": 2}
 
 
 def peak_extra_bytes(run: Callable[[], Any]) -> int:
@@ -42,4 +42,4 @@ def row(
     benchmark.extra_info["implementation"] = implementation
     benchmark.extra_info["threads"] = torch.get_num_threads()
     benchmark.extra_info["peak_extra_bytes"] = peak_extra_bytes(run)
-    benchmark.pedantic(run, rounds=ROUNDS[rounds], warmup_rounds=2, iterations=1)
+    benchmark.pedantic(run, rounds=ROUNDS[rounds], warmup_rounds=0 if rounds == "once" else 2, iterations=1)

@@ -12,10 +12,10 @@ from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncer
 
 
 class NoisyImages(NamedTuple):
-    """Two copies of an image with noise patches, and what the loss needs to know of them."""
+    """Two copies of a batch with noise patches, and what the loss needs to know of them."""
 
-    image1: Tensor
-    image2: Tensor
+    images: Tensor
+    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both."""
     centers: Tensor
     """int64 [N, P, D]."""
     valid: Tensor
@@ -60,35 +60,36 @@ def add_noise_patches(
     flat = torch.zeros(places.shape[:-1], dtype=torch.int64, device=image.device)
     for axis, size in enumerate(image.shape[2:]):
         flat = flat * size + places[..., axis].clamp(0, size - 1)
-    copies = []
-    for patch in patches:
+    images = torch.cat([image, image])
+    index = flat.flatten(1)[:, None].expand(-1, image.shape[1], -1)
+    for copy, patch in zip(images.flatten(2).chunk(2), patches, strict=True):
+        # a patch that does not exist adds 0 somewhere
         values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
-        noise = torch.zeros((image.shape[0], image[0, 0].numel()), dtype=image.dtype, device=image.device)
-        noise.scatter_add_(1, flat.flatten(1), values.expand(flat.shape).flatten(1))
-        copies.append(image + noise.reshape(image.shape[0], 1, *image.shape[2:]))
-    return NoisyImages(copies[0], copies[1], centers, valid, levels)
+        copy.scatter_add_(2, index, values.expand(flat.shape).flatten(1)[:, None].expand(index.shape))
+    return NoisyImages(images, centers, valid, levels)
 
 
 class NoiseUncertaintyLoss(nn.Module):
-    """L_nu from the uncertainties of a clean and two noisy images; see `sure_fast.noise_uncertainty_loss`.
+    """L_nu from the logits of a clean and two noisy images; see `sure_fast.noise_uncertainty_loss`.
 
     Args:
-        threshold, order_weight, distance_weight, far_weight, backend: as of `noise_uncertainty_loss`.
+        evidence, threshold, order_weight, distance_weight, far_weight, backend: as of `noise_uncertainty_loss`.
 
     Example:
         >>> import sure_fast, torch
         >>> from sure_fast.losses import add_noise_patches
-        >>> image, u = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8)
+        >>> image, logits = torch.rand(1, 1, 8, 8), torch.randn(1, 3, 8, 8)
         >>> noise = add_noise_patches(
         ...     image, torch.tensor([[[3, 3]]]), torch.tensor([[True]]), torch.tensor([0.2, 0.8]), patch_size=(3, 3)
         ... )
-        >>> sure_fast.NoiseUncertaintyLoss()(u, u, u, torch.zeros(1, 8, 8), noise).total.shape
+        >>> sure_fast.NoiseUncertaintyLoss()(logits, logits, logits, torch.zeros(1, 8, 8), noise).total.shape
         torch.Size([])
     """
 
     def __init__(
         self,
         *,
+        evidence: str = "softplus",
         threshold: float = 4.0,
         order_weight: float = 1.0,
         distance_weight: float = 1.0,
@@ -96,6 +97,7 @@ class NoiseUncertaintyLoss(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
+        self.evidence = evidence
         self.threshold = threshold
         self.order_weight = order_weight
         self.distance_weight = distance_weight
@@ -103,17 +105,18 @@ class NoiseUncertaintyLoss(nn.Module):
         self.backend = backend
 
     def forward(
-        self, uncertainty: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, noise: NoisyImages
+        self, logits: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, noise: NoisyImages
     ) -> NoiseUncertaintyLossOutput:
-        """L_nu of u, u¹, u² [N, 1, *S] at the patch centers of `noise`, with d [N, *S]."""
+        """L_nu of logits [N, C, *S] of the clean and the two noisy images of `noise`, with d [N, *S]."""
         return noise_uncertainty_loss(
-            uncertainty,
+            logits,
             noisy1,
             noisy2,
             distance,
             noise.centers,
             noise.levels,
             valid=noise.valid,
+            evidence=self.evidence,
             threshold=self.threshold,
             order_weight=self.order_weight,
             distance_weight=self.distance_weight,

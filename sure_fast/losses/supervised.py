@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.evidential_loss import TOTALS, check_schedule, total_of_terms
 from ..ops.sample_hard_patches import sample_hard_patches
-from .evidential import EvidentialLoss
-from .gradient_uncertainty import GradientUncertaintyLoss
-from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, add_noise_patches, draw_levels, normal_like
+from ..ops.uncertainty_supervision import uncertainty_supervision
+from .noise_uncertainty import NoisyImages, add_noise_patches, draw_levels, normal_like
 
 # The noise of the forward that finds hard samples (arXiv 2509.17098): the whole image, N(0.5, 0.3²).
 MINING_MEAN, MINING_STD = 0.5, 0.3
@@ -61,9 +62,10 @@ class UncertaintySupervisedLoss(nn.Module):
         backend: for every op inside.
 
     Notes:
-        With γ > 0 and from start_epoch on, the network answers three more images: a noisy one without gradients, which
-        finds the hard samples, and the two with noise patches, in one batch of twice the size. They run in the mode
-        the network is in: with batch normalisation in training mode they contribute to its running statistics.
+        All terms come from one call of `uncertainty_supervision`. With γ > 0, from start_epoch on, the network answers
+        three more images: a noisy one without gradients, which finds the hard samples, and the two with noise patches,
+        in one batch of twice the size. They run in the mode the network is in: with batch normalisation in training
+        mode they contribute to its running statistics.
 
     Example:
         >>> import sure_fast, torch
@@ -108,43 +110,38 @@ class UncertaintySupervisedLoss(nn.Module):
             raise ValueError(f"start_epoch: expected 0 <= start_epoch < num_epochs ({num_epochs}), got {start_epoch}")
         if beta < 0 or gamma < 0 or noise_std < 0:
             raise ValueError(f"beta, gamma, noise_std: expected numbers >= 0, got {beta}, {gamma}, {noise_std}")
+        _checks.choice("total", total, TOTALS)
+        check_schedule(0, num_epochs, annealing_epochs)
+        weights = {"order_weight": order_weight, "distance_weight": distance_weight, "far_weight": far_weight}
+        self.weights = tuple(_checks.positive(name, weight, zero=True) for name, weight in weights.items())
         self.num_epochs = num_epochs
         self.start_epoch = start_epoch
         self.beta = beta
         self.gamma = gamma
+        self.total = total
+        self.annealing_epochs = annealing_epochs
         self.patch_size = patch_size
         self.num_patches = num_patches
         self.noise_std = noise_std
+        self.evidence = evidence
         self.ignore_index = ignore_index
+        self.noise_threshold = noise_threshold
         self.backend = backend
-        self.evidential = EvidentialLoss(
-            kind=kind,
-            total=total,
-            num_epochs=num_epochs,
-            annealing_epochs=annealing_epochs,
-            evidence=evidence,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
-        self.gradient = GradientUncertaintyLoss(
-            threshold=gradient_threshold,
-            pairs=pairs,
-            num_pairs=num_pairs,
-            per_class=per_class,
-            operator=operator,
-            spacing=spacing,
-            channels=channels,
-            blur_sigma=blur_sigma,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
-        self.noise = NoiseUncertaintyLoss(
-            threshold=noise_threshold,
-            order_weight=order_weight,
-            distance_weight=distance_weight,
-            far_weight=far_weight,
-            backend=backend,
-        )
+        self.options: dict[str, Any] = {
+            "kind": kind,
+            "evidence": evidence,
+            "ignore_index": ignore_index,
+            "gradient_threshold": gradient_threshold,
+            "noise_threshold": noise_threshold,
+            "pairs": pairs,
+            "num_pairs": num_pairs,
+            "per_class": per_class,
+            "operator": operator,
+            "spacing": spacing,
+            "channels": channels,
+            "blur_sigma": blur_sigma,
+            "backend": backend,
+        }
 
     def supervision_weight(self, epoch: float) -> float:
         """a: 0 before start_epoch, then rising from 0.01 towards 1."""
@@ -159,34 +156,38 @@ class UncertaintySupervisedLoss(nn.Module):
         label: Tensor,
         image: Tensor,
         *,
-        distance: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> NoisyImages:
-        """Finds hard samples with one noisy forward and returns the two images with noise patches.
+        """Finds hard samples with one noisy forward and returns the two copies with noise patches.
 
         Args:
             model: image [N, K, *S] -> logits [N, C, *S]; called once, without gradients.
             logits, label, image: as of `forward`.
-            distance: the labels' boundary distance in voxels [N, *S], where it is at hand.
             generator: makes the draws repeatable.
         """
-        label = label.squeeze(1) if label.dim() == logits.dim() else label
         with torch.no_grad():
-            if distance is None:
-                distance = self.distance_map(label)
-            noise = normal_like(image, generator) * MINING_STD + MINING_MEAN
-            noisy = self._uncertainty(model(image + noise))
+            label = _checks.label("label", label, logits)
+            distance = boundary_distance(
+                label, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
+            )
+            if self.ignore_index is not None:
+                distance = distance.masked_fill(label == self.ignore_index, torch.nan)
+            noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
+            noisy = model(noise.add_(image))
             patch_size = self.patch_size
             size = (patch_size,) * (image.dim() - 2) if isinstance(patch_size, int) else tuple(patch_size)
+            clean, changed = (
+                dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
+            )
             patches = sample_hard_patches(
-                self._uncertainty(logits.detach()),
-                noisy,
+                clean,
+                changed,
                 label,
                 distance,
                 num_classes=logits.shape[1],
                 patch_size=size,
                 num_patches=self.num_patches,
-                max_distance=self.noise.threshold,
+                max_distance=self.noise_threshold,
                 generator=generator,
                 backend=self.backend,
             )
@@ -200,18 +201,6 @@ class UncertaintySupervisedLoss(nn.Module):
                 generator=generator,
             )
 
-    def distance_map(self, label: Tensor) -> Tensor:
-        """Boundary distance [N, *S] in voxels: exact where L_nu compares distances, else as far as a threshold looks.
-
-        NaN on ignored voxels: neither near nor far.
-        """
-        needs_all = self.gamma > 0 and self.noise.distance_weight > 0
-        limit = None if needs_all else max(self.gradient.threshold, self.noise.threshold)
-        distance = boundary_distance(label, max_distance=limit, ignore_index=self.ignore_index, backend=self.backend)
-        if self.ignore_index is None:
-            return distance
-        return distance.masked_fill(label == self.ignore_index, torch.nan)
-
     def forward(
         self,
         logits: Tensor,
@@ -221,7 +210,7 @@ class UncertaintySupervisedLoss(nn.Module):
         epoch: float,
         model: Callable[[Tensor], Tensor] | None = None,
         noise: NoisyImages | None = None,
-        noisy_logits: tuple[Tensor, Tensor] | None = None,
+        noisy_logits: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> SupervisionOutput:
         """The loss of one batch.
@@ -232,49 +221,34 @@ class UncertaintySupervisedLoss(nn.Module):
             image: [N, K, *S], floating, normalised.
             epoch: t, counted from 0.
             model: the network; called for the noisy images where L_nu applies and `noisy_logits` are not given.
-            noise, noisy_logits: instead of `model`: what `draw_noise` returned, and the network's answers to its two
-                images.
+            noise, noisy_logits: instead of `model`: what `draw_noise` returned, and the network's answer [2N, C, *S] to
+                its images.
             generator: makes the draws repeatable; on the CPU or the image's device.
 
         Raises:
             ValueError: L_nu applies and neither `model` nor both `noise` and `noisy_logits` are given; and as the ops.
         """
-        segmentation = self.evidential(logits, label, epoch)
-        zero = segmentation.total.new_zeros(())
-        gradient = noise_total = order = apart = far = zero
         weight = self.supervision_weight(epoch)
-        if weight > 0 and (self.beta > 0 or self.gamma > 0):
-            label = label.squeeze(1) if label.dim() == logits.dim() else label
-            with torch.no_grad():
-                distance = self.distance_map(label)
-            u = self._uncertainty(logits)
-            if self.beta > 0:
-                gradient = self.gradient(u, image, label, distance=distance)
-            if self.gamma > 0:
-                if noise is None or noisy_logits is None:
-                    if model is None:
-                        raise ValueError(
-                            "model: expected the network, or noise and noisy_logits, once L_nu applies "
-                            f"(gamma = {self.gamma}, epoch {epoch} >= start_epoch {self.start_epoch}), got None"
-                        )
-                    noise = self.draw_noise(model, logits, label, image, distance=distance, generator=generator)
-                    both = model(torch.cat([noise.image1, noise.image2]))
-                    noisy_logits = (both[: image.shape[0]], both[image.shape[0] :])
-                parts = self.noise(u, *(self._uncertainty(z) for z in noisy_logits), distance, noise)
-                noise_total, order, apart, far = parts
-        total = segmentation.total + weight * (self.beta * gradient + self.gamma * noise_total)
-        return SupervisionOutput(
-            total,
-            segmentation.total,
-            segmentation.data,
-            segmentation.kl,
-            segmentation.dice,
-            gradient,
-            noise_total,
-            order,
-            apart,
-            far,
-        )
-
-    def _uncertainty(self, logits: Tensor) -> Tensor:
-        return dirichlet_uncertainty(logits, evidence=self.evidential.evidence, backend=self.backend)
+        wanted: dict[str, Any] = {}
+        if weight > 0 and self.gamma > 0:
+            if noise is None or noisy_logits is None:
+                if model is None:
+                    raise ValueError(
+                        "model: expected the network, or noise and noisy_logits, once L_nu applies "
+                        f"(gamma = {self.gamma}, epoch {epoch} >= start_epoch {self.start_epoch}), got None"
+                    )
+                noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
+                noisy_logits = model(noise.images)
+            wanted = {
+                "noisy_logits": noisy_logits,
+                "centers": noise.centers,
+                "levels": noise.levels,
+                "valid": noise.valid,
+            }
+        supervised = image if weight > 0 and self.beta > 0 else None
+        terms = uncertainty_supervision(logits, label, supervised, **wanted, **self.options)
+        data, kl, dice, gradient, order, apart, far = terms
+        segmentation = total_of_terms(data, kl, dice, self.total, epoch, self.num_epochs, self.annealing_epochs)
+        noise_total = self.weights[0] * order + self.weights[1] * apart + self.weights[2] * far
+        total = segmentation + weight * (self.beta * gradient + self.gamma * noise_total)
+        return SupervisionOutput(total, segmentation, data, kl, dice, gradient, noise_total, order, apart, far)

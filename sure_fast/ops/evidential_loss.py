@@ -127,6 +127,24 @@ def _backward(ctx, grad_sums: Tensor, grad_uncertainty: Tensor):
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
+def check_schedule(epoch: float, num_epochs: int, annealing_epochs: int) -> None:
+    if num_epochs <= 0 or annealing_epochs < 0 or epoch < 0:
+        raise ValueError(
+            "epoch, num_epochs, annealing_epochs: expected epoch >= 0, num_epochs > 0 and annealing_epochs >= 0, "
+            f"got {epoch}, {num_epochs}, {annealing_epochs}"
+        )
+
+
+def total_of_terms(
+    data: Tensor, kl: Tensor, dice: Tensor, total: str, epoch: float, num_epochs: int, annealing_epochs: int
+) -> Tensor:
+    """The terms weighted as `total` says; see `evidential_loss`."""
+    annealing = min(1.0, epoch / annealing_epochs) if annealing_epochs else 1.0
+    if total == "weighted":
+        return 10.0 * data + annealing * kl + 10.0 * dice
+    return data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
+
+
 def evidential_loss(
     logits: Tensor,
     target: Tensor,
@@ -201,11 +219,7 @@ def evidential_loss(
     _checks.choice("kind", kind, KINDS)
     _checks.choice("total", total, TOTALS)
     _checks.choice("evidence", evidence, EVIDENCE)
-    if num_epochs <= 0 or annealing_epochs < 0 or epoch < 0:
-        raise ValueError(
-            "epoch, num_epochs, annealing_epochs: expected epoch >= 0, num_epochs > 0 and annealing_epochs >= 0, "
-            f"got {epoch}, {num_epochs}, {annealing_epochs}"
-        )
+    check_schedule(epoch, num_epochs, annealing_epochs)
     if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
         sums, uncertainty = _op(logits, target, kind, evidence, ignore_index, return_uncertainty)
     else:
@@ -214,11 +228,7 @@ def evidential_loss(
         if return_uncertainty:
             uncertainty = _uncertainty_reference(logits, evidence=evidence)
     data, kl, dice = terms_of_sums(sums, logits.shape[1])
-    annealing = min(1.0, epoch / annealing_epochs) if annealing_epochs else 1.0
-    if total == "weighted":
-        loss = 10.0 * data + annealing * kl + 10.0 * dice
-    else:
-        loss = data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
+    loss = total_of_terms(data, kl, dice, total, epoch, num_epochs, annealing_epochs)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     terms = (loss.to(dtype), data.to(dtype), kl.to(dtype), dice.to(dtype))
     return EvidentialLossOutput(*terms, uncertainty if return_uncertainty else None)

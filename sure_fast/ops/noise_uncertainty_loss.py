@@ -196,8 +196,8 @@ def noise_uncertainty_loss(
         `noisy1` and `noisy2` in all terms, `logits` in the far term only.
 
     Notes:
-        Deterministic; no map of the uncertainty is written. A set without a violation, or no far voxel, gives 0. A center whose distance is +inf is in no
-        pair of the distance term: a truncated map has no difference of distances there.
+        Deterministic; no map of the uncertainty is written. A set without a violation, or no far voxel, gives 0. A
+        center whose distance is +inf is in no pair of the distance term: a truncated map has no difference there.
 
     Example:
         >>> import sure_fast, torch
@@ -237,7 +237,7 @@ def noise_uncertainty_loss(
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         order, apart, far = order.to(dtype), apart.to(dtype), far.to(dtype)
     else:
-        u = [_uncertainty_reference(z, evidence=evidence)[:, 0] for z in (widen(z) for z in (logits, *noisy))]
-        order, apart, far = _reference(*u, d, centers, levels, valid=valid, threshold=threshold)
+        u, u1, u2 = (_uncertainty_reference(widen(z), evidence=evidence)[:, 0] for z in (logits, *noisy))
+        order, apart, far = _reference(u, u1, u2, d, centers, levels, valid=valid, threshold=threshold)
     total = weights[0] * order + weights[1] * apart + weights[2] * far
     return NoiseUncertaintyLossOutput(total, order, apart, far)

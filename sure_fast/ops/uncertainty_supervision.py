@@ -66,7 +66,7 @@ def _boundary_loss(
     gradient: tuple[str, list[float], str],
 ) -> Tensor:
     """L_gu of each image, float64 [N]; writes its slopes."""
-    view_of, view = native_view(logits)
+    _logits, view = native_view(logits)
     image_args, _image = gradient_args(image, *gradient)
     groups = label.to(torch.int64).contiguous() if per_class else None
     n = label[0].numel()
@@ -80,10 +80,7 @@ def _boundary_loss(
     most = int(counts.sum(1).max())
     scratch = workspace(_cpu.uncertainty_supervision_workspace(args, most))
     loss = torch.empty(len(label), dtype=torch.float64)
-    _cpu.uncertainty_supervision_forward(
-        args, address(counts), most, address(scratch), address(loss), address(slope)
-    )
-    del view_of
+    _cpu.uncertainty_supervision_forward(args, address(counts), most, address(scratch), address(loss), address(slope))
     return loss
 
 
@@ -143,8 +140,7 @@ def _op(
         )
         loss.copy_(losses.mean())
     terms.zero_()
-    if noisy is not None:
-        assert centers is not None and levels is not None and valid is not None
+    if noisy is not None and centers is not None and levels is not None and valid is not None:
         noise, _kept = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
@@ -210,11 +206,8 @@ def _op_backward(
     coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)
     coefficients[: 3 + 3 * classes] = grad_sums[: 3 + 3 * classes]
     scale = float(grad_loss) / len(logits)
-    _cpu.evidential_loss_backward(
-        args, address(coefficients), address(slope) if slope.numel() else 0, scale, view
-    )
-    if noisy is not None:
-        assert centers is not None and levels is not None and valid is not None
+    _cpu.evidential_loss_backward(args, address(coefficients), address(slope) if slope.numel() else 0, scale, view)
+    if noisy is not None and centers is not None and levels is not None and valid is not None:
         noise, _kept = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
@@ -232,7 +225,7 @@ def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, n
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, label, image, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, *rest = inputs
+    logits, label, _, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, *rest = inputs
     ctx.noise_threshold = rest[1]
     ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid)
     ctx.mark_non_differentiable(*output[3:])

@@ -24,8 +24,8 @@ def sample_hard_patches(
 ) -> tuple[Tensor, Tensor]:
     """Centers int64 [N, C·num_patches, D] and valid bool [N, C·num_patches]; docs/method.md, "Hard-sample patches".
 
-    Every voxel gets a random key, of the 0-dim int64 seed; the free candidate of the largest key is a uniform draw, and takes its
-    neighbourhood out of what is free. The number of draws is fixed, so this ends whatever the image holds.
+    Every voxel gets a random key from the 0-dim int64 seed; the free candidate of the largest key is a uniform draw,
+    and takes its neighbourhood out of what is free. The number of draws is fixed, so this always ends.
     """
     images, shape = label.shape[0], label.shape[1:]
     slots = num_classes * num_patches

@@ -55,10 +55,9 @@ def uncertainty_supervision(
             label=label if per_class else None,
             seed=seed,
         )
-    if noisy_logits is not None:
-        assert centers is not None and levels is not None and valid is not None
-        noisy = dirichlet_uncertainty(widen(noisy_logits), evidence=evidence)[:, 0]
+    if noisy_logits is not None and centers is not None and levels is not None and valid is not None:
+        u1, u2 = dirichlet_uncertainty(widen(noisy_logits), evidence=evidence)[:, 0].chunk(2)
         order, apart, far = noise_uncertainty_loss(
-            u, *noisy.chunk(2), distance, centers, levels, valid=valid, threshold=noise_threshold
+            u, u1, u2, distance, centers, levels, valid=valid, threshold=noise_threshold
         )
     return (*terms_of_sums(sums, logits.shape[1]), gradient, order, apart, far)

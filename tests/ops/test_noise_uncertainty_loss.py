@@ -176,7 +176,7 @@ def test_a_voxel_drawn_twice_gets_both_slopes():
 
 
 def test_reference_gradcheck():
-    z, d, centers, levels, valid = random_case((2, 3, 4, 5))
+    z, d, centers, levels, _ = random_case((2, 3, 4, 5))
 
     def total(z1, z2):
         return sure_fast.noise_uncertainty_loss(z[0], z1, z2, d, centers, levels, backend="reference").total

@@ -1,0 +1,102 @@
+"""The whole supervision of one training step, its network left out: hard-sample patches, noisy images, every term of
+the loss and the gradients of all logits. Fused, the eager reference, torch.compile of it, and the published style.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sure_fast
+from benchmarks import published
+from benchmarks.common import row
+
+CASES = {
+    "[24, 1, 128, 128], 4 classes": ((24, 1, 128, 128), 4),
+    "[2, 1, 96, 96, 96], 3 classes": ((2, 1, 96, 96, 96), 3),
+}
+
+
+class Batch:
+    """A batch with blobs as labels; the network's answers are given."""
+
+    def __init__(self, shape, classes):
+        generator = torch.Generator().manual_seed(0)
+        n, _, *size = shape
+        coarse = torch.rand((n, 1, *[6] * len(size)), generator=generator)
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        smooth = torch.nn.functional.interpolate(coarse, size=size, mode=mode, align_corners=True)[:, 0]
+        levels = torch.quantile(smooth.flatten()[:100_000], torch.linspace(0.6, 0.95, classes - 1))
+        self.label = torch.bucketize(smooth, levels)
+        self.image = torch.randn(shape, generator=generator)
+        self.logits = torch.randn((n, classes, *size), generator=generator).requires_grad_()
+        self.mined = torch.randn((n, classes, *size), generator=generator)
+        self.noisy = torch.randn((2 * n, classes, *size), generator=generator).requires_grad_()
+        self.classes = classes
+
+    def network(self, images):
+        return self.mined if len(images) == len(self.image) else self.noisy
+
+    def gradients(self, total):
+        return total.detach(), *torch.autograd.grad(total, (self.logits, self.noisy))
+
+
+def ours(batch, backend):
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, beta=30.0, gamma=1.0, backend=backend)
+
+    def step():
+        generator = torch.Generator().manual_seed(0)
+        out = loss(batch.logits, batch.label, batch.image, epoch=9, model=batch.network, generator=generator)
+        return batch.gradients(out.total)
+
+    return step
+
+
+def compiled(batch):
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, beta=30.0, gamma=1.0, backend="reference")
+    generator = torch.Generator().manual_seed(0)
+    noise = loss.draw_noise(batch.network, batch.logits, batch.label, batch.image, generator=generator)
+    total = torch.compile(
+        lambda logits, noisy: loss(logits, batch.label, batch.image, epoch=9, noise=noise, noisy_logits=noisy).total
+    )
+
+    def step():
+        generator = torch.Generator().manual_seed(0)
+        loss.draw_noise(batch.network, batch.logits, batch.label, batch.image, generator=generator)
+        return batch.gradients(total(batch.logits, batch.noisy))
+
+    return step
+
+
+def in_published_style(batch):
+    def step():
+        d = published.distance_maps(batch.label, batch.classes)
+        g = published.gradient_maps(batch.image)
+        u, mined = (sure_fast.dirichlet_uncertainty(z, backend="reference")[:, 0] for z in (batch.logits, batch.mined))
+        u1, u2 = sure_fast.dirichlet_uncertainty(batch.noisy, backend="reference")[:, 0].chunk(2)
+        centers = published.hard_patches(u, mined, batch.label, d, classes=batch.classes, size=3, number=3)
+        evidential = sure_fast.evidential_loss(batch.logits, batch.label, epoch=9, num_epochs=10, backend="reference")
+        noise = published.noise_loss(u, u1, u2, d, centers, (0.3, 0.8))
+        total = evidential.total + 30 * published.gradient_loss(u, g, d) + noise
+        return batch.gradients(total)
+
+    return step
+
+
+STEPS = {
+    "sure_fast": lambda batch: ours(batch, None),
+    "eager reference": lambda batch: ours(batch, "reference"),
+    "torch.compile(reference)": compiled,
+    "published style": in_published_style,
+}
+
+
+@pytest.mark.parametrize("size", CASES)
+@pytest.mark.parametrize("name", STEPS)
+def test_training_step(benchmark, name, size):
+    batch = Batch(*CASES[size])
+    step = STEPS[name](batch)
+    # the published style draws its own pairs and patches: its loss is another number
+    expected = None if name == "published style" else ours(batch, "reference")()
+    rounds = "fast" if name == "sure_fast" else "once"
+    row(benchmark, f"training step {size}", name, step, expected, rtol=1e-3, atol=1e-6, rounds=rounds)
