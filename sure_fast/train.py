@@ -107,6 +107,7 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
 
     trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output)
     trainer.train(progress)
+    print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
     pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
         trainer.model,

@@ -79,6 +79,7 @@ class Trainer:
         )
         self.best = -math.inf
         self.step = 0
+        self.network_seconds = self.supervision_seconds = 0.0
 
     def save(self, name: str, epoch: int) -> Path:
         path = self.output / "checkpoints" / name
@@ -101,6 +102,13 @@ class Trainer:
             except KeyboardInterrupt:
                 path = self.save("last.pt", epoch)
                 raise KeyboardInterrupt(f"interrupted in epoch {epoch}; the state is saved in {path}") from None
+
+    def describe_times(self) -> str:
+        """One line: what a step's time went into. On a GPU it is the time to launch the work, not to do it."""
+        steps, total = max(self.step, 1), self.network_seconds + self.supervision_seconds
+        network, supervision = (1e3 * t / steps for t in (self.network_seconds, self.supervision_seconds))
+        share = 100 * self.supervision_seconds / total if total else 0.0
+        return f"time per step: network {network:.1f} ms, supervision {supervision:.1f} ms ({share:.1f} %)"
 
     def _epoch(self, epoch: int, log: TextIO, board: SummaryWriter, progress: bool) -> None:
         self.dataset.set_epoch(epoch)
@@ -154,15 +162,20 @@ class Trainer:
         log.flush()
 
     def _step(self, epoch: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+        started = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(image)
-        out = self.loss(logits, label, image, epoch=epoch, model=self.model, generator=self.generator)
+        network = _Network(self.model)
+        logits = network(image)
+        out = self.loss(logits, label, image, epoch=epoch, model=network, generator=self.generator)
         numbers = torch.stack([getattr(out, name).detach().double() for name in TERMS]).tolist()
         values = dict(zip(TERMS, numbers, strict=True))
         for name in (*TERMS[2:], "total"):
             if not math.isfinite(values[name]):
                 self._stop(epoch, f"loss term {name!r} is {values[name]}")
         out.total.backward()
+        self.supervision_seconds += time.perf_counter() - started - network.seconds
+        network.backward()
+        self.network_seconds += network.seconds
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf))
         if not math.isfinite(norm):
             self._stop(epoch, f"the gradient's norm is {norm}")
@@ -172,6 +185,34 @@ class Trainer:
     def _stop(self, epoch: int, what: str) -> None:
         path = self.save("last.pt", epoch)
         raise RunFailure(f"epoch {epoch}, step {self.step}: {what}; the state before this step is saved in {path}")
+
+
+class _Network:
+    """The network, with the loss cut off from it, so that the time of each can be told.
+
+    Its answers are leaves: the loss's backward ends there, and `backward` carries their gradients on through the network.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.answers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.seconds = 0.0
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        started = time.perf_counter()
+        answer = self.model(image)
+        self.seconds += time.perf_counter() - started
+        if not torch.is_grad_enabled():
+            return answer
+        leaf = answer.detach().requires_grad_()
+        self.answers.append((answer, leaf))
+        return leaf
+
+    def backward(self) -> None:
+        started = time.perf_counter()
+        answers, gradients = zip(*((answer, leaf.grad) for answer, leaf in self.answers), strict=True)
+        torch.autograd.backward(answers, gradients)
+        self.seconds += time.perf_counter() - started
 
 
 def describe_backends() -> str:
