@@ -48,13 +48,14 @@ def gradient_loss(u: torch.Tensor, g: torch.Tensor, d: torch.Tensor) -> torch.Te
 
 def hard_patches(u, noisy, label, d, *, classes: int, size: int, number: int) -> list[list[tuple[int, ...]]]:
     """One Python check after the other, until enough candidates do not overlap."""
+    random = np.random.default_rng(0)
     hard = (noisy - u <= 0).numpy()
     drawn = []
     for k in range(len(u)):
         centers: list[tuple[int, ...]] = []
         for c in range(classes):
             candidates = np.argwhere(hard[k] & (label[k].numpy() == c))
-            np.random.shuffle(candidates)
+            random.shuffle(candidates)
             wanted = len(centers) + number
             for candidate in candidates:
                 place = tuple(int(x) for x in candidate)

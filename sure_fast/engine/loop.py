@@ -190,7 +190,7 @@ class Trainer:
 class _Network:
     """The network, with the loss cut off from it, so that the time of each can be told.
 
-    Its answers are leaves: the loss's backward ends there, and `backward` carries their gradients on through the network.
+    Its answers are leaves, where the loss's backward ends; `backward` carries their gradients on through the network.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
