@@ -54,6 +54,7 @@ class NinjaBuild(build_ext):
         )
         flags = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
         if os.environ.get("SURE_FAST_SANITIZE") == "1":
+            flags = flags.replace("-O3", "-O1")
             flags += " -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
         return cxx, f"{flags} {include}"
 

@@ -38,7 +38,8 @@ SURE_FAST_INLINE float exponential(float x) {
   q = q * r + 0.04166655466f;
   q = q * r + 0.1666657703f;
   q = q * r + 0.5f;
-  const float scale = float_of((bits_of(shifted) - 0x4B400000 + 127) << 23);
+  const uint32_t exponent = static_cast<uint32_t>(bits_of(shifted)) - 0x4B400000u + 127u;
+  const float scale = float_of(static_cast<int32_t>(exponent << 23));
   const float value = (q * r * r + r + 1.0f) * scale;
   return x < -87.0f ? 0.0f : value;
 }
@@ -47,7 +48,8 @@ SURE_FAST_INLINE double exponential(double x) { return exp(x); }
 
 // ln(x) for a positive normal x.
 SURE_FAST_INLINE float logarithm(float x) {
-  const int32_t i = bits_of(x) - 0x3F3504F3;  // sqrt(1/2): the mantissa falls in [sqrt(1/2), sqrt(2))
+  // less sqrt(1/2): the mantissa falls in [sqrt(1/2), sqrt(2))
+  const int32_t i = static_cast<int32_t>(static_cast<uint32_t>(bits_of(x)) - 0x3F3504F3u);
   const float exponent = static_cast<float>(i >> 23);
   const float m = float_of((i & 0x007FFFFF) + 0x3F3504F3);
   const float s = (m - 1.0f) / (m + 1.0f);
