@@ -44,7 +44,9 @@ SURE_FAST_INLINE void narrow(float x, half_t& out) { out = static_cast<half_t>(x
 struct bfloat16_t {
   uint16_t bits;
 };
-SURE_FAST_INLINE float widen(bfloat16_t x) { return math::float_of(static_cast<int32_t>(static_cast<uint32_t>(x.bits) << 16)); }
+SURE_FAST_INLINE float widen(bfloat16_t x) {
+  return math::float_of(static_cast<int32_t>(static_cast<uint32_t>(x.bits) << 16));
+}
 SURE_FAST_INLINE void narrow(float x, bfloat16_t& out) {
   const uint32_t u = static_cast<uint32_t>(math::bits_of(x));
   const uint32_t rounded = (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;  // to nearest even
