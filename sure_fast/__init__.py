@@ -19,6 +19,7 @@ from .ops.gradient_uncertainty_loss import gradient_uncertainty_loss
 from .ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
 from .ops.pair_concordance import PairConcordance, pair_concordance
 from .ops.sample_hard_patches import HardPatches, sample_hard_patches
+from .ops.segmentation_stats import SegmentationStats, segmentation_stats
 from .ops.spearman import spearman
 from .ops.uncertainty_supervision import UncertaintySupervisionOutput, uncertainty_supervision
 
@@ -32,6 +33,7 @@ __all__ = [
     "NoiseUncertaintyLossOutput",
     "NoisyImages",
     "PairConcordance",
+    "SegmentationStats",
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
     "UncertaintySupervisionOutput",
@@ -44,6 +46,7 @@ __all__ = [
     "noise_uncertainty_loss",
     "pair_concordance",
     "sample_hard_patches",
+    "segmentation_stats",
     "spearman",
     "uncertainty_supervision",
     "use_backend",

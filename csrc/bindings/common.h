@@ -51,6 +51,7 @@ void bind_gradient_uncertainty_loss(pybind11::module_& m);
 void bind_noise_uncertainty_loss(pybind11::module_& m);
 void bind_row_pairs(pybind11::module_& m);
 void bind_sample_hard_patches(pybind11::module_& m);
+void bind_segmentation_stats(pybind11::module_& m);
 void bind_special_functions(pybind11::module_& m);
 void bind_uncertainty_supervision(pybind11::module_& m);
 

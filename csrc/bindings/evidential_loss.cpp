@@ -21,10 +21,8 @@ void backward(const EvidentialArgs& args, const double* coefficients, const void
 EvidentialArgs arguments(const View& logits, std::uintptr_t target, int target_dtype, py::object ignore, int evidence,
                          int kind, int threads, std::uintptr_t squared, int far_above) {
   return {logits,
-          pointer(target),
-          static_cast<DType>(target_dtype),
-          !ignore.is_none(),
-          ignore.is_none() ? 0 : ignore.cast<int64_t>(),
+          {pointer(target), static_cast<DType>(target_dtype), logits.channels, !ignore.is_none(),
+           ignore.is_none() ? 0 : ignore.cast<int64_t>()},
           evidence,
           kind,
           usable_threads(threads),

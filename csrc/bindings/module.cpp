@@ -99,6 +99,7 @@ PYBIND11_MODULE(_cpu, m) {
   bind_noise_uncertainty_loss(m);
   bind_row_pairs(m);
   bind_sample_hard_patches(m);
+  bind_segmentation_stats(m);
   bind_special_functions(m);
   bind_uncertainty_supervision(m);
 }

@@ -263,6 +263,12 @@ void lines_floats(float* rows, const uint8_t* any, int64_t any_stride, int64_t l
     last = j;
     ++holding;
   }
+  if (holding == 0) {  // every row is infinite
+    for (int64_t i = 0; i < length; ++i) {
+      memcpy(out + i * out_stride, rows + i * W, sizeof(float) * static_cast<size_t>(W));
+    }
+    return;
+  }
   if (holding > kEnvelopeRows && farthest == static_cast<double>(kInf)) {
     for (int64_t w = 0; w < W; ++w) column_envelope(rows + w, W, length, step, envelope);
     for (int64_t i = 0; i < length; ++i)

@@ -16,41 +16,6 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-template <typename Label>
-int convert_labels(const Label* y, int count, int64_t classes, bool has_ignore, int64_t ignore, int32_t* out) {
-  int bad = 0;
-  for (int v = 0; v < count; ++v) {
-    const int64_t label = static_cast<int64_t>(y[v]);
-    const bool ignored = has_ignore && label == ignore;
-    const bool inside = label >= 0 && label < classes;
-    bad += !ignored && !inside;
-    out[v] = !ignored && inside ? static_cast<int32_t>(label) : -1;
-  }
-  return bad;
-}
-
-// Labels of a block as int32, -1 for what does not count; returns how many are neither a class nor ignored.
-int load_labels(const EvidentialArgs& a, int64_t offset, int count, int32_t* out) {
-  const int64_t classes = a.logits.channels;
-  switch (a.target_dtype) {
-    case DType::u8:
-      return convert_labels(static_cast<const uint8_t*>(a.target) + offset, count, classes, a.has_ignore,
-                            a.ignore_index, out);
-    case DType::i8:
-      return convert_labels(static_cast<const int8_t*>(a.target) + offset, count, classes, a.has_ignore, a.ignore_index,
-                            out);
-    case DType::i16:
-      return convert_labels(static_cast<const int16_t*>(a.target) + offset, count, classes, a.has_ignore,
-                            a.ignore_index, out);
-    case DType::i32:
-      return convert_labels(static_cast<const int32_t*>(a.target) + offset, count, classes, a.has_ignore,
-                            a.ignore_index, out);
-    default:
-      return convert_labels(static_cast<const int64_t*>(a.target) + offset, count, classes, a.has_ignore,
-                            a.ignore_index, out);
-  }
-}
-
 template <int kind, typename T>
 void forward_block(int classes, int count, const T* alpha, const int32_t* label, const T* far, T constant, double* sums,
                    T* uncertainty) {
@@ -236,7 +201,7 @@ void forward(const EvidentialArgs& args, double* partials, void* uncertainty) {
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
       const int64_t at = range.image * z.voxels + v;
-      sums[width - 1] += load_labels(args, at, count, label);
+      sums[width - 1] += load_labels(args.target, at, count, label);
       load_far(args, at, count, label, far);
       for (int c = 0; c < classes; ++c) {
         load_row(z, args.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
@@ -268,7 +233,7 @@ void backward(const EvidentialArgs& args, const double* coefficients, const void
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
       const int64_t at = range.image * z.voxels + v;
-      load_labels(args, at, count, label);
+      load_labels(args.target, at, count, label);
       load_far(args, at, count, label, g_u);
       for (int i = 0; i < count; ++i) g_u[i] *= g_far;
       if (slope_u != nullptr) {

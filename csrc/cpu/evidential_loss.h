@@ -1,18 +1,15 @@
 // evidential_loss on the CPU: arguments shared by the kernel files and the binding.
 #pragma once
 
-#include "cpu/common.h"
+#include "cpu/labels.h"
 
 namespace sure_fast {
 
 struct EvidentialArgs {
   View logits;
-  const void* target;  // [N, V] contiguous integers
-  DType target_dtype;
-  bool has_ignore;
-  int64_t ignore_index;
-  int evidence;  // math::Evidence
-  int kind;      // 0 digamma, 1 log, 2 mse
+  Labels target;  // [N, V]
+  int evidence;   // math::Evidence
+  int kind;       // 0 digamma, 1 log, 2 mse
   int threads;
   const uint8_t* squared;  // squared distance to the boundary in steps [N, V], or null: no voxel is far
   int far_above;           // a voxel that counts is far where squared > far_above

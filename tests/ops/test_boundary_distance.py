@@ -92,6 +92,22 @@ def test_every_instruction_set_and_number_of_threads(shape, options, isa, thread
         assert torch.equal(sure_fast.boundary_distance(label, **options), got)
 
 
+@pytest.mark.parametrize("shape", [(40, 70, 66), (90, 30, 25), (1, 90, 130)], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"spacing": (2.0, 0.9, 1.3)}, {"max_distance": 20.0}, {"max_distance": 4.0}], ids=str
+)
+def test_small_objects_in_large_images(shape, options):
+    """Most planes and rows hold no boundary."""
+    axes = torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij")
+    for center in ((shape[0] // 2, 20, 15), (shape[0] - 1, 3, 20)):
+        radius = sum((x - c) ** 2 for x, c in zip(axes, center, strict=True)).sqrt()
+        label = torch.bucketize(radius, torch.tensor([3.0, 8.0]))[None]
+        got = agree(label, **options)
+        want = scipy_distance(label[0].numpy(), options.get("spacing"))
+        want = np.where(want <= options.get("max_distance", np.inf) * (1 + 1e-9), want, np.inf)
+        np.testing.assert_allclose(got[0].numpy(), want, rtol=1e-6)
+
+
 @pytest.mark.parametrize("axis", [1, 2, 3])
 def test_long_axes_take_the_envelope_of_parabolas(axis):
     shape = [1, 3, 5, 4]

@@ -1,0 +1,51 @@
+"""Plain PyTorch counts and histograms of a segmentation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .dirichlet_uncertainty import evidence as evidence_of
+from .dirichlet_uncertainty import widen
+
+
+def segmentation_stats(
+    logits: Tensor, target: Tensor, *, evidence: str, bins: int, levels: int, ignore_index: int | None
+) -> tuple[Tensor, ...]:
+    """(confusion, number, sum of p, hits, number by uncertainty, errors by uncertainty); see the op."""
+    classes = logits.shape[1]
+    alpha = evidence_of(widen(logits), evidence).flatten(2) + 1.0
+    total = alpha.sum(1)
+    y = target.flatten(1).to(torch.int64)
+    counts = torch.ones_like(y, dtype=torch.bool) if ignore_index is None else y != ignore_index
+    y = y.where(counts, 0)
+    best, prediction = _first_maximum(alpha)
+
+    def histogram(index: Tensor, size: int, weight: Tensor) -> Tensor:
+        out = torch.zeros((len(index), size), dtype=torch.float64, device=index.device)
+        return out.scatter_add_(1, index, weight.to(torch.float64))
+
+    confusion = histogram(y * classes + prediction, classes * classes, counts).reshape(-1, classes, classes)
+    number, confidence, hits, errors = [], [], [], []
+    scaled = classes / total * levels
+    level = (scaled.nan_to_num(0.0).ceil().to(torch.int64) - 1).clamp(0, levels - 1)
+    for c in range(classes + 1):
+        p = (alpha[:, c] if c < classes else best) / total
+        index = (p * bins).nan_to_num(0.0).to(torch.int64).clamp(0, bins - 1)
+        hit = (y == c) if c < classes else (y == prediction)
+        wrong = (y == c) != (prediction == c) if c < classes else y != prediction
+        number.append(histogram(index, bins, counts))
+        confidence.append(histogram(index, bins, p.where(counts, 0.0)))
+        hits.append(histogram(index, bins, hit & counts))
+        errors.append(histogram(level, levels, wrong & counts))
+    by_bin = (torch.stack(found, 1) for found in (number, confidence, hits))
+    return (confusion, *by_bin, histogram(level, levels, counts), torch.stack(errors, 1))
+
+
+def _first_maximum(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest along axis 1 and the first place of it."""
+    best, place = alpha[:, 0], torch.zeros_like(alpha[:, 0], dtype=torch.int64)
+    for c in range(1, alpha.shape[1]):
+        larger = alpha[:, c] > best
+        best, place = torch.where(larger, alpha[:, c], best), place.masked_fill(larger, c)
+    return best, place
