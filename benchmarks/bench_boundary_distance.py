@@ -42,7 +42,7 @@ def maurer(_, boundary):
 
     image = SimpleITK.GetImageFromArray(boundary.astype(np.uint8))
     options = {"insideIsPositive": False, "squaredDistance": False, "useImageSpacing": False}
-    return np.maximum(SimpleITK.GetArrayViewFromImage(SimpleITK.SignedMaurerDistanceMap(image, **options)), 0.0)
+    return np.maximum(SimpleITK.GetArrayFromImage(SimpleITK.SignedMaurerDistanceMap(image, **options)), 0.0)
 
 
 PEERS = {

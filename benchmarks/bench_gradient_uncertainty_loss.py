@@ -34,7 +34,7 @@ def matrix(u, g, d):
     losses = []
     for x, y in zip(u[:, 0], g[:, 0], strict=True):
         v = (y[:, None] - y) * (x[:, None] - x)
-        losses.append(v.clamp(min=0).sum() / (v > 0).sum())
+        losses.append(v.relu().sum() / (v > 0).sum())
     return torch.stack(losses).mean()
 
 

@@ -118,7 +118,5 @@ def segmentation_stats(
         found = tuple(part.reshape(-1, *shape) for part, shape in zip(parts[:-1], shapes, strict=True))
     else:
         _checks.labels_in_range("target", target, classes, ignore_index)
-        found = _reference(
-            logits, target, evidence=evidence, bins=bins, levels=levels, ignore_index=ignore_index
-        )
+        found = _reference(logits, target, evidence=evidence, bins=bins, levels=levels, ignore_index=ignore_index)
     return SegmentationStats(*(x if k == 2 else x.to(torch.int64) for k, x in enumerate(found)))
