@@ -1,4 +1,4 @@
-"""segmentation_stats: every count and histogram in one pass, its eager reference, and MONAI's DiceMetric for Dice alone."""
+"""segmentation_stats: all counts and histograms in one pass, its eager reference, and MONAI's Dice alone."""
 
 from __future__ import annotations
 
