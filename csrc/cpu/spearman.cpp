@@ -64,8 +64,8 @@ double correlate_row(const RowPairArgs& args, int64_t row, int threads, Scratch<
     if (end - begin > 1) spread_a -= cube_less(end - begin);
   }
   if (spread_a == 0 || spread_b == 0) return __builtin_nan("");
-  const double scale =
-      __builtin_sqrt(static_cast<double>(spread_a / 3)) * __builtin_sqrt(static_cast<double>(spread_b / 3));
+  // one root of the product: exactly 1 for equal rankings
+  const double scale = __builtin_sqrt(static_cast<double>(spread_a / 3) * static_cast<double>(spread_b / 3));
   const double r = static_cast<double>(product) / scale;
   return r > 1.0 ? 1.0 : r < -1.0 ? -1.0 : r;
 }

@@ -59,8 +59,11 @@ def test_undefined_is_nan():
     x = torch.rand(5)
     for a, b in ((x, torch.ones(5)), (x[:1], x[:1]), (x[:0], x[:0]), (x, x * math.nan)):
         assert sure_fast.spearman(a, b).isnan()
-    assert sure_fast.spearman(x, x).item() == pytest.approx(1.0)
-    assert sure_fast.spearman(x, -x).item() == pytest.approx(-1.0)
+    for backend in ("cpu", "reference"):
+        assert sure_fast.spearman(x, x, backend=backend).item() == pytest.approx(1.0)
+        assert sure_fast.spearman(x, -x, backend=backend).item() == pytest.approx(-1.0)
+    for n in range(2, 40):
+        assert sure_fast.spearman(torch.arange(float(n)), -torch.arange(float(n))).item() == -1.0
     with pytest.raises(ValueError, match="b: expected the shape of a"):
         sure_fast.spearman(x, x[:3])
 
