@@ -21,6 +21,7 @@ from .ops.pair_concordance import PairConcordance, pair_concordance
 from .ops.sample_hard_patches import HardPatches, sample_hard_patches
 from .ops.segmentation_stats import SegmentationStats, segmentation_stats
 from .ops.spearman import spearman
+from .ops.surface_distances import SurfaceDistances, surface_distances
 from .ops.uncertainty_supervision import UncertaintySupervisionOutput, uncertainty_supervision
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "PairConcordance",
     "SegmentationStats",
     "SupervisionOutput",
+    "SurfaceDistances",
     "UncertaintySupervisedLoss",
     "UncertaintySupervisionOutput",
     "boundary_distance",
@@ -48,6 +50,7 @@ __all__ = [
     "sample_hard_patches",
     "segmentation_stats",
     "spearman",
+    "surface_distances",
     "uncertainty_supervision",
     "use_backend",
 ]

@@ -53,6 +53,7 @@ void bind_row_pairs(pybind11::module_& m);
 void bind_sample_hard_patches(pybind11::module_& m);
 void bind_segmentation_stats(pybind11::module_& m);
 void bind_special_functions(pybind11::module_& m);
+void bind_surface_distances(pybind11::module_& m);
 void bind_uncertainty_supervision(pybind11::module_& m);
 
 }  // namespace sure_fast

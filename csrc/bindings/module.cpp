@@ -101,5 +101,6 @@ PYBIND11_MODULE(_cpu, m) {
   bind_sample_hard_patches(m);
   bind_segmentation_stats(m);
   bind_special_functions(m);
+  bind_surface_distances(m);
   bind_uncertainty_supervision(m);
 }

@@ -8,14 +8,13 @@
 // Parallel over planes. Bytes per voxel: the label, 6 of scratch in the cache, 4 written. Bound by vector loads.
 #include "cpu/boundary_distance.h"
 
+#include "cpu/distance_lines.h"
+
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-constexpr int64_t kPad = 16;            // farthest look of the byte path
-constexpr int64_t kBlock = 64;          // voxels of a row that look outwards together
-constexpr int64_t kEnvelopeRows = 256;  // lines with more rows that hold a boundary take the envelope
-const float kInf = __builtin_inff();
+constexpr int64_t kPad = 16;  // farthest look of the byte path
 
 template <typename Work>
 struct Limits;
@@ -37,8 +36,9 @@ struct Scratch {
   uint8_t* padded;          // a thread's [H, W + 2 kPad] bytes
   float* line;              // a thread's [max(H, D), W]
   double* envelope;         // a thread's [3, max(H, D) + 1]
+  Squares squares;          // along W
 
-  Scratch(const BoundaryArgs& a, Arena& arena) {
+  Scratch(const BoundaryArgs& a, Arena& arena) : squares(arena, boundary_in_bytes(a) ? 0 : a.size[3]) {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
     const bool bytes = boundary_in_bytes(a);
     minimum = arena.take<Work>(D * H * W);
@@ -194,136 +194,17 @@ void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
   }
 }
 
-// Squared distance along W of a row of boundary bytes.
-void row_floats(const uint8_t* boundary, double step, double farthest, int64_t W, float* out) {
-  int64_t last = -1;
-  for (int64_t w = 0; w < W; ++w) {
-    if (boundary[w] == 0) last = w;
-    out[w] = last < 0 ? kInf : static_cast<float>(w - last);
-  }
-  last = -1;
-  for (int64_t w = W - 1; w >= 0; --w) {
-    if (boundary[w] == 0) last = w;
-    const float steps = last < 0 ? kInf : static_cast<float>(last - w);
-    const double distance = static_cast<double>(steps < out[w] ? steps : out[w]) * step;
-    out[w] = distance > farthest ? kInf : static_cast<float>(distance * distance);
-  }
-}
-
-// One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place.
-void column_envelope(float* column, int64_t stride, int64_t length, double step, double* scratch) {
-  double* value = scratch;
-  double* place = scratch + length + 1;
-  double* from = place + length + 1;
-  int64_t top = -1;
-  for (int64_t j = 0; j < length; ++j) {
-    const double f = static_cast<double>(column[j * stride]);
-    if (f == static_cast<double>(kInf)) continue;
-    const double x = static_cast<double>(j) * step;
-    double start = -1.0;
-    while (top >= 0) {
-      start = ((f + x * x) - (value[top] + place[top] * place[top])) / (2.0 * (x - place[top]));
-      if (start > from[top]) break;
-      --top;
-      start = -1.0;
-    }
-    ++top;
-    value[top] = f;
-    place[top] = x;
-    from[top] = top == 0 ? -1.0 : start;
-  }
-  if (top < 0) return;
-  int64_t k = 0;
-  for (int64_t j = 0; j < length; ++j) {
-    const double x = static_cast<double>(j) * step;
-    while (k < top && from[k + 1] <= x) ++k;
-    const double away = x - place[k];
-    column[j * stride] = static_cast<float>(away * away + value[k]);
-  }
-}
-
-// The largest of the block's squared distances; they are not negative, so their bits are ordered as they are.
-SURE_FAST_INLINE float largest(const float* values) {
-  int32_t bits = 0;
-#pragma omp simd reduction(max : bits)
-  for (int64_t w = 0; w < kBlock; ++w) {
-    const int32_t b = math::bits_of(values[w]);
-    bits = b > bits ? b : bits;
-  }
-  return math::float_of(bits);
-}
-
-// out[i][w] = min over j of rows[j][w] + ((i - j) step)^2; rows [length, W] are scratch, out rows are a stride apart.
-void lines_floats(float* rows, const uint8_t* any, int64_t any_stride, int64_t length, int64_t W, double step,
-                  double farthest, double* envelope, float* out, int64_t out_stride) {
-  int64_t first = -1, last = -1, holding = 0;
-  for (int64_t j = 0; j < length; ++j) {
-    if (!any[j * any_stride]) continue;
-    if (first < 0) first = j;
-    last = j;
-    ++holding;
-  }
-  if (holding == 0) {  // every row is infinite
-    for (int64_t i = 0; i < length; ++i) {
-      memcpy(out + i * out_stride, rows + i * W, sizeof(float) * static_cast<size_t>(W));
-    }
-    return;
-  }
-  if (holding > kEnvelopeRows && farthest == static_cast<double>(kInf)) {
-    for (int64_t w = 0; w < W; ++w) column_envelope(rows + w, W, length, step, envelope);
-    for (int64_t i = 0; i < length; ++i)
-      memcpy(out + i * out_stride, rows + i * W, sizeof(float) * static_cast<size_t>(W));
-    return;
-  }
-  const int64_t reach = farthest / step * (1 + 1e-12) < static_cast<double>(length)
-                            ? static_cast<int64_t>(farthest / step * (1 + 1e-12))
-                            : length;
-  for (int64_t i = 0; i < length; ++i) {
-    for (int64_t w0 = 0; w0 < W; w0 += kBlock) {
-      const int64_t count = W - w0 < kBlock ? W - w0 : kBlock;
-      alignas(64) float best[kBlock] = {};
-      for (int64_t w = 0; w < count; ++w) best[w] = rows[i * W + w0 + w];
-      float worst = largest(best);
-      for (int64_t k = 1; k <= reach; ++k) {
-        const bool left = i - k >= first && i - k <= last && any[(i - k) * any_stride];
-        const bool right = i + k <= last && i + k >= first && any[(i + k) * any_stride];
-        if (!left && !right) {
-          if (i - k < first && i + k > last) break;
-          continue;
-        }
-        const float cost = static_cast<float>((static_cast<double>(k) * step) * (static_cast<double>(k) * step));
-        if (cost >= worst) break;
-        const float* x = rows + (left ? i - k : i + k) * W + w0;
-        const float* y = rows + (right ? i + k : i - k) * W + w0;
-        if (count == kBlock) {
-#pragma omp simd
-          for (int64_t w = 0; w < kBlock; ++w) {
-            const float nearest = (x[w] < y[w] ? x[w] : y[w]) + cost;
-            best[w] = nearest < best[w] ? nearest : best[w];
-          }
-        } else {
-          for (int64_t w = 0; w < count; ++w) {
-            const float nearest = (x[w] < y[w] ? x[w] : y[w]) + cost;
-            best[w] = nearest < best[w] ? nearest : best[w];
-          }
-        }
-        worst = largest(best);
-      }
-      memcpy(out + i * out_stride + w0, best, sizeof(float) * static_cast<size_t>(count));
-    }
-  }
-}
-
 template <typename Label, typename Work>
 void image_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, float* out) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
   const double farthest = a.limit < 0 ? static_cast<double>(kInf) : a.limit * (1 + 1e-12);
+  s.squares.fill(a.step[2], farthest);
   parallel_tasks(D, a.threads, [&](int64_t d) {
     float* rows = s.line + thread_index() * longest * W;
     uint8_t* boundary = s.padded + thread_index() * H * (W + 2 * kPad);
     for (int64_t h = 0; h < H; ++h) {
       s.any[d * H + h] = boundary_row(a, s, label, d, h, boundary);
-      row_floats(boundary, a.step[2], farthest, W, rows + h * W);
+      row_floats(boundary, s.squares, W, rows + h * W);
     }
     lines_floats(rows, s.any + d * H, 1, H, W, a.step[1], farthest, s.envelope + thread_index() * 3 * (longest + 1),
                  out + d * H * W, W);

@@ -15,11 +15,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..data import load_case
-from ..metrics import compute_dice, compute_ece, compute_hd95, compute_uncertainty_metrics
+from ..metrics import compute_dice, compute_surface_metrics, compute_uncertainty_metrics, ece_of_stats
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.gradient_magnitude import gradient_magnitude
-from ..reference.dirichlet_uncertainty import evidence as evidence_of
+from ..ops.segmentation_stats import segmentation_stats
 from .pictures import save_case
 
 LEVELS = (0.1, 0.9)
@@ -99,14 +99,6 @@ def predictor(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor],
     return predict
 
 
-def without_ignored(label: Tensor, prediction: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
-    """Label and prediction with both background where nothing is annotated, so that no overlap or surface counts it."""
-    if ignore_index is None:
-        return label, prediction
-    ignored = label == ignore_index
-    return label.masked_fill(ignored, 0), prediction.masked_fill(ignored, 0)
-
-
 @torch.no_grad()
 def validation_dice(
     model: nn.Module, cases: Sequence[Any], *, info: Any, patch_size: Sequence[int], device: torch.device
@@ -121,11 +113,10 @@ def validation_dice(
     for case in cases:
         sample = load_case(case, normalized=True)
         assert sample.label is not None
-        prediction = predict(sample.image[None].to(device)).argmax(1).cpu()
-        label, prediction = without_ignored(sample.label[None], prediction, info.ignore_index)
-        rows.append(compute_dice(prediction, label, info.num_classes)[0][0])
+        prediction, label = predict(sample.image[None].to(device)).argmax(1), sample.label[None].to(device)
+        rows.append(compute_dice(prediction, label, info.num_classes, ignore_index=info.ignore_index)[0][0])
     model.train(training)
-    dice = torch.stack(rows).mean(0)
+    dice = torch.stack(rows).mean(0).cpu()
     names = [info.class_names[c] for c in range(1, info.num_classes)]
     return {**dict(zip(names, dice.tolist(), strict=True)), "mean": float(dice.mean())}
 
@@ -149,7 +140,7 @@ def evaluate_cases(
     progress: bool = True,
     pictures: Path | None = None,
 ) -> EvaluationResult:
-    """Evaluates every case: Dice, HD95 (mm) and ECE per class, UCC and UR of the three principles.
+    """Evaluates every case: Dice, HD95 and ASSD in mm, NSD at 1 mm, ECE; UCC and UR of the three principles.
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image.
     Voxels of the label `info.ignore_index` enter nothing.
@@ -172,9 +163,8 @@ def evaluate_cases(
         assert sample.label is not None  # checked above
         image, label = sample.image[None].to(device), sample.label[None].to(device)
         logits = predict(image)
-        alpha = evidence_of(logits, evidence) + 1.0
-        probabilities = alpha / alpha.sum(1, keepdim=True)
-        prediction = probabilities.argmax(1)
+        prediction = logits.argmax(1)
+        stats = segmentation_stats(logits, label, evidence=evidence, ignore_index=info.ignore_index)
         uncertainty = dirichlet_uncertainty(logits, evidence=evidence)[:, 0]
         generator = case_generator(case.name, seed)
         noisy = []
@@ -189,18 +179,19 @@ def evaluate_cases(
         distance = boundary_distance(label, max_distance=4.0, ignore_index=info.ignore_index)
         distance = distance.masked_fill(ignored, math.inf)  # near no boundary: outside of every uncertainty metric
         maps = compute_uncertainty_metrics(uncertainty, gradient, distance, noisy[0], noisy[1], levels=LEVELS)
-        annotated = probabilities.movedim(1, -1)[~ignored].T[None]
-        ece, top_label_ece = compute_ece(annotated, label[~ignored][None])
-        label, scored = without_ignored(label, prediction, info.ignore_index)
-        dice, absent = compute_dice(scored, label, classes)
-        hd95, _ = compute_hd95(scored.cpu(), label.cpu(), classes, sample.spacing_mm)
+        ece, top_label_ece = ece_of_stats(stats)
+        dice, absent = compute_dice(prediction, label, classes, ignore_index=info.ignore_index)
+        surface = compute_surface_metrics(prediction, label, classes, sample.spacing_mm, ignore_index=info.ignore_index)
         row: dict[str, Any] = {"case": case.name}
         for c in range(1, classes):
             name = info.class_names[c]
             row[f"dice/{name}"] = float(dice[0, c - 1])
-            row[f"hd95_mm/{name}"] = float(hd95[0, c - 1])
+            row[f"hd95_mm/{name}"] = float(surface.hd95_mm[0, c - 1])
+            row[f"assd_mm/{name}"] = float(surface.assd_mm[0, c - 1])
+            row[f"nsd/{name}"] = float(surface.nsd[0, c - 1])
             row[f"ece/{name}"] = float(ece[c])
-        row.update(dice=float(dice.mean()), hd95_mm=float(hd95.mean()), ece=float(top_label_ece))
+        row.update(dice=float(dice.mean()), hd95_mm=float(surface.hd95_mm.mean()))
+        row.update(assd_mm=float(surface.assd_mm.mean()), nsd=float(surface.nsd.mean()), ece=float(top_label_ece))
         row.update({name: float(maps[name][0]) for name in UNCERTAINTY})
         row["absent"] = [info.class_names[c] for c in range(1, classes) if bool(absent[0, c - 1])]
         result.per_case.append(row)

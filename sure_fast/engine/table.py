@@ -22,7 +22,13 @@ def table(result: EvaluationResult) -> str:
     mean, std, undefined = result.mean, result.std, result.undefined
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
     rows: list[tuple[str, str, str]] = []
-    for title, key, wanted in (("Dice", "dice", "1"), ("HD95 (mm)", "hd95_mm", "0"), ("ECE", "ece", "0")):
+    for title, key, wanted in (
+        ("Dice", "dice", "1"),
+        ("HD95 (mm)", "hd95_mm", "0"),
+        ("ASSD (mm)", "assd_mm", "0"),
+        ("NSD 1 mm", "nsd", "1"),
+        ("ECE", "ece", "0"),
+    ):
         rows += [(f"{title} {name}", f"{key}/{name}", wanted) for name in classes]
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
     rows += [(NAMES[key], key, WANTED[key]) for key in UNCERTAINTY]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops.segmentation_stats import SegmentationStats
+
 
 def compute_ece(probabilities: Tensor, target: Tensor, *, bins: int = 10) -> tuple[Tensor, Tensor]:
     r"""Expected calibration error per class and of the top label, over all voxels.
@@ -42,6 +44,13 @@ def compute_ece(probabilities: Tensor, target: Tensor, *, bins: int = 10) -> tup
     per_class = torch.stack([_error(p[:, c], y == c, bins) for c in range(classes)])
     confidence, predicted = p.max(1) if len(p) else (p.new_zeros(0), y)
     return per_class, _error(confidence, predicted == y, bins)
+
+
+def ece_of_stats(stats: SegmentationStats) -> tuple[Tensor, Tensor]:
+    """What `compute_ece` returns, from `sure_fast.segmentation_stats`, whose bins it takes."""
+    number = stats.number.sum(0)[-1].sum()
+    gaps = (stats.hits - stats.confidence).sum(0).abs().sum(-1) / number
+    return gaps[:-1], gaps[-1]
 
 
 def _error(p: Tensor, correct: Tensor, bins: int) -> Tensor:

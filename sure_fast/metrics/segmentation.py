@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..ops.segmentation_stats import SegmentationStats
+from ..ops.surface_distances import surface_distances
 
-def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+
+def compute_dice(
+    prediction: Tensor, target: Tensor, num_classes: int, *, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Dice per image and foreground class.
 
     Math:
@@ -18,6 +23,7 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
 
     Args:
         prediction, target: integer labels [N, \*S]. num_classes: C, background 0 included.
+        ignore_index: voxels of this target count in neither.
 
     Returns:
         Dice float64 [N, C-1] of classes 1 … C-1, and bool [N, C-1]: absent from both.
@@ -32,13 +38,25 @@ def compute_dice(prediction: Tensor, target: Tensor, num_classes: int) -> tuple[
         tensor([[0.6667]], dtype=torch.float64)
     """
     _check(prediction, target, num_classes)
-    dice, absent = [], []
+    counts = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    hits, sizes = [], []
     for c in range(1, num_classes):
-        p, t = (prediction == c).flatten(1), (target == c).flatten(1)
-        size = p.sum(1) + t.sum(1)
-        dice.append((2.0 * (p & t).sum(1).double() / size).masked_fill(size == 0, 1.0))
-        absent.append(size == 0)
-    return torch.stack(dice, 1), torch.stack(absent, 1)
+        p, t = ((labels == c).logical_and(counts).flatten(1) for labels in (prediction, target))
+        hits.append((p & t).sum(1))
+        sizes.append(p.sum(1) + t.sum(1))
+    return _dice(torch.stack(hits, 1), torch.stack(sizes, 1))
+
+
+def dice_of_stats(stats: SegmentationStats) -> tuple[Tensor, Tensor]:
+    """What `compute_dice` returns, from `sure_fast.segmentation_stats`."""
+    confusion = stats.confusion
+    hits = confusion.diagonal(dim1=1, dim2=2)
+    return _dice(hits[:, 1:], (confusion.sum(1) + confusion.sum(2))[:, 1:])
+
+
+def _dice(hits: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    absent = sizes == 0
+    return (2.0 * hits.double() / sizes).masked_fill(absent, 1.0), absent
 
 
 def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
@@ -48,47 +66,58 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
         raise ValueError(f"num_classes: expected at least 2, the background included, got {num_classes}")
 
 
-def compute_hd95(
-    prediction: Tensor, target: Tensor, num_classes: int, spacing_mm: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    r"""95th percentile of the Hausdorff distance in mm, per image and foreground class (MONAI's definition).
+class SurfaceMetrics(NamedTuple):
+    """Per image and foreground class, [N, C - 1]."""
+
+    hd95_mm: Tensor
+    assd_mm: Tensor
+    nsd: Tensor
+    """Share of both surfaces within the tolerance of the other."""
+    absent: Tensor
+    """bool: in neither label nor prediction."""
+
+
+def compute_surface_metrics(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    *,
+    tolerance_mm: float = 1.0,
+    ignore_index: int | None = None,
+) -> SurfaceMetrics:
+    r"""95th percentile of the Hausdorff distance, average symmetric surface distance, surface Dice at a tolerance.
+
+    Math:
+        As of `sure_fast.surface_distances`, which computes all of them at once.
 
     Args:
         prediction, target: integer labels [N, \*S]. num_classes: C. spacing_mm: voxel size per axis.
+        tolerance_mm: of NSD. ignore_index: voxels of this target are background in both.
 
     Returns:
-        float64 [N, C-1] in mm and bool [N, C-1]: absent from both. Both empty: 0 and flagged; one empty: the diagonal
-        of the image, the largest distance it holds.
+        SurfaceMetrics(hd95_mm, assd_mm, nsd, absent), float64. Both empty: 0, 0 and 1, and flagged; one empty: the
+        diagonal of the image, the largest distance it holds, and 0.
 
     Raises:
         ValueError: different shapes, fewer than two classes, or another number of spacings than axes.
 
     Example:
         >>> import torch
-        >>> from sure_fast.metrics import compute_hd95
+        >>> from sure_fast.metrics import compute_surface_metrics
         >>> target = torch.zeros(1, 8, 8, dtype=torch.long)
         >>> target[:, 2:5, 2:5] = 1
-        >>> compute_hd95(target.roll(1, 1), target, 2, (1.5, 1.0))[0]
+        >>> compute_surface_metrics(target.roll(1, 1), target, 2, (1.5, 1.0)).hd95_mm
         tensor([[1.5000]], dtype=torch.float64)
     """
     _check(prediction, target, num_classes)
     if len(spacing_mm) != prediction.dim() - 1:
         raise ValueError(f"spacing_mm: expected {prediction.dim() - 1} numbers, one per axis, got {list(spacing_mm)}")
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-
-    hot = [torch.stack([labels == c for c in range(1, num_classes)], 1) for labels in (prediction, target)]
-    present = [h.flatten(2).any(2) for h in hot]
-    both = present[0] & present[1]
-    absent = ~(present[0] | present[1])
+    found = surface_distances(
+        prediction, target, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index
+    )
+    there = found.voxels > 0
+    missing, absent = ~there.all(-1), ~there.any(-1)
     diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, prediction.shape[1:], strict=True)))
-    result = torch.full(both.shape, diagonal, dtype=torch.float64).masked_fill(absent.cpu(), 0.0)
-    for n, c in both.nonzero().tolist():
-        pair = [h[n : n + 1, c : c + 1] for h in hot]
-        with warnings.catch_warnings():
-            # MONAI 1.5 and 1.6 warn of an argument that they themselves pass.
-            warnings.simplefilter("ignore", FutureWarning)
-            distance = compute_hausdorff_distance(
-                pair[0], pair[1], include_background=True, percentile=95, spacing=list(spacing_mm)
-            )
-        result[n, c] = float(distance)
-    return result, absent
+    hd95, assd = (d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (found.percentile, found.average))
+    return SurfaceMetrics(hd95, assd, found.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)

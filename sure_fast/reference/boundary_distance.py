@@ -52,7 +52,9 @@ def boundary_distance(
         reach = label.shape[axis] - 1
         if max_distance is not None:
             reach = min(reach, int(max_distance / step * (1 + 1e-12)))
-        squared = _window(squared, axis, step, reach) if max_distance is not None else _line(squared, axis, step)
+        squared = (
+            _window(squared, axis, step, reach) if max_distance is not None else nearest_along(squared, axis, step)
+        )
     distance = squared.sqrt().to(torch.float32)
     if max_distance is not None:
         # The sum of squared float64 steps can miss max_distance² by its rounding.
@@ -74,7 +76,7 @@ def _window(squared: Tensor, axis: int, step: float, reach: int) -> Tensor:
     return nearest
 
 
-def _line(squared: Tensor, axis: int, step: float) -> Tensor:
+def nearest_along(squared: Tensor, axis: int, step: float) -> Tensor:
     """min over all j of squared[j] + ((i - j) step)², line by line."""
     size = squared.shape[axis]
     if size < 2 or squared.numel() == 0:

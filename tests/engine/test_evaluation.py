@@ -33,7 +33,19 @@ def test_every_metric_of_every_case(cases, tmp_path):
     result = evaluate_cases(model, cases, seed=1, pictures=tmp_path, **options)
     assert [row["case"] for row in result.per_case] == [case.name for case in cases]
     for row in result.per_case:
-        for name in ("dice", "hd95_mm", "ece", "ucc_g", "ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"):
+        for name in (
+            "dice",
+            "hd95_mm",
+            "assd_mm",
+            "nsd",
+            "ece",
+            "ucc_g",
+            "ucc_d",
+            "ucc_noise",
+            "ur_g",
+            "ur_d",
+            "ur_noise",
+        ):
             assert math.isfinite(row[name])
     # a case's numbers depend on nothing but the case
     alone = evaluate_cases(model, cases[1:2], seed=1, **options)
@@ -121,8 +133,8 @@ def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
 
 def test_undefined_values_are_counted_and_left_out_of_the_mean():
     names = {0: "background", 1: "a"}
-    row = {"case": "x", "absent": [], "dice/a": 0.5, "hd95_mm/a": 1.0, "ece/a": 0.1}
-    row |= {"dice": 0.5, "hd95_mm": 1.0, "ece": 0.1}
+    row = {"case": "x", "absent": [], "dice/a": 0.5, "hd95_mm/a": 1.0, "assd_mm/a": 0.5, "nsd/a": 0.75, "ece/a": 0.1}
+    row |= {"dice": 0.5, "hd95_mm": 1.0, "assd_mm": 0.5, "nsd": 0.75, "ece": 0.1}
     maps = dict.fromkeys(("ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"), 0.25)
     result = EvaluationResult(names, [{**row, "ucc_g": -0.5, **maps}, {**row, "ucc_g": math.nan, **maps}])
     assert result.mean["ucc_g"] == -0.5
