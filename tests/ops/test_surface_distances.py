@@ -41,7 +41,7 @@ def assert_same(got, want, **tolerance):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_by_hand(backend):
-    # P: a row of three voxels, 2 mm apart; T: its first voxel, moved by one row of 3 mm. From P: 3, sqrt(13), 5; from T: 3
+    # P: a row of three voxels, 2 mm apart; T: its first voxel, a row of 3 mm away. From P: 3, sqrt(13), 5; from T: 3
     p, t = torch.zeros(2, 1, 4, 5, dtype=torch.long)
     p[0, 1, 1:4] = 1
     t[0, 2, 1] = 1
@@ -176,5 +176,5 @@ def test_errors_name_the_argument(arguments, text):
     p, t = blobs((2, 8, 9))
     with pytest.raises(ValueError, match=text):
         sure_fast.surface_distances(**{"prediction": p, "target": t, "num_classes": 3, **arguments})
-    with pytest.raises(TypeError, match="^target: expected an integer tensor"):
+    with pytest.raises(TypeError, match=r"^target: expected an integer tensor"):
         sure_fast.surface_distances(p, t.float(), 3)
