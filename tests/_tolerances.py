@@ -17,6 +17,8 @@ TOLERANCE = {
 EXCEPTIONS = {
     # With strong evidence the reference's lgamma terms cancel against each other; the kernel's do so on paper.
     ("evidential_loss", torch.float64): (1e-11, 1e-11),
+    # The KL term of one voxel is what is left of terms of both signs; their mean over voxels shows none of it.
+    ("evidential_loss.voxels", torch.float32): (2e-6, 6e-6),
     # torch's float64 trigamma is good to about 1e-9 relative; SciPy's, against which the kernel's is tested, to 1e-15.
     ("evidential_loss.gradient", torch.float64): (1e-8, 1e-9),
     # A sum of terms of both signs, relative to the largest gradient.

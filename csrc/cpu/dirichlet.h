@@ -74,6 +74,19 @@ void gather_logits(const View& z, int64_t offset, const Index* place, int count,
   gather_row<double>(z, offset, place, count, out);
 }
 
+// alpha = (e(-z) + 1, e(z) + 1) of one row of z in two rows of kBlock, and both d alpha / d z.
+template <typename T>
+void load_both(const View& z, int evidence, int64_t offset, int count, T* alpha, T* slope) {
+  alignas(64) T minus[kBlock];
+  alignas(64) int32_t place[kBlock];
+  for (int v = 0; v < count; ++v) place[v] = v;
+  gather_logits(z, offset, place, count, minus);
+  for (int v = 0; v < count; ++v) minus[v] = -minus[v];
+  load_kind<T, T>(evidence, minus, 0, 1, count, alpha, slope);
+  for (int v = 0; v < count; ++v) slope[v] = -slope[v];
+  load_row(z, evidence, offset, count, alpha + kBlock, slope + kBlock);
+}
+
 // A = sum of alpha at up to kBlock voxels of one image.
 template <typename T, typename Index>
 void gather_totals(const View& z, int evidence, int64_t image, const Index* place, int count, T* total) {

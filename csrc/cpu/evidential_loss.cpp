@@ -4,6 +4,7 @@
 //   data: psi(A) - psi(alpha_y), or ln A - ln alpha_y, or sum (y-p)^2 + sum p (1-p) / (A+1)
 //   KL: sum_{c != y} h(alpha_c) - h(B) + (C-1) psi(B) - lnGamma(C) - 1; Dice from sum p_c, sum p_c y_c, sum y_c
 //   dKL/dalpha_c = h'(alpha_c) - h'(B) + (C-1) psi'(B) for c != y, else 0; du/dalpha_c = -C / A^2
+// Regions: each channel on its own with alpha = (e(-z) + 1, e(z) + 1), two classes.
 // Parallel over chunks of 4096 voxels, blocks of 128 in L1. Sums: float over a block, float64 beyond, fixed order.
 // Bytes per voxel: forward reads C logits and a label; backward reads the same and writes C gradients.
 // Bound by arithmetic: C + 2 logarithms forward, C + 2 trigamma rationals backward.
@@ -16,10 +17,20 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
+// What belongs to each voxel of a block, besides alpha.
+template <typename T>
+struct Block {
+  alignas(64) int32_t label[kBlock];                  // -1: counts nowhere
+  alignas(64) T far[kBlock];                          // 1 where it is far from the boundary
+  alignas(64) T weight[kBlock];                       // of its data and KL terms
+  alignas(64) T u[kBlock], data[kBlock], kl[kBlock];  // forward: its terms; backward: the loss's derivatives by them
+};
+
 template <int kind, typename T>
-void forward_block(int classes, int count, const T* alpha, const int32_t* label, const T* far, T constant, double* sums,
-                   T* uncertainty) {
-  alignas(64) T total[kBlock], other[kBlock], own[kBlock], inverse[kBlock], kl[kBlock], data[kBlock];
+void forward_block(int classes, int count, const T* alpha, T constant, double* sums, Block<T>& block) {
+  const int32_t* label = block.label;
+  T *kl = block.kl, *data = block.data;
+  alignas(64) T total[kBlock], other[kBlock], own[kBlock], inverse[kBlock];
   for (int v = 0; v < count; ++v) total[v] = other[v] = own[v] = kl[v] = data[v] = T(0);
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
@@ -71,25 +82,29 @@ void forward_block(int classes, int count, const T* alpha, const int32_t* label,
     } else {
       d = T(1) - T(2) * own[v] * inverse[v] + data[v] + (T(1) - data[v]) / (total[v] + T(1));
     }
-    sum_kl += counts ? k : T(0);
-    sum_data += counts ? d : T(0);
+    kl[v] = counts ? block.weight[v] * k : T(0);
+    data[v] = counts ? block.weight[v] * d : T(0);
+    sum_kl += kl[v];
+    sum_data += data[v];
   }
   sums[0] += sum_data;
   sums[1] += sum_kl;
   T sum_far = 0, count_far = 0;
 #pragma omp simd reduction(+ : sum_far, count_far)
   for (int v = 0; v < count; ++v) {
-    uncertainty[v] = T(classes) * inverse[v];
-    sum_far += far[v] > T(0) ? uncertainty[v] : T(0);
-    count_far += far[v];
+    block.u[v] = T(classes) * inverse[v];
+    sum_far += block.far[v] > T(0) ? block.u[v] : T(0);
+    count_far += block.far[v];
   }
   sums[2 + 3 * classes] += sum_far;
   sums[3 + 3 * classes] += count_far;
 }
 
-// slope [C][kBlock] holds e'(z) on entry and the gradient on return; g_u is d loss / d u of each voxel.
+// slope [C][kBlock] holds e'(z) on entry and the gradient on return; g are the derivatives by the sums of p and p y.
 template <int kind, typename T>
-void backward_block(int classes, int count, const T* alpha, T* slope, const int32_t* label, const T* g, const T* g_u) {
+void backward_block(int classes, int count, const T* alpha, T* slope, const T* g, const Block<T>& block) {
+  const int32_t* label = block.label;
+  const T *g_data = block.data, *g_kl = block.kl;
   alignas(64) T total[kBlock], other[kBlock], inverse[kBlock], common[kBlock], moment[kBlock], mean_g[kBlock];
   alignas(64) T through_u[kBlock];
   for (int v = 0; v < count; ++v) total[v] = other[v] = moment[v] = mean_g[v] = T(0);
@@ -101,9 +116,8 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
       other[v] += label[v] == c ? T(1) : a[v];
     }
   }
-  const T g_data = g[0], g_kl = g[1];
-  const T* g_p = g + 2;
-  const T* g_py = g + 2 + classes;
+  const T* g_p = g;
+  const T* g_py = g + classes;
 #pragma omp simd
   for (int v = 0; v < count; ++v) inverse[v] = T(1) / total[v];
   // dL/dp_c = g_c; through p = alpha / A: dL/dalpha_c = (g_c - sum_k g_k p_k) / A
@@ -116,7 +130,7 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
       const bool mine = label[v] == c;
       T gc = gp + (mine ? gpy : T(0));
       if (kind == 2) {
-        gc += g_data * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
+        gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
         moment[v] += p * p;
       }
       mean_g[v] += gc * p;
@@ -124,11 +138,11 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
   }
 #pragma omp simd
   for (int v = 0; v < count; ++v) {
-    through_u[v] = -T(classes) * g_u[v] * inverse[v] * inverse[v];
+    through_u[v] = -T(classes) * block.u[v] * inverse[v] * inverse[v];
     T shared = through_u[v] - mean_g[v] * inverse[v];
-    if (kind == 0) shared += g_data * math::trigamma(total[v]);
-    if (kind == 1) shared += g_data * inverse[v];
-    if (kind == 2) shared -= g_data * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
+    if (kind == 0) shared += g_data[v] * math::trigamma(total[v]);
+    if (kind == 1) shared += g_data[v] * inverse[v];
+    if (kind == 2) shared -= g_data[v] * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
     common[v] = shared;
     T slope_other;
     const T psi1_other = math::trigamma_entropic(other[v], slope_other);
@@ -145,26 +159,58 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const int3
       T slope_own;
       const T psi1 = math::trigamma_entropic(a[v], slope_own);
       T gc = gp + (mine ? gpy : T(0));
-      if (kind == 2) gc += g_data * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
+      if (kind == 2) gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
       T d = common[v] + gc * inverse[v];
-      if (kind == 0) d -= mine ? g_data * psi1 : T(0);
-      if (kind == 1) d -= mine ? g_data / a[v] : T(0);
-      d += mine ? T(0) : g_kl * (slope_own + other[v]);
+      if (kind == 0) d -= mine ? g_data[v] * psi1 : T(0);
+      if (kind == 1) d -= mine ? g_data[v] / a[v] : T(0);
+      d += mine ? T(0) : g_kl[v] * (slope_own + other[v]);
       s[v] *= label[v] >= 0 ? d : through_u[v];
     }
   }
 }
 
-// 1 where a voxel that counts is far from the boundary.
+// Labels of a block, which of its voxels are far, and their weights. Returns the number of bad labels.
 template <typename T>
-void load_far(const EvidentialArgs& a, int64_t offset, int count, const int32_t* label, T* far) {
+int load_block(const EvidentialArgs& a, int64_t at, int count, Block<T>& block) {
+  const int bad = load_labels(a.target, at, count, block.label);
   if (a.squared == nullptr) {
-    for (int v = 0; v < count; ++v) far[v] = T(0);
-    return;
-  }
-  const uint8_t* squared = a.squared + offset;
+    for (int v = 0; v < count; ++v) block.far[v] = T(0);
+  } else {
+    const uint8_t* squared = a.squared + at;
 #pragma omp simd
-  for (int v = 0; v < count; ++v) far[v] = label[v] >= 0 && squared[v] > a.far_above ? T(1) : T(0);
+    for (int v = 0; v < count; ++v) block.far[v] = block.label[v] >= 0 && squared[v] > a.far_above ? T(1) : T(0);
+  }
+  for (int v = 0; v < count; ++v) {
+    block.weight[v] = a.weights == nullptr || block.label[v] < 0 ? T(1) : static_cast<T>(a.weights[block.label[v]]);
+  }
+  return bad;
+}
+
+// alpha and d alpha / d z of every class.
+template <typename T>
+void load_alpha(const EvidentialArgs& a, int64_t map, int64_t v, int count, T* alpha, T* slope) {
+  const View& z = a.logits;
+  if (a.regions) {
+    const int64_t groups = z.channels;
+    const int64_t at = map / groups * z.batch_stride + map % groups * z.channel_stride + v * z.voxel_stride;
+    return load_both(z, a.evidence, at, count, alpha, slope);
+  }
+  for (int64_t c = 0; c < z.channels; ++c) {
+    const int64_t at = map * z.batch_stride + c * z.channel_stride + v * z.voxel_stride;
+    load_row(z, a.evidence, at, count, alpha + c * kBlock, slope + c * kBlock);
+  }
+}
+
+template <typename T>
+void write_voxels(void* to, int64_t at, const T* values, int count) {
+  if (to != nullptr) memcpy(static_cast<T*>(to) + at, values, sizeof(T) * static_cast<size_t>(count));
+}
+
+// base + scale * values
+template <typename T>
+void read_voxels(const void* from, int64_t at, T base, T scale, int count, T* out) {
+  const T* values = static_cast<const T*>(from);
+  for (int v = 0; v < count; ++v) out[v] = values == nullptr ? base : base + scale * values[at + v];
 }
 
 template <typename T>
@@ -174,80 +220,81 @@ T* scratch(int64_t classes) {
 }
 
 struct Range {
-  int64_t image, first, last;
+  int64_t map, first, last;
 };
 
-Range chunk_range(const View& z, int64_t chunk) {
-  const int64_t per_image = (z.voxels + kEvidentialChunk - 1) / kEvidentialChunk;
-  const int64_t first = chunk % per_image * kEvidentialChunk;
-  const int64_t last = first + kEvidentialChunk < z.voxels ? first + kEvidentialChunk : z.voxels;
-  return {chunk / per_image, first, last};
+Range chunk_range(const EvidentialArgs& a, int64_t chunk) {
+  const int64_t chunks = evidential_chunks(a), voxels = a.logits.voxels;
+  const int64_t first = chunk % chunks * kEvidentialChunk;
+  return {chunk / chunks, first, first + kEvidentialChunk < voxels ? first + kEvidentialChunk : voxels};
 }
 
 template <int kind, typename T>
-void forward(const EvidentialArgs& args, double* partials, void* uncertainty) {
-  const View& z = args.logits;
-  const int classes = static_cast<int>(z.channels);
+void forward(const EvidentialArgs& args, double* partials, const EvidentialVoxels& voxels) {
+  const int classes = static_cast<int>(evidential_classes(args));
   const int64_t width = evidential_sums_size(classes);
   const T constant = static_cast<T>(std::lgamma(static_cast<double>(classes)) + 1.0);
-  parallel_tasks(evidential_chunks(z), args.threads, [&](int64_t chunk) {
-    const Range range = chunk_range(z, chunk);
+  parallel_tasks(evidential_maps(args) * evidential_chunks(args), args.threads, [&](int64_t chunk) {
+    const Range range = chunk_range(args, chunk);
     double* sums = partials + chunk * width;
     for (int64_t i = 0; i < width; ++i) sums[i] = 0.0;
     T* alpha = scratch<T>(classes);
     T* slope = alpha + classes * kBlock;
-    alignas(64) int32_t label[kBlock];
-    alignas(64) T far[kBlock], u[kBlock];
+    Block<T> block;
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      const int64_t at = range.image * z.voxels + v;
-      sums[width - 1] += load_labels(args.target, at, count, label);
-      load_far(args, at, count, label, far);
-      for (int c = 0; c < classes; ++c) {
-        load_row(z, args.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
-                 alpha + c * kBlock, slope + c * kBlock);
-      }
-      forward_block<kind, T>(classes, count, alpha, label, far, constant, sums, u);
-      if (uncertainty != nullptr) store(z.dtype, uncertainty, 1, u, at, count);
+      const int64_t at = range.map * args.logits.voxels + v;
+      sums[width - 1] += load_block(args, at, count, block);
+      load_alpha(args, range.map, v, count, alpha, slope);
+      forward_block<kind, T>(classes, count, alpha, constant, sums, block);
+      if (voxels.uncertainty != nullptr) store(args.logits.dtype, voxels.uncertainty, 1, block.u, at, count);
+      write_voxels(voxels.data, at, block.data, count);
+      write_voxels(voxels.kl, at, block.kl, count);
     }
     free(alpha);
   });
 }
 
 template <int kind, typename T>
-void backward(const EvidentialArgs& args, const double* coefficients, const void* slope_u, double slope_scale,
+void backward(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slopes,
               const View& gradient) {
-  const View& z = args.logits;
-  const int classes = static_cast<int>(z.channels);
-  parallel_tasks(evidential_chunks(z), args.threads, [&](int64_t chunk) {
-    const Range range = chunk_range(z, chunk);
+  const int classes = static_cast<int>(evidential_classes(args));
+  const int64_t width = evidential_sums_size(classes), groups = evidential_groups(args);
+  parallel_tasks(evidential_maps(args) * evidential_chunks(args), args.threads, [&](int64_t chunk) {
+    const Range range = chunk_range(args, chunk);
+    const double* coefficient = coefficients + range.map % groups * width;
     T* alpha = scratch<T>(classes + 1);
     T* slope = alpha + classes * kBlock;
-    T* g = slope + classes * kBlock;  // the spare 2 kBlock values hold the coefficients of up to kBlock - 1 classes
+    T* g = slope + classes * kBlock;  // the spare 2 kBlock values hold the coefficients of up to kBlock classes
     T* wide = nullptr;
-    if (2 + 2 * classes > 2 * kBlock) g = wide = static_cast<T*>(malloc(sizeof(T) * (2 + 2 * classes)));
-    for (int64_t i = 0; i < 2 + 2 * classes; ++i) g[i] = static_cast<T>(coefficients[i]);
-    const T g_far = static_cast<T>(coefficients[2 + 3 * classes]), scale = static_cast<T>(slope_scale);
-    alignas(64) int32_t label[kBlock];
-    alignas(64) T g_u[kBlock];
+    if (classes > kBlock) g = wide = static_cast<T*>(malloc(sizeof(T) * static_cast<size_t>(2 * classes)));
+    for (int i = 0; i < 2 * classes; ++i) g[i] = static_cast<T>(coefficient[2 + i]);
+    const T g_data = static_cast<T>(coefficient[0]), g_kl = static_cast<T>(coefficient[1]);
+    const T g_far = static_cast<T>(coefficient[2 + 3 * classes]);
+    const T scale = static_cast<T>(slopes.uncertainty_scale);
+    Block<T> block;
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      const int64_t at = range.image * z.voxels + v;
-      load_labels(args.target, at, count, label);
-      load_far(args, at, count, label, g_u);
-      for (int i = 0; i < count; ++i) g_u[i] *= g_far;
-      if (slope_u != nullptr) {
-        const T* slopes = static_cast<const T*>(slope_u) + at;
-        for (int i = 0; i < count; ++i) g_u[i] += scale * slopes[i];
+      const int64_t at = range.map * args.logits.voxels + v;
+      load_block(args, at, count, block);
+      load_alpha(args, range.map, v, count, alpha, slope);
+      read_voxels(slopes.uncertainty, at, T(0), scale, count, block.u);
+      read_voxels(slopes.data, at, g_data, T(1), count, block.data);
+      read_voxels(slopes.kl, at, g_kl, T(1), count, block.kl);
+      for (int i = 0; i < count; ++i) {
+        block.u[i] += g_far * block.far[i];
+        block.data[i] *= block.weight[i];
+        block.kl[i] *= block.weight[i];
       }
-      for (int c = 0; c < classes; ++c) {
-        load_row(z, args.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
-                 alpha + c * kBlock, slope + c * kBlock);
+      backward_block<kind, T>(classes, count, alpha, slope, g, block);
+      if (args.regions) {
+        for (int i = 0; i < count; ++i) slope[i] += slope[kBlock + i];
       }
-      backward_block<kind, T>(classes, count, alpha, slope, label, g, g_u);
-      for (int c = 0; c < classes; ++c) {
+      const int64_t image = range.map / groups, channel = range.map % groups;
+      for (int c = 0; c < (args.regions ? 1 : classes); ++c) {
         store(gradient.dtype, const_cast<void*>(gradient.data), gradient.voxel_stride, slope + c * kBlock,
-              range.image * gradient.batch_stride + c * gradient.channel_stride + v * gradient.voxel_stride, count);
+              image * gradient.batch_stride + (channel + c) * gradient.channel_stride + v * gradient.voxel_stride,
+              count);
       }
     }
     free(wide);
@@ -257,29 +304,27 @@ void backward(const EvidentialArgs& args, const double* coefficients, const void
 
 }  // namespace
 
-void evidential_loss_forward(const EvidentialArgs& args, double* partials, void* uncertainty) {
+void evidential_loss_forward(const EvidentialArgs& args, double* partials, const EvidentialVoxels& voxels) {
   const bool wide = args.logits.dtype == DType::f64;
-  if (args.kind == 0) {
-    return wide ? forward<0, double>(args, partials, uncertainty) : forward<0, float>(args, partials, uncertainty);
-  }
-  if (args.kind == 1) {
-    return wide ? forward<1, double>(args, partials, uncertainty) : forward<1, float>(args, partials, uncertainty);
-  }
-  return wide ? forward<2, double>(args, partials, uncertainty) : forward<2, float>(args, partials, uncertainty);
+  if (args.kind == 0)
+    return wide ? forward<0, double>(args, partials, voxels) : forward<0, float>(args, partials, voxels);
+  if (args.kind == 1)
+    return wide ? forward<1, double>(args, partials, voxels) : forward<1, float>(args, partials, voxels);
+  return wide ? forward<2, double>(args, partials, voxels) : forward<2, float>(args, partials, voxels);
 }
 
 template <int kind>
-static void backward_kind(const EvidentialArgs& args, const double* coefficients, const void* slope, double scale,
+static void backward_kind(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slope,
                           const View& gradient) {
-  args.logits.dtype == DType::f64 ? backward<kind, double>(args, coefficients, slope, scale, gradient)
-                                  : backward<kind, float>(args, coefficients, slope, scale, gradient);
+  args.logits.dtype == DType::f64 ? backward<kind, double>(args, coefficients, slope, gradient)
+                                  : backward<kind, float>(args, coefficients, slope, gradient);
 }
 
-void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const void* slope, double scale,
+void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slope,
                               const View& gradient) {
-  if (args.kind == 0) return backward_kind<0>(args, coefficients, slope, scale, gradient);
-  if (args.kind == 1) return backward_kind<1>(args, coefficients, slope, scale, gradient);
-  backward_kind<2>(args, coefficients, slope, scale, gradient);
+  if (args.kind == 0) return backward_kind<0>(args, coefficients, slope, gradient);
+  if (args.kind == 1) return backward_kind<1>(args, coefficients, slope, gradient);
+  backward_kind<2>(args, coefficients, slope, gradient);
 }
 
 }  // namespace SURE_FAST_NS

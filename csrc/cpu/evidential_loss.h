@@ -7,35 +7,48 @@ namespace sure_fast {
 
 struct EvidentialArgs {
   View logits;
-  Labels target;  // [N, V]
-  int evidence;   // math::Evidence
-  int kind;       // 0 digamma, 1 log, 2 mse
+  Labels target;          // [N, V], or of regions [N, C, V] of 0 and 1
+  int evidence;           // math::Evidence
+  int kind;               // 0 digamma, 1 log, 2 mse
+  bool regions;           // each channel is a Beta distribution of its own, alpha = (e(-z) + 1, e(z) + 1)
+  const double* weights;  // of a voxel's data and KL terms by its class [C], or null: 1
   int threads;
   const uint8_t* squared;  // squared distance to the boundary in steps [N, V], or null: no voxel is far
   int far_above;           // a voxel that counts is far where squared > far_above
 };
 
-// What one pass over the logits sums: [data, kl, Σ_i p_ic (C), Σ_i p_ic y_ic (C), Σ_i y_ic (C), Σ u over the far
-// voxels, number of far voxels, bad labels].
+// A map is a Dirichlet distribution a voxel: one an image, or with regions one a channel.
+SURE_FAST_INLINE int64_t evidential_classes(const EvidentialArgs& a) { return a.regions ? 2 : a.logits.channels; }
+SURE_FAST_INLINE int64_t evidential_groups(const EvidentialArgs& a) { return a.regions ? a.logits.channels : 1; }
+SURE_FAST_INLINE int64_t evidential_maps(const EvidentialArgs& a) { return a.logits.batch * evidential_groups(a); }
+
+// What one pass over a map sums: [data, kl, Σ_i p_ic (C), Σ_i p_ic y_ic (C), Σ_i y_ic (C), Σ u over the far voxels,
+// number of far voxels, bad labels].
 SURE_FAST_INLINE int64_t evidential_sums_size(int64_t classes) { return 5 + 3 * classes; }
 
-// Work is cut into chunks of this many voxels of one image; each is summed apart and the parts are added in order,
+// Work is cut into chunks of this many voxels of one map; each is summed apart and the parts are added in order,
 // so the result does not depend on the number of threads.
 constexpr int64_t kEvidentialChunk = 4096;
 
-SURE_FAST_INLINE int64_t evidential_chunks(const View& logits) {
-  return logits.batch * ((logits.voxels + kEvidentialChunk - 1) / kEvidentialChunk);
+SURE_FAST_INLINE int64_t evidential_chunks(const EvidentialArgs& a) {
+  return (a.logits.voxels + kEvidentialChunk - 1) / kEvidentialChunk;  // of a map
 }
 
-// forward:  partials [chunks, sums_size] float64; uncertainty [N, V] in the logits' dtype, or null.
-// backward: coefficients = d loss / d sums, of which the first 2 + 2C and that of the far voxels' u are used;
-// slope [N, V] or null: d loss / d u of each voxel, float64 for float64 logits, else float32, times slope_scale;
-// gradient as the logits, any strides.
-#define SURE_FAST_DECLARE(isa)                                                                             \
-  namespace isa {                                                                                          \
-  void evidential_loss_forward(const EvidentialArgs& args, double* partials, void* uncertainty);           \
-  void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const void* slope, \
-                                double slope_scale, const View& gradient);                                 \
+// Values of each voxel of every map, [maps, V], or null: of the forward's terms, or the loss's derivatives by them.
+// Computed in float64 for float64 logits, else in float32; the forward's u is in the logits' dtype.
+struct EvidentialVoxels {
+  void *uncertainty, *data, *kl;
+  double uncertainty_scale;  // of the derivatives
+};
+
+// forward:  partials [maps, chunks, sums_size] float64.
+// backward: coefficients [groups, sums_size] = d loss / d sums, of which the first 2 + 2C and that of the far voxels' u
+// are used; gradient as the logits, any strides.
+#define SURE_FAST_DECLARE(isa)                                                                                         \
+  namespace isa {                                                                                                      \
+  void evidential_loss_forward(const EvidentialArgs& args, double* partials, const EvidentialVoxels& voxels);          \
+  void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slope, \
+                                const View& gradient);                                                                 \
   }
 SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
 #undef SURE_FAST_DECLARE

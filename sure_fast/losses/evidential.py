@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ..ops.evidential_loss import EvidentialLossOutput, evidential_loss
@@ -11,7 +13,8 @@ class EvidentialLoss(nn.Module):
     """`sure_fast.evidential_loss` with its options fixed; see there for the equations and the errors.
 
     Args:
-        kind, total, num_epochs, annealing_epochs, evidence, ignore_index, backend: as of `evidential_loss`.
+        kind, total, num_epochs, annealing_epochs, evidence, ignore_index, class_weights, regions, reduction,
+            level_weights, backend: as of `evidential_loss`.
 
     Example:
         >>> import sure_fast, torch
@@ -30,6 +33,10 @@ class EvidentialLoss(nn.Module):
         annealing_epochs: int = 20,
         evidence: str = "softplus",
         ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        regions: bool = False,
+        reduction: str = "mean",
+        level_weights: Sequence[float] | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -39,10 +46,16 @@ class EvidentialLoss(nn.Module):
         self.annealing_epochs = annealing_epochs
         self.evidence = evidence
         self.ignore_index = ignore_index
+        self.class_weights = class_weights
+        self.regions = regions
+        self.reduction = reduction
+        self.level_weights = level_weights
         self.backend = backend
 
-    def forward(self, logits: Tensor, target: Tensor, epoch: float = 0) -> EvidentialLossOutput:
-        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S] at this epoch."""
+    def forward(
+        self, logits: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor], epoch: float = 0
+    ) -> EvidentialLossOutput:
+        """The loss of logits [N, C, *S] or a list of outputs, against labels [N, *S] or [N, 1, *S], at this epoch."""
         return evidential_loss(
             logits,
             target,
@@ -53,5 +66,9 @@ class EvidentialLoss(nn.Module):
             annealing_epochs=self.annealing_epochs,
             evidence=self.evidence,
             ignore_index=self.ignore_index,
+            class_weights=self.class_weights,
+            regions=self.regions,
+            reduction=self.reduction,
+            level_weights=self.level_weights,
             backend=self.backend,
         )

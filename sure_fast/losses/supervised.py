@@ -50,7 +50,7 @@ class UncertaintySupervisedLoss(nn.Module):
         num_epochs: T.
         start_epoch: t₀, first epoch with supervised uncertainty; less than num_epochs.
         beta, gamma: weights of L_gu and L_nu; a term of weight 0 is not computed.
-        kind, total, annealing_epochs, evidence, ignore_index: as of `evidential_loss`.
+        kind, total, annealing_epochs, evidence, ignore_index, class_weights: as of `evidential_loss`.
         gradient_threshold: boundary band of L_gu (voxels).
         noise_threshold: what counts as near a boundary in L_nu (voxels).
         pairs, num_pairs, per_class: as of `GradientUncertaintyLoss`.
@@ -88,6 +88,7 @@ class UncertaintySupervisedLoss(nn.Module):
         annealing_epochs: int = 20,
         evidence: str = "softplus",
         ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
         gradient_threshold: float = 1.0,
         noise_threshold: float = 4.0,
         pairs: str = "exact",
@@ -131,6 +132,7 @@ class UncertaintySupervisedLoss(nn.Module):
             "kind": kind,
             "evidence": evidence,
             "ignore_index": ignore_index,
+            "class_weights": class_weights,
             "gradient_threshold": gradient_threshold,
             "noise_threshold": noise_threshold,
             "pairs": pairs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,11 @@ KINDS = ("digamma", "log", "mse")
 TOTALS = ("weighted", "annealed")
 
 
+REDUCTIONS = ("mean", "none")
+
+
 class EvidentialLossOutput(NamedTuple):
-    """The loss and its terms, each a 0-dim tensor."""
+    """The loss and its terms, each a 0-dim tensor; with reduction "none" `total`, `data` and `kl` of every voxel."""
 
     total: Tensor
     data: Tensor
@@ -29,7 +33,7 @@ class EvidentialLossOutput(NamedTuple):
     dice: Tensor
     """Dice term."""
     uncertainty: Tensor | None = None
-    """u [N, 1, *S] in the logits' dtype where it was asked for."""
+    """u [N, 1, *S], of regions [N, R, *S], in the logits' dtype where it was asked for."""
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -45,10 +49,13 @@ def evidential_args(
     kind: str,
     evidence: str,
     ignore_index: int | None,
+    class_weights: Tensor | None = None,
+    regions: bool = False,
     squared: Tensor | None = None,
     far_above: int = 0,
 ) -> tuple[_cpu.EvidentialArgs, Tensor, Tensor]:
-    """The kernel's arguments, and the tensors whose memory they name, which must outlive them."""
+    """The kernel's arguments, and the tensors whose memory they name, which must outlive them, as must the weights
+    (float64, contiguous) and `squared`."""
     logits, view = native_view(logits)
     target = target.contiguous()
     args = _cpu.EvidentialArgs(
@@ -58,6 +65,8 @@ def evidential_args(
         ignore_index,
         EVIDENCE.index(evidence),
         KINDS.index(kind),
+        regions,
+        0 if class_weights is None else address(class_weights),
         torch.get_num_threads(),
         0 if squared is None else address(squared),
         far_above,
@@ -67,61 +76,98 @@ def evidential_args(
 
 @torch.library.custom_op("sure_fast::evidential_loss", mutates_args=(), device_types="cpu")
 def _op(
-    logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None, want_uncertainty: bool
-) -> tuple[Tensor, Tensor]:
-    """The sums over the voxels, float64 [2 + 3C], and the uncertainty [N, 1, *S], empty where it is not wanted."""
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index)
-    classes = logits.shape[1]
-    sums = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    _, uncertainty = _empty(logits, target, kind, evidence, ignore_index, want_uncertainty)
-    _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0)
-    if sums[-1] > 0:
+    logits: Tensor,
+    target: Tensor,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
+    class_weights: Tensor | None,
+    regions: bool,
+    want_voxels: bool,
+    want_uncertainty: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The reference's sums and terms of every voxel, these empty unless wanted, and u, empty unless wanted."""
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
+    classes = 2 if regions else logits.shape[1]
+    sums, data, kl, uncertainty = _empty(
+        logits, target, kind, evidence, ignore_index, class_weights, regions, want_voxels, want_uncertainty
+    )
+    sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
+    places = [address(t) if want_voxels else 0 for t in (data, kl)]
+    _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0, *places)
+    if sums[:, -1].sum() > 0:
         _checks.labels_in_range("target", target, classes, ignore_index)
-    return sums[: 2 + 3 * classes].clone(), uncertainty
+    return sums[:, : 2 + 3 * classes].clone(), data, kl, uncertainty
 
 
 @_op.register_fake
 def _empty(
-    logits: Tensor, target: Tensor, kind: str, evidence: str, ignore_index: int | None, want_uncertainty: bool
-) -> tuple[Tensor, Tensor]:
-    shape = (logits.shape[0], 1, *logits.shape[2:]) if want_uncertainty else (0,)
-    return logits.new_empty(2 + 3 * logits.shape[1], dtype=torch.float64), logits.new_empty(shape)
+    logits: Tensor,
+    target: Tensor,
+    kind: str,
+    evidence: str,
+    ignore_index: int | None,
+    class_weights: Tensor | None,
+    regions: bool,
+    want_voxels: bool,
+    want_uncertainty: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    channels = logits.shape[1]
+    compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    voxels = target.shape if want_voxels else (0,)
+    maps = (logits.shape[0], channels if regions else 1, *logits.shape[2:])
+    return (
+        logits.new_empty((channels, 8) if regions else (1, 2 + 3 * channels), dtype=torch.float64),
+        logits.new_empty(voxels, dtype=compute),
+        logits.new_empty(voxels, dtype=compute),
+        logits.new_empty(maps if want_uncertainty else (0,)),
+    )
 
 
 @torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=(), device_types="cpu")
 def _op_backward(
     grad_sums: Tensor,
+    grad_data: Tensor | None,
+    grad_kl: Tensor | None,
     grad_uncertainty: Tensor | None,
     logits: Tensor,
     target: Tensor,
     kind: str,
     evidence: str,
     ignore_index: int | None,
+    class_weights: Tensor | None,
+    regions: bool,
 ) -> Tensor:
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index)
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     gradient, view = native_view(torch.empty_like(_logits))
-    coefficients = torch.zeros(_cpu.evidential_sums_size(logits.shape[1]), dtype=torch.float64)
-    coefficients[: len(grad_sums)] = grad_sums
-    slope = None if grad_uncertainty is None else single_or_double(grad_uncertainty).contiguous()
-    _cpu.evidential_loss_backward(args, address(coefficients), 0 if slope is None else address(slope), 1.0, view)
+    width = _cpu.evidential_sums_size(2 if regions else logits.shape[1])
+    coefficients = torch.zeros((len(grad_sums), width), dtype=torch.float64)
+    coefficients[:, : grad_sums.shape[1]] = grad_sums
+    slopes = [
+        None if slope is None else single_or_double(slope).contiguous()
+        for slope in (grad_uncertainty, grad_data, grad_kl)
+    ]
+    places = [0 if slope is None else address(slope) for slope in slopes]
+    _cpu.evidential_loss_backward(args, address(coefficients), places[0], 1.0, places[1], places[2], view)
     return gradient
 
 
 @_op_backward.register_fake
-def _(grad_sums: Tensor, grad_uncertainty: Tensor | None, logits: Tensor, *_: object) -> Tensor:
+def _(grad_sums: Tensor, grad_data: object, grad_kl: object, grad_uncertainty: object, logits: Tensor, *_: object):
     return torch.empty_like(logits)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, target, ctx.kind, ctx.evidence, ctx.ignore_index, ctx.want_uncertainty = inputs
-    ctx.save_for_backward(logits, target)
+    logits, target, *ctx.options, class_weights, ctx.regions, ctx.want_voxels, ctx.want_uncertainty = inputs
+    ctx.save_for_backward(logits, target, class_weights)
 
 
-def _backward(ctx, grad_sums: Tensor, grad_uncertainty: Tensor):
-    logits, target = ctx.saved_tensors
+def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_uncertainty: Tensor):
+    logits, target, class_weights = ctx.saved_tensors
+    maps = (grad_data, grad_kl) if ctx.want_voxels else (None, None)
     slope = grad_uncertainty if ctx.want_uncertainty else None
-    gradient = _op_backward(grad_sums, slope, logits, target, ctx.kind, ctx.evidence, ctx.ignore_index)
-    return gradient, None, None, None, None, None
+    gradient = _op_backward(grad_sums, *maps, slope, logits, target, *ctx.options, class_weights, ctx.regions)
+    return (gradient, *[None] * 8)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -145,9 +191,77 @@ def total_of_terms(
     return data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
 
 
+def checked_weights(name: str, weights: Sequence[float] | Tensor | None, number: int) -> Tensor | None:
+    """Weights >= 0 of classes or regions, one of them > 0, as float64."""
+    if weights is None:
+        return None
+    if isinstance(weights, Tensor) and weights.requires_grad:
+        raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
+    values = torch.as_tensor(weights, dtype=torch.float64).contiguous()
+    ok = values.shape == (number,)
+    if ok and not torch.compiler.is_compiling():
+        ok = bool(((values >= 0) & (values < torch.inf)).all()) and float(values.sum()) > 0
+    if not ok:
+        raise ValueError(f"{name}: expected {number} finite numbers >= 0, not all 0, got {values.tolist()}")
+    return values
+
+
+def _region_target(target: object, logits: Tensor) -> Tensor:
+    t = _checks.tensor("target", target)
+    t = _checks.integer("target", t.to(torch.uint8) if t.dtype == torch.bool else t)
+    if t.shape != logits.shape:
+        raise ValueError(
+            f"target: expected one 0 or 1 per region and voxel, {_checks.shape_text(logits.shape)}, "
+            f"got {_checks.shape_text(t.shape)}"
+        )
+    _checks.same_device("target", t, "logits", logits)
+    return t
+
+
+def _at_size(target: Tensor, size: Sequence[int]) -> Tensor:
+    """The labels nearest to the voxels of a coarser grid over the same image (its last axes)."""
+    for axis, coarse in zip(range(target.dim() - len(size), target.dim()), size, strict=True):
+        fine = target.shape[axis]
+        if fine != coarse:
+            place = (torch.arange(coarse, device=target.device) * 2 + 1) * fine // (2 * coarse)
+            target = target.index_select(axis, place)
+    return target
+
+
+def _deep(
+    levels: Sequence[Tensor], target: Tensor | Sequence[Tensor], level_weights: Sequence[float] | None, **options
+) -> EvidentialLossOutput:
+    """The weighted sum of the levels' losses."""
+    levels = [_checks.tensor("logits", level) for level in levels]
+    if not levels:
+        raise ValueError("logits: expected at least one output, got an empty list")
+    if options["reduction"] != "mean":
+        raise ValueError(f'reduction: expected "mean" with a list of outputs, got {options["reduction"]!r}')
+    if isinstance(target, Tensor):
+        label = _checks.tensor("target", target)
+        targets = [_at_size(label, level.shape[2:]) for level in levels]
+    else:
+        targets = list(target)
+    halves = [0.5**k for k in range(len(levels))]
+    weights = [h / sum(halves) for h in halves] if level_weights is None else [float(w) for w in level_weights]
+    if len(weights) != len(levels) or len(targets) != len(levels):
+        raise ValueError(
+            f"level_weights, target: expected one for each of the {len(levels)} outputs, "
+            f"got {len(weights)} and {len(targets)}"
+        )
+    want_uncertainty = options.pop("return_uncertainty")
+    parts = [
+        evidential_loss(z, t, return_uncertainty=want_uncertainty and k == 0, **options)
+        for k, (z, t) in enumerate(zip(levels, targets, strict=True))
+    ]
+    terms = torch.stack([w * torch.stack(part[:4]) for w, part in zip(weights, parts, strict=True)])
+    total, data, kl, dice = terms.sum(0)
+    return EvidentialLossOutput(total, data, kl, dice, parts[0].uncertainty)
+
+
 def evidential_loss(
-    logits: Tensor,
-    target: Tensor,
+    logits: Tensor | Sequence[Tensor],
+    target: Tensor | Sequence[Tensor],
     *,
     kind: str = "digamma",
     total: str = "weighted",
@@ -156,6 +270,10 @@ def evidential_loss(
     annealing_epochs: int = 20,
     evidence: str = "softplus",
     ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
+    regions: bool = False,
+    reduction: str = "mean",
+    level_weights: Sequence[float] | None = None,
     return_uncertainty: bool = False,
     backend: str | None = None,
 ) -> EvidentialLossOutput:
@@ -175,12 +293,20 @@ def evidential_loss(
         - "weighted": 10 mean(data) + λ mean(KL) + 10 Dice
         - "annealed": mean(data) + λ mean(KL) + (1 - 0.01^(1 - epoch / num_epochs)) Dice
 
+        Class weights w make of each mean over voxels :math:`\sum_i w_{y_i} t_i / \sum_i w_{y_i}` and of the one over
+        classes :math:`\sum_c w_c t_c / \sum_c w_c`. Regions, which may overlap, are a Beta distribution each,
+        :math:`\alpha = (e(-z) + 1, e(z) + 1)` of absence and presence: the terms above for two classes, their means
+        over voxels and regions, Dice of the presence.
+
         Sensoy et al., NeurIPS 2018 (arXiv 1806.01768); Li et al., MICCAI 2025 (arXiv 2509.17098).
 
     Args:
-        logits: [N, C, \*S] float32, float64, bfloat16 or float16, C >= 2, 2 or 3 spatial axes. Read in place when the
-            spatial axes step by one stride (contiguous, channels_last, a slice of channels), else from a copy.
-        target: [N, \*S] or [N, 1, \*S] integer labels in [0, C) or `ignore_index`.
+        logits: [N, C, \*S] float32, float64, bfloat16 or float16, C >= 2 (C >= 1 regions), 2 or 3 spatial axes. Read in
+            place when the spatial axes step by one stride (contiguous, channels_last, a slice of channels), else from a
+            copy. Deep supervision: a list of outputs, the finest first, whose losses are summed with `level_weights`.
+        target: [N, \*S] or [N, 1, \*S] integer labels in [0, C) or `ignore_index`; of regions [N, C, \*S] 0, 1 or
+            `ignore_index`, integer or bool. For a list of outputs a list, or one target, of which each output takes the
+            labels nearest to its voxels.
         kind: data term, "digamma", "log" or "mse".
         total: how the terms are weighted, "weighted" or "annealed".
         epoch: t, counted from 0.
@@ -188,15 +314,23 @@ def evidential_loss(
         annealing_epochs: epochs until the KL term has its full weight; 0: from the start.
         evidence: e(z), "softplus", "relu" or "exp" (of z clamped to [-10, 10]).
         ignore_index: voxels of this label count in no term.
-        return_uncertainty: also returns u = C / A of every voxel, from the same pass.
+        class_weights: C numbers >= 0, of the classes or of the regions.
+        regions: the channels of `logits` are regions instead of classes.
+        reduction: "mean", or "none" for the (weighted) data and KL terms of every voxel, 0 where it does not count;
+            their `total` adds the Dice term to each.
+        level_weights: of a list of outputs; None: halving from one to the next, their sum 1.
+        return_uncertainty: also returns u = C / A of every voxel, from the same pass; of regions 2 / A; of a list of
+            outputs that of the first.
 
     Returns:
         EvidentialLossOutput(total, data, kl, dice, uncertainty): terms 0-dim, float64 for float64 logits, else
-        float32; uncertainty [N, 1, \*S] in the logits' dtype, or None.
+        float32; with reduction "none" total, data and kl [N, \*S], of regions [N, C, \*S]; uncertainty [N, 1, \*S], of
+        regions [N, C, \*S], in the logits' dtype, or None.
 
     Raises:
         TypeError: `logits` not floating or `target` not integer.
-        ValueError: shapes that do not match; a label outside [0, C) (on a CPU tensor); an unknown option.
+        ValueError: shapes that do not match; a label outside [0, C) (on a CPU tensor); an unknown option; weights of
+            another number, negative, all 0, or that require a gradient.
 
     Grad:
         `logits`, in their dtype. Not twice differentiable on the cpu backend.
@@ -214,20 +348,45 @@ def evidential_loss(
         >>> logits.grad.shape
         torch.Size([1, 3, 8, 8, 8])
     """
-    logits = _checks.logits("logits", logits)
-    target = _checks.label("target", target, logits)
     _checks.choice("kind", kind, KINDS)
     _checks.choice("total", total, TOTALS)
     _checks.choice("evidence", evidence, EVIDENCE)
+    _checks.choice("reduction", reduction, REDUCTIONS)
     check_schedule(epoch, num_epochs, annealing_epochs)
-    if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
-        sums, uncertainty = _op(logits, target, kind, evidence, ignore_index, return_uncertainty)
+    if not isinstance(logits, Tensor) and isinstance(logits, Sequence):
+        return _deep(
+            logits, target, level_weights, kind=kind, evidence=evidence, ignore_index=ignore_index,
+            class_weights=class_weights, regions=regions, reduction=reduction, return_uncertainty=return_uncertainty,
+            backend=backend, total=total, epoch=epoch, num_epochs=num_epochs, annealing_epochs=annealing_epochs,
+        )  # fmt: skip
+    if level_weights is not None:
+        raise ValueError("level_weights: expected a list of outputs in logits, got one tensor")
+    if regions:
+        logits = _checks.batched_image("logits", logits)
+        target = _region_target(target, logits)
     else:
-        _checks.labels_in_range("target", target, logits.shape[1], ignore_index)
-        sums = _reference(logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index)
+        logits = _checks.logits("logits", logits)
+        target = _checks.label("target", target, logits)
+    weights = checked_weights("class_weights", class_weights, logits.shape[1])
+    by_class = None if regions else weights
+    if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
+        sums, data_map, kl_map, uncertainty = _op(
+            logits, target, kind, evidence, ignore_index, by_class, regions, reduction == "none", return_uncertainty
+        )
+    else:
+        _checks.labels_in_range("target", target, 2 if regions else logits.shape[1], ignore_index)
+        sums, data_map, kl_map = _reference(
+            logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=by_class,
+            regions=regions,
+        )  # fmt: skip
         if return_uncertainty:
-            uncertainty = _uncertainty_reference(logits, evidence=evidence)
-    data, kl, dice = terms_of_sums(sums, logits.shape[1])
+            uncertainty = _uncertainty_reference(logits, evidence=evidence, regions=regions)
+    data, kl, dice = terms_of_sums(sums, weights, regions=regions)
+    if reduction == "none":
+        data, kl = data_map, kl_map
+        if regions and weights is not None:
+            of_region = weights.to(data).reshape(-1, *[1] * (data.dim() - 2))
+            data, kl = data * of_region, kl * of_region
     loss = total_of_terms(data, kl, dice, total, epoch, num_epochs, annealing_epochs)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     terms = (loss.to(dtype), data.to(dtype), kl.to(dtype), dice.to(dtype))

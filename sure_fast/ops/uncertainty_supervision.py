@@ -15,7 +15,7 @@ from ..reference.uncertainty_supervision import uncertainty_supervision as _refe
 from ._native import DTYPES, address, native_view, workspace
 from .boundary_distance import squared_steps
 from .dirichlet_uncertainty import EVIDENCE
-from .evidential_loss import KINDS, evidential_args
+from .evidential_loss import KINDS, checked_weights, evidential_args
 from .gradient_magnitude import CHANNELS, OPERATORS, gradient_args
 from .gradient_uncertainty_loss import MOST_ELEMENTS, PAIRS
 from .noise_uncertainty_loss import noise_args
@@ -101,6 +101,7 @@ def _op(
     kind: str,
     evidence: str,
     ignore_index: int | None,
+    class_weights: Tensor | None,
     gradient_threshold: float,
     noise_threshold: float,
     num_pairs: int,
@@ -123,9 +124,11 @@ def _op(
         squared_steps(label, max(gradient_threshold, noise_threshold), ignore_index, squared)
     far_above = _steps(noise_threshold)
     far_map = squared if noisy is not None else None
-    args, _logits, _label = evidential_args(logits, label, kind, evidence, ignore_index, far_map, far_above)
+    args, _logits, _label = evidential_args(
+        logits, label, kind, evidence, ignore_index, class_weights, False, far_map, far_above
+    )
     everything = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    _cpu.evidential_loss_forward(args, address(everything), 0)
+    _cpu.evidential_loss_forward(args, address(everything), 0, 0, 0)
     if everything[-1] > 0:
         _checks.labels_in_range("label", label, classes, ignore_index)
     sums.zero_()
@@ -187,13 +190,14 @@ def _op_backward(
     kind: str,
     evidence: str,
     ignore_index: int | None,
+    class_weights: Tensor | None,
     noise_threshold: float,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits (empty without them)."""
     classes = logits.shape[1]
     far_map = squared if noisy is not None else None
     args, _logits, _label = evidential_args(
-        logits, label, kind, evidence, ignore_index, far_map, _steps(noise_threshold)
+        logits, label, kind, evidence, ignore_index, class_weights, False, far_map, _steps(noise_threshold)
     )
     gradient, view = native_view(torch.empty_like(_logits))
     if noisy is None:
@@ -206,7 +210,8 @@ def _op_backward(
     coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)
     coefficients[: 3 + 3 * classes] = grad_sums[: 3 + 3 * classes]
     scale = float(grad_loss) / len(logits)
-    _cpu.evidential_loss_backward(args, address(coefficients), address(slope) if slope.numel() else 0, scale, view)
+    slopes_u = address(slope) if slope.numel() else 0
+    _cpu.evidential_loss_backward(args, address(coefficients), slopes_u, scale, 0, 0, view)
     if noisy is not None and centers is not None and levels is not None and valid is not None:
         noise, _kept = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
@@ -225,16 +230,17 @@ def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, n
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, label, _, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, *rest = inputs
+    logits, label, _, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, weights, *rest = inputs
     ctx.noise_threshold = rest[1]
-    ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid)
+    ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid, weights)
     ctx.mark_non_differentiable(*output[3:])
 
 
 def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_: Tensor):
-    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, ctx.noise_threshold)
-    gradient, noisy = _op_backward(grad_sums, grad_loss, grad_terms, *ctx.saved_tensors, *settings)
-    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 14)
+    *tensors, weights = ctx.saved_tensors
+    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, weights, ctx.noise_threshold)
+    gradient, noisy = _op_backward(grad_sums, grad_loss, grad_terms, *tensors, *settings)
+    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 15)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -252,6 +258,7 @@ def uncertainty_supervision(
     kind: str = "digamma",
     evidence: str = "softplus",
     ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
     gradient_threshold: float = 1.0,
     noise_threshold: float = 4.0,
     pairs: str = "exact",
@@ -278,7 +285,8 @@ def uncertainty_supervision(
         image: [N, K, \*S] floating; None: no L_gu.
         noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu.
         centers, levels, valid: the noise patches, as of `noise_uncertainty_loss`; needed with `noisy_logits`.
-        kind, evidence, ignore_index: as of `evidential_loss`. Ignored voxels are neither near nor far from a boundary.
+        kind, evidence, ignore_index, class_weights: as of `evidential_loss`. Ignored voxels are neither near nor far
+            from a boundary.
         gradient_threshold: boundary band of L_gu (voxels).
         noise_threshold: what counts as near a boundary in L_nu (voxels).
         pairs, num_pairs, seed: as of `gradient_uncertainty_loss`; `per_class` compares voxels of one label.
@@ -343,20 +351,21 @@ def uncertainty_supervision(
         centers, levels, valid = _checks.patches(centers, levels, valid, label)
     else:
         centers = levels = valid = None
+    weights = checked_weights("class_weights", class_weights, logits.shape[1])
     drawn = num_pairs if pairs == "sampled" else 0
     if _backends.choose("uncertainty_supervision", backend, logits, **thresholds) == "cpu":
         sums, gradient, terms, *_ = _op(
-            logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index,
+            logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index, weights,
             *thresholds.values(), drawn, per_class, seed, operator, steps, channels,
         )  # fmt: skip
         far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
-        found = (*terms_of_sums(sums[:-4], logits.shape[1]), gradient, *terms.unbind(), far)
+        found = (*terms_of_sums(sums[None, :-4], weights), gradient, *terms.unbind(), far)
     else:
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
         found = _reference(
             logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
-            ignore_index=ignore_index, **thresholds, num_pairs=drawn, per_class=per_class, seed=seed,
-            operator=operator, spacing=steps, channels=channels,
+            ignore_index=ignore_index, class_weights=weights, **thresholds, num_pairs=drawn, per_class=per_class,
+            seed=seed, operator=operator, spacing=steps, channels=channels,
         )  # fmt: skip
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return UncertaintySupervisionOutput(*(term.to(dtype) for term in found))

@@ -23,8 +23,11 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus") -> Tensor:
-    """u = C / Σ_c (e(z_c) + 1); docs/method.md, "Evidence"."""
+def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", regions: bool = False) -> Tensor:
+    """u = C / Σ_c (e(z_c) + 1), of regions 2 / (e(z) + e(-z) + 2); docs/method.md, "Evidence"."""
+    if regions:
+        z = widen(logits)
+        return (2.0 / (_evidence(z, evidence) + _evidence(-z, evidence) + 2.0)).to(logits.dtype)
     alpha = _evidence(widen(logits), evidence) + 1.0
     return (logits.shape[1] / alpha.sum(1, keepdim=True)).to(logits.dtype)
 

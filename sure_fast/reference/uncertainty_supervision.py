@@ -27,6 +27,7 @@ def uncertainty_supervision(
     kind: str,
     evidence: str,
     ignore_index: int | None,
+    class_weights: Tensor | None,
     gradient_threshold: float,
     noise_threshold: float,
     num_pairs: int,
@@ -38,7 +39,9 @@ def uncertainty_supervision(
 ) -> tuple[Tensor, ...]:
     """(data, kl, dice, gradient, order, distance, far); docs/method.md."""
     logits = widen(logits)
-    sums = evidential_loss(logits, label, kind=kind, evidence=evidence, ignore_index=ignore_index)
+    found = evidential_loss(
+        logits, label, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights
+    )
     gradient = order = apart = far = torch.zeros((), dtype=logits.dtype, device=logits.device)
     distance = boundary_distance(label, ignore_index=ignore_index)
     if ignore_index is not None:
@@ -60,4 +63,4 @@ def uncertainty_supervision(
         order, apart, far = noise_uncertainty_loss(
             u, u1, u2, distance, centers, levels, valid=valid, threshold=noise_threshold
         )
-    return (*terms_of_sums(sums, logits.shape[1]), gradient, order, apart, far)
+    return (*terms_of_sums(found.sums, class_weights), gradient, order, apart, far)

@@ -279,11 +279,14 @@ def test_opcheck():
     for shape in ((2, 3, 4, 5), (1, 2, 3, 4, 5)):
         logits, target = case(shape)
         for wanted in (False, True):
-            torch.library.opcheck(_op, (logits.requires_grad_(), target, "digamma", "softplus", None, wanted))
-        sums = torch.randn(2 + 3 * shape[1], dtype=torch.float64)
+            settings = ("digamma", "softplus", None, None, False, wanted, wanted)
+            torch.library.opcheck(_op, (logits.requires_grad_(), target, *settings))
+        sums = torch.randn(1, 2 + 3 * shape[1], dtype=torch.float64)
         slope = torch.randn((shape[0], 1, *shape[2:]))
-        for given in (None, slope):
-            torch.library.opcheck(_op_backward, (sums, given, logits.detach(), target, "mse", "exp", 1))
+        weights = torch.rand(shape[1], dtype=torch.float64)
+        for given in ((None, None, None), (torch.randn(target.shape), torch.randn(target.shape), slope)):
+            arguments = (sums, *given, logits.detach(), target, "mse", "exp", 1, weights, False)
+            torch.library.opcheck(_op_backward, arguments)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -327,14 +330,14 @@ def test_compiles_whole_and_once():
 
 def test_reference_sums_have_the_order_the_kernel_writes():
     logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
-    kernel, _ = _op(logits, target, "log", "softplus", 7, False)
-    torch.testing.assert_close(kernel, reference_sums(logits, target, kind="log", ignore_index=7))
+    kernel = _op(logits, target, "log", "softplus", 7, None, False, True, False)
+    torch.testing.assert_close(kernel[:3], tuple(reference_sums(logits, target, kind="log", ignore_index=7)))
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"logits": [1.0]}, TypeError, "logits: expected a torch.Tensor, got list"),
+        ({"logits": [1.0]}, TypeError, "logits: expected a torch.Tensor, got float"),
         ({"logits": torch.zeros(1, 3, 4, 5, dtype=torch.long)}, TypeError, "logits: expected float32"),
         ({"logits": torch.zeros(3, 4, 5)}, ValueError, r"logits: expected \[N, K, H, W\].*got shape \[3, 4, 5\]"),
         ({"logits": torch.zeros(1, 1, 4, 5)}, ValueError, "logits: expected .* at least 2 classes"),

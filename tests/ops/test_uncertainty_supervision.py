@@ -61,6 +61,13 @@ def agree(case, dtype=torch.float32, **options):
     return terms
 
 
+def test_class_weights():
+    plain = agree(case(), class_weights=None)
+    weighted = agree(case(), class_weights=[0.1, 3.0, 0.5])
+    assert (plain[:3] != weighted[:3]).all()
+    assert torch.equal(plain[3:], weighted[3:])
+
+
 @pytest.mark.parametrize("shape", [(2, 30, 33), (3, 70, 65), (1, 14, 20, 22), (5, 8, 9)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("ignore", [None, 255])
@@ -168,7 +175,20 @@ def test_nan_stays_nan():
 
 def test_operator_is_registered_properly_and_compiles_whole():
     z, label, image, noisy, noise = case((2, 14, 15))
-    settings = ("digamma", "softplus", None, 1.0, 4.0, 0, False, 0, "sobel", [1.0, 1.0], "luma")
+    settings = (
+        "digamma",
+        "softplus",
+        None,
+        torch.ones(3, dtype=torch.float64),
+        1.0,
+        4.0,
+        0,
+        False,
+        0,
+        "sobel",
+        [1.0, 1.0],
+        "luma",
+    )
     patches = (noise["centers"], noise["levels"], noise["valid"])
     for arguments in ((z, label, image, noisy, *patches), (z, label, None, None, None, None, None)):
         torch.library.opcheck(_op, (*arguments, *settings))
