@@ -19,13 +19,24 @@ namespace {
 template <typename Label>
 int convert_labels(const Labels& a, int64_t offset, int count, int32_t* out) {
   const Label* y = static_cast<const Label*>(a.data) + offset;
+  const uint64_t classes = static_cast<uint64_t>(a.classes);
   int bad = 0;
-  for (int v = 0; v < count; ++v) {
-    const int64_t label = static_cast<int64_t>(y[v]);
-    const bool ignored = a.has_ignore && label == a.ignore;
-    const bool inside = label >= 0 && label < a.classes;
-    bad += !ignored && !inside;
-    out[v] = !ignored && inside ? static_cast<int32_t>(label) : -1;
+  if (a.has_ignore) {
+#pragma omp simd reduction(+ : bad)
+    for (int v = 0; v < count; ++v) {
+      const int64_t label = static_cast<int64_t>(y[v]);
+      const bool counts = label != a.ignore, inside = static_cast<uint64_t>(label) < classes;
+      bad += counts & !inside;
+      out[v] = (counts & inside) ? static_cast<int32_t>(label) : -1;
+    }
+  } else {
+#pragma omp simd reduction(+ : bad)
+    for (int v = 0; v < count; ++v) {
+      const int64_t label = static_cast<int64_t>(y[v]);
+      const bool inside = static_cast<uint64_t>(label) < classes;
+      bad += !inside;
+      out[v] = inside ? static_cast<int32_t>(label) : -1;
+    }
   }
   return bad;
 }
