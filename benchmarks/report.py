@@ -1,7 +1,8 @@
-"""Markdown tables of saved benchmark results: python -m benchmarks.report FILE.json [...]
+"""Markdown tables of saved benchmark results, and plots of how cost grows: python -m benchmarks.report FILE.json [...]
 
-Every row is the median of its rounds; `speed-up` is a row's median over that of sure_fast in the same run. With
-`--write README.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced.
+Every row is the median of its rounds; the last but one column is a row's median over that of sure_fast in the same run.
+With `--write README.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced; with
+`--plot FILE.png` the groups named "scaling: ..." are drawn.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+SCALING = "scaling: "
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
@@ -28,6 +30,8 @@ def tables(path: Path) -> str:
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for group, entries in groups.items():
+        if group.startswith(SCALING):
+            continue
         ours = next(e for e in entries if e["extra_info"]["implementation"] == "sure_fast")["stats"]["median"]
         for entry in sorted(entries, key=lambda e: e["stats"]["median"]):
             info, median = entry["extra_info"], entry["stats"]["median"]
@@ -36,11 +40,42 @@ def tables(path: Path) -> str:
     return "\n".join(lines)
 
 
+def plot(path: Path, to: Path) -> None:
+    """Time and peak memory over the size, a row of panels for each scaling group."""
+    from matplotlib.figure import Figure
+
+    saved = json.loads(path.read_text())
+    groups: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for entry in saved["benchmarks"]:
+        if entry["group"].startswith(SCALING):
+            groups[entry["group"].removeprefix(SCALING)][entry["extra_info"]["implementation"]].append(entry)
+    figure = Figure(figsize=(10, 3.6 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 2, squeeze=False)
+    for (group, implementations), (time, memory) in zip(groups.items(), panels, strict=True):
+        for name, entries in implementations.items():
+            entries.sort(key=lambda e: e["extra_info"]["size"])
+            sizes = [e["extra_info"]["size"] for e in entries]
+            style = {"marker": "o", "linewidth": 2.2 if name == "sure_fast" else 1.2, "label": name}
+            time.loglog(sizes, [e["stats"]["median"] for e in entries], **style)
+            memory.loglog(sizes, [e["extra_info"]["peak_extra_bytes"] / 2**20 for e in entries], **style)
+        for panel, what in ((time, "median time (s)"), (memory, "peak extra memory (MB)")):
+            panel.set(title=group, xlabel="voxels" if "step" in group else "boundary voxels", ylabel=what)
+            panel.grid(alpha=0.3)
+        time.legend()
+    threads = saved["benchmarks"][0]["extra_info"]["threads"]
+    brand = saved["machine_info"]["cpu"].get("brand_raw", "CPU")
+    figure.suptitle(f"{brand}, {threads} threads, {saved['datetime'][:10]}")
+    figure.savefig(to, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", type=Path, help="file whose marked section is replaced")
+    parser.add_argument("--plot", type=Path, help="PNG of the scaling groups of the first file")
     options = parser.parse_args()
+    if options.plot is not None:
+        plot(options.files[0], options.plot)
     text = "\n\n".join(tables(path) for path in options.files)
     if options.write is None:
         print(text)

@@ -11,9 +11,20 @@ constexpr int kBlock = 128;
 
 using math::Evidence;
 
+// alpha = e(z) + 1 and, unless null, slope = e'(z).
 template <typename T, typename Storage, Evidence kind>
 void load(const Storage* z, int64_t stride, int count, T* alpha, T* slope) {
-  if (stride == 1) {
+  if (slope == nullptr) {
+    alignas(64) T raw[kBlock];
+    if (stride != 1) {
+      for (int v = 0; v < count; ++v) raw[v] = static_cast<T>(widen(z[v * stride]));
+    }
+#pragma omp simd
+    for (int v = 0; v < count; ++v) {
+      T unused;
+      alpha[v] = T(1) + math::evidence<kind>(stride == 1 ? static_cast<T>(widen(z[v])) : raw[v], unused);
+    }
+  } else if (stride == 1) {
 #pragma omp simd
     for (int v = 0; v < count; ++v) {
       T d;
@@ -41,7 +52,7 @@ void load_kind(int evidence, const void* data, int64_t offset, int64_t stride, i
   }
 }
 
-inline void load_row(const View& z, int evidence, int64_t offset, int count, float* alpha, float* slope) {
+inline void load_row(const View& z, int evidence, int64_t offset, int count, float* alpha, float* slope = nullptr) {
   const int64_t stride = z.voxel_stride;
   if (z.dtype == DType::bf16) {
     load_kind<float, bfloat16_t>(evidence, z.data, offset, stride, count, alpha, slope);
@@ -52,7 +63,7 @@ inline void load_row(const View& z, int evidence, int64_t offset, int count, flo
   }
 }
 
-inline void load_row(const View& z, int evidence, int64_t offset, int count, double* alpha, double* slope) {
+inline void load_row(const View& z, int evidence, int64_t offset, int count, double* alpha, double* slope = nullptr) {
   load_kind<double, double>(evidence, z.data, offset, z.voxel_stride, count, alpha, slope);
 }
 
@@ -74,7 +85,7 @@ void gather_logits(const View& z, int64_t offset, const Index* place, int count,
   gather_row<double>(z, offset, place, count, out);
 }
 
-// alpha = (e(-z) + 1, e(z) + 1) of one row of z in two rows of kBlock, and both d alpha / d z.
+// alpha = (e(-z) + 1, e(z) + 1) of one row of z in two rows of kBlock and, unless null, both d alpha / d z.
 template <typename T>
 void load_both(const View& z, int evidence, int64_t offset, int count, T* alpha, T* slope) {
   alignas(64) T minus[kBlock];
@@ -83,18 +94,18 @@ void load_both(const View& z, int evidence, int64_t offset, int count, T* alpha,
   gather_logits(z, offset, place, count, minus);
   for (int v = 0; v < count; ++v) minus[v] = -minus[v];
   load_kind<T, T>(evidence, minus, 0, 1, count, alpha, slope);
-  for (int v = 0; v < count; ++v) slope[v] = -slope[v];
-  load_row(z, evidence, offset, count, alpha + kBlock, slope + kBlock);
+  for (int v = 0; v < count && slope != nullptr; ++v) slope[v] = -slope[v];
+  load_row(z, evidence, offset, count, alpha + kBlock, slope == nullptr ? nullptr : slope + kBlock);
 }
 
 // A = sum of alpha at up to kBlock voxels of one image.
 template <typename T, typename Index>
 void gather_totals(const View& z, int evidence, int64_t image, const Index* place, int count, T* total) {
-  alignas(64) T raw[kBlock], alpha[kBlock], slope[kBlock];
+  alignas(64) T raw[kBlock], alpha[kBlock];
   for (int i = 0; i < count; ++i) total[i] = T(0);
   for (int64_t c = 0; c < z.channels; ++c) {
     gather_logits(z, image * z.batch_stride + c * z.channel_stride, place, count, raw);
-    load_kind<T, T>(evidence, raw, 0, 1, count, alpha, slope);
+    load_kind<T, T>(evidence, raw, 0, 1, count, alpha, static_cast<T*>(nullptr));
     for (int i = 0; i < count; ++i) total[i] += alpha[i];
   }
 }

@@ -27,10 +27,10 @@ void blocks(const View& z, int threads, const Task& task) {
 template <typename T>
 void forward(const View& z, int evidence, int threads, void* uncertainty) {
   blocks(z, threads, [&](int64_t image, int64_t v, int count) {
-    alignas(64) T total[kBlock], alpha[kBlock], slope[kBlock];
+    alignas(64) T total[kBlock], alpha[kBlock];
     for (int i = 0; i < count; ++i) total[i] = T(0);
     for (int64_t c = 0; c < z.channels; ++c) {
-      load_row(z, evidence, image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count, alpha, slope);
+      load_row(z, evidence, image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count, alpha);
       for (int i = 0; i < count; ++i) total[i] += alpha[i];
     }
     for (int i = 0; i < count; ++i) total[i] = T(z.channels) / total[i];

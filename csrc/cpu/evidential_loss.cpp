@@ -186,7 +186,7 @@ int load_block(const EvidentialArgs& a, int64_t at, int count, Block<T>& block) 
   return bad;
 }
 
-// alpha and d alpha / d z of every class.
+// alpha and, unless null, d alpha / d z of every class.
 template <typename T>
 void load_alpha(const EvidentialArgs& a, int64_t map, int64_t v, int count, T* alpha, T* slope) {
   const View& z = a.logits;
@@ -197,7 +197,7 @@ void load_alpha(const EvidentialArgs& a, int64_t map, int64_t v, int count, T* a
   }
   for (int64_t c = 0; c < z.channels; ++c) {
     const int64_t at = map * z.batch_stride + c * z.channel_stride + v * z.voxel_stride;
-    load_row(z, a.evidence, at, count, alpha + c * kBlock, slope + c * kBlock);
+    load_row(z, a.evidence, at, count, alpha + c * kBlock, slope == nullptr ? nullptr : slope + c * kBlock);
   }
 }
 
@@ -239,13 +239,12 @@ void forward(const EvidentialArgs& args, double* partials, const EvidentialVoxel
     double* sums = partials + chunk * width;
     for (int64_t i = 0; i < width; ++i) sums[i] = 0.0;
     T* alpha = scratch<T>(classes);
-    T* slope = alpha + classes * kBlock;
     Block<T> block;
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
       const int64_t at = range.map * args.logits.voxels + v;
       sums[width - 1] += load_block(args, at, count, block);
-      load_alpha(args, range.map, v, count, alpha, slope);
+      load_alpha(args, range.map, v, count, alpha, static_cast<T*>(nullptr));
       forward_block<kind, T>(classes, count, alpha, constant, sums, block);
       if (voxels.uncertainty != nullptr) store(args.logits.dtype, voxels.uncertainty, 1, block.u, at, count);
       write_voxels(voxels.data, at, block.data, count);

@@ -55,7 +55,7 @@ void far_sums(const NoiseArgs& a, double* partials) {
     const Range range = chunk_range(a, chunk);
     double* sums = partials + 4 * chunk;
     for (int k = 0; k < 4; ++k) sums[k] = 0.0;
-    alignas(64) T far[kBlock], total[kBlock], alpha[kBlock], slope[kBlock];
+    alignas(64) T far[kBlock], total[kBlock], alpha[kBlock];
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
       const int found = load_far(a, range.image * a.logits[0].voxels + v, count, far);
@@ -66,7 +66,7 @@ void far_sums(const NoiseArgs& a, double* partials) {
         for (int i = 0; i < count; ++i) total[i] = T(0);
         for (int64_t c = 0; c < z.channels; ++c) {
           load_row(z, a.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
-                   alpha, slope);
+                   alpha);
           for (int i = 0; i < count; ++i) total[i] += alpha[i];
         }
         T sum = 0;

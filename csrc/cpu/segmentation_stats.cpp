@@ -114,7 +114,8 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
       const T p = row[v] / total[v];
       bin[v] = label[v] >= 0 ? clamped(p * bins, a.bins - 1) : a.bins;
       wrong |= label[v] >= 0 && p != p;
-      packed[v] = static_cast<uint64_t>(static_cast<int64_t>((p > T(0) ? p : T(0)) * one + T(0.5))) + (uint64_t{1} << kSum);
+      packed[v] =
+          static_cast<uint64_t>(static_cast<int64_t>((p > T(0) ? p : T(0)) * one + T(0.5))) + (uint64_t{1} << kSum);
     }
     for (int v = count; v < kBlock; ++v) bin[v] = a.bins;
     not_numbers[c] |= wrong;
@@ -183,7 +184,6 @@ void run(const StatsArgs& a, double* partials) {
     double* number = record + classes * classes;
     double* sum = number + bins;
     int32_t* not_numbers = static_cast<int32_t*>(calloc(static_cast<size_t>(classes + 1), sizeof(int32_t)));
-    alignas(64) T slope[kBlock];
     alignas(64) int32_t label[kBlock];
     int pending = 0;
     for (int64_t v = first; v < last; v += kBlock) {
@@ -191,7 +191,7 @@ void run(const StatsArgs& a, double* partials) {
       record[width - 1] += load_labels(a.target, image * z.voxels + v, count, label);
       for (int64_t c = 0; c < classes; ++c) {
         load_row(z, a.evidence, image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
-                 s.alpha + c * kBlock, slope);
+                 s.alpha + c * kBlock);
       }
       block(a, count, s, label, tables, not_numbers);
       if (++pending == kFlush || v + kBlock >= last) {
