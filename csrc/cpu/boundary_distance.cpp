@@ -2,10 +2,9 @@
 // (clipped at the border) holds more than one label: its minimum is not its maximum.
 //   d^2 = min over j in B of sum_a (s_a (i_a - j_a))^2, one axis after the other: W in a row, then H, then D.
 // Labels become bytes where they fit. Within a limit below 16 equal steps d^2 is a byte too, and each axis looks only
-// that far: 64 voxels a vector, saturating additions. Otherwise float, looking outwards from each row until no nearer
-// one is possible; rows without any boundary are passed over, lines with many rows take the lower envelope of
-// parabolas, linear in their length (Felzenszwalb and Huttenlocher, Theory of Computing 8, 2012).
-// Parallel over planes. Bytes per voxel: the label, 6 of scratch in the cache, 4 written. Bound by vector loads.
+// that far: 64 voxels a vector, saturating additions, a plane of rows as one line. Otherwise float, as in
+// distance_lines.h. Parallel over planes of as many images as the threads need.
+// Bytes per voxel: the label, 6 of scratch in the cache, 4 written. Bound by vector loads.
 #include "cpu/boundary_distance.h"
 
 #include "cpu/distance_lines.h"
@@ -14,7 +13,7 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-constexpr int64_t kPad = 16;  // farthest look of the byte path
+constexpr int64_t kPiece = 2048;  // bytes that look outwards together, all steps, before the next ones
 
 template <typename Work>
 struct Limits;
@@ -27,29 +26,40 @@ struct Limits<int64_t> {
   static constexpr int64_t low = INT64_MIN, high = INT64_MAX;
 };
 
+// Planes in scratch have rows `pitch` apart; what lies between them keeps rows from seeing each other, so that a plane
+// is one line of voxels to every loop, however short its rows are.
 template <typename Work>
 struct Scratch {
-  Work *minimum, *maximum;  // of each voxel's 3 x 3 neighbourhood in its plane, [D, H, W]
-  uint8_t* near;            // byte path: d^2 within the plane, [D, H, W]
-  uint8_t* any;             // float path: rows that hold a boundary, [D, H]
-  Work* plane;              // a thread's [2, H + 2, W + 2]
-  uint8_t* padded;          // a thread's [H, W + 2 kPad] bytes
+  int reach;  // byte path: steps to look
+  int64_t pitch;
+  int64_t images;           // worked on together: enough planes for all threads
+  Work *minimum, *maximum;  // of each voxel's 3 x 3 neighbourhood in its plane, [images, D, H, pitch]
+  uint8_t* near;            // byte path: d^2 within the plane, [images, D, H, W]
+  uint8_t* any;             // float path: rows that hold a boundary, [images, D, H]
+  Work* plane;              // a thread's [2, H + 2, pitch] + 2
+  uint8_t* bytes;           // a thread's [2, H + 2 reach, pitch] + 2 reach
   float* line;              // a thread's [max(H, D), W]
   double* envelope;         // a thread's [3, max(H, D) + 1]
   Squares squares;          // along W
 
   Scratch(const BoundaryArgs& a, Arena& arena) : squares(arena, boundary_in_bytes(a) ? 0 : a.size[3]) {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
-    const bool bytes = boundary_in_bytes(a);
-    minimum = arena.take<Work>(D * H * W);
-    maximum = arena.take<Work>(D * H * W);
-    near = arena.take<uint8_t>(bytes ? D * H * W : 0);
-    any = arena.take<uint8_t>(bytes ? 0 : D * H);
-    plane = arena.take<Work>(a.threads * 2 * (H + 2) * (W + 2));
-    padded = arena.take<uint8_t>(a.threads * H * (W + 2 * kPad));
-    line = arena.take<float>(bytes ? 0 : a.threads * longest * W);
-    envelope = arena.take<double>(bytes ? 0 : a.threads * 3 * (longest + 1));
+    const bool bytes_path = boundary_in_bytes(a);
+    reach = bytes_path ? static_cast<int>(a.limit / a.step[0] * (1 + 1e-12)) : 0;
+    pitch = W + (reach > 2 ? reach : 2);
+    const int64_t wanted = (4 * a.threads + D - 1) / D;
+    images = wanted < a.size[0] ? wanted : a.size[0];
+    minimum = arena.take<Work>(images * D * H * pitch);
+    maximum = arena.take<Work>(images * D * H * pitch);
+    near = arena.take<uint8_t>(bytes_path ? images * D * H * W : 0);
+    any = arena.take<uint8_t>(bytes_path ? 0 : images * D * H);
+    plane = arena.take<Work>(a.threads * plane_size(H));
+    bytes = arena.take<uint8_t>(a.threads * 2 * bytes_size(H));
+    line = arena.take<float>(bytes_path ? 0 : a.threads * longest * W);
+    envelope = arena.take<double>(bytes_path ? 0 : a.threads * 3 * (longest + 1));
   }
+  SURE_FAST_INLINE_MEMBER int64_t plane_size(int64_t H) const { return 2 * ((H + 2) * pitch + 2); }
+  SURE_FAST_INLINE_MEMBER int64_t bytes_size(int64_t H) const { return (H + 2 * reach) * pitch + 2 * reach; }
 };
 
 template <typename Label>
@@ -60,16 +70,14 @@ SURE_FAST_INLINE bool is_ignored(const BoundaryArgs& a, Label label) {
 // Minimum and maximum of the 3 x 3 neighbourhood in one plane; an ignored voxel is in neither. Returns whether every
 // label that counts could be told apart: a byte holds [0, 255], of which 255 is taken where voxels are ignored.
 template <typename Label, typename Work>
-bool plane_extremes(const BoundaryArgs& a, const Label* label, Work* scratch, Work* minimum, Work* maximum) {
-  const int64_t H = a.size[2], W = a.size[3], P = W + 2;
-  Work* low = scratch;
-  Work* high = scratch + (H + 2) * P;
-  if (!a.has_ignore) high = low;  // the same numbers; the border is filled by repeating it
+bool plane_extremes(const BoundaryArgs& a, const Label* label, int64_t pitch, Work* low, Work* minimum, Work* maximum) {
+  const int64_t H = a.size[2], W = a.size[3], half = (H + 2) * pitch + 2;
+  Work* high = a.has_ignore ? low + half : low;  // else the same numbers; the border is filled by repeating it
   const uint64_t largest_label = sizeof(Work) > 1 ? UINT64_MAX : a.has_ignore ? 254 : 255;
   uint8_t unfit = 0;
   for (int64_t h = 0; h < H; ++h) {
-    Work* l = low + (h + 1) * P + 1;
-    Work* u = high + (h + 1) * P + 1;
+    Work* l = low + (h + 1) * pitch + 1;
+    Work* u = high + (h + 1) * pitch + 1;
     const Label* row = label + h * W;
     if (a.has_ignore) {
       for (int64_t w = 0; w < W; ++w) {
@@ -89,62 +97,58 @@ bool plane_extremes(const BoundaryArgs& a, const Label* label, Work* scratch, Wo
     l[-1] = l[0];
     l[W] = l[W - 1];
   }
-  for (int side = 0; side < 2; ++side) {
-    Work* half = side == 0 ? low : high;
-    memcpy(half, half + P, sizeof(Work) * static_cast<size_t>(P));
-    memcpy(half + (H + 1) * P, half + H * P, sizeof(Work) * static_cast<size_t>(P));
+  for (Work* side = low;; side = high) {
+    const size_t row = sizeof(Work) * static_cast<size_t>(W + 2);
+    memcpy(side, side + pitch, row);
+    memcpy(side + (H + 1) * pitch, side + H * pitch, row);
+    if (side == high) break;
   }
-  for (int64_t h = 0; h < H; ++h) {
-    const Work *l0 = low + h * P, *l1 = l0 + P, *l2 = l1 + P;
-    const Work *u0 = high + h * P, *u1 = u0 + P, *u2 = u1 + P;
-    Work* out_low = minimum + h * W;
-    Work* out_high = maximum + h * W;
+  const Work *l0 = low, *l1 = l0 + pitch, *l2 = l1 + pitch;
+  const Work *u0 = high, *u1 = u0 + pitch, *u2 = u1 + pitch;
 #pragma omp simd
-    for (int64_t w = 0; w < W; ++w) {
-      Work low_here = l1[w], high_here = u1[w];
-      for (int k = 0; k < 3; ++k) {
-        const Work x0 = l0[w + k], x1 = l1[w + k], x2 = l2[w + k];
-        const Work y0 = u0[w + k], y1 = u1[w + k], y2 = u2[w + k];
-        low_here = x0 < low_here ? x0 : low_here;
-        low_here = x1 < low_here ? x1 : low_here;
-        low_here = x2 < low_here ? x2 : low_here;
-        high_here = y0 > high_here ? y0 : high_here;
-        high_here = y1 > high_here ? y1 : high_here;
-        high_here = y2 > high_here ? y2 : high_here;
-      }
-      out_low[w] = low_here;
-      out_high[w] = high_here;
+  for (int64_t i = 0; i < H * pitch; ++i) {
+    Work low_here = l1[i], high_here = u1[i];
+    for (int k = 0; k < 3; ++k) {
+      const Work x0 = l0[i + k], x1 = l1[i + k], x2 = l2[i + k];
+      const Work y0 = u0[i + k], y1 = u1[i + k], y2 = u2[i + k];
+      low_here = x0 < low_here ? x0 : low_here;
+      low_here = x1 < low_here ? x1 : low_here;
+      low_here = x2 < low_here ? x2 : low_here;
+      high_here = y0 > high_here ? y0 : high_here;
+      high_here = y1 > high_here ? y1 : high_here;
+      high_here = y2 > high_here ? y2 : high_here;
     }
+    minimum[i] = low_here;
+    maximum[i] = high_here;
   }
   return unfit == 0;
 }
 
-// One row: 0 on a boundary voxel, 255 elsewhere. Returns whether there is any.
+// One plane of rows `pitch` apart: 0 on a boundary voxel, 255 elsewhere and between the rows.
 template <typename Label, typename Work>
-bool boundary_row(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t d, int64_t h,
-                  uint8_t* out) {
-  const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
-  const int64_t at = (d * H + h) * W, plane = H * W;
+void boundary_plane(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t slot, int64_t d,
+                    uint8_t* out) {
+  const int64_t D = a.size[1], H = a.size[2], W = a.size[3], plane = H * s.pitch, at = slot * plane;
   const int64_t before = at - (d > 0 ? plane : 0), after = at + (d + 1 < D ? plane : 0);
   const Work *l0 = s.minimum + before, *l1 = s.minimum + at, *l2 = s.minimum + after;
   const Work *u0 = s.maximum + before, *u1 = s.maximum + at, *u2 = s.maximum + after;
+#pragma omp simd
+  for (int64_t i = 0; i < plane; ++i) {
+    const Work a0 = l0[i] < l1[i] ? l0[i] : l1[i], low = a0 < l2[i] ? a0 : l2[i];
+    const Work b0 = u0[i] > u1[i] ? u0[i] : u1[i], high = b0 > u2[i] ? b0 : u2[i];
+    out[i] = low < high ? 0 : 255;
+  }
+  for (int64_t h = 0; h < H; ++h) {
+    uint8_t* row = out + h * s.pitch;
+    for (int64_t w = 0; w < W && a.has_ignore; ++w) row[w] = is_ignored(a, label[h * W + w]) ? 255 : row[w];
+    memset(row + W, 255, static_cast<size_t>(s.pitch - W));
+  }
+}
+
+SURE_FAST_INLINE bool holds_boundary(const uint8_t* row, int64_t W) {
   uint8_t all = 255;
 #pragma omp simd reduction(& : all)
-  for (int64_t w = 0; w < W; ++w) {
-    const Work a0 = l0[w] < l1[w] ? l0[w] : l1[w], low = a0 < l2[w] ? a0 : l2[w];
-    const Work b0 = u0[w] > u1[w] ? u0[w] : u1[w], high = b0 > u2[w] ? b0 : u2[w];
-    const uint8_t value = low < high ? 0 : 255;
-    out[w] = value;
-    all &= value;
-  }
-  if (a.has_ignore) {
-    all = 255;
-    const Label* row = label + at;
-    for (int64_t w = 0; w < W; ++w) {
-      out[w] = is_ignored(a, row[w]) ? 255 : out[w];
-      all &= out[w];
-    }
-  }
+  for (int64_t w = 0; w < W; ++w) all &= row[w];
   return all != 255;
 }
 
@@ -153,75 +157,83 @@ SURE_FAST_INLINE uint8_t add_saturated(uint8_t x, uint8_t y) {
   return sum < x ? 255 : sum;
 }
 
-// out = min over |k| <= reach of rows[k] + k^2, of rows that exist; `before` and `after` of them do.
-SURE_FAST_INLINE void nearest_bytes(const uint8_t* row, int64_t stride, int64_t before, int64_t after, int reach,
-                                    int64_t W, uint8_t* out) {
-  memcpy(out, row, static_cast<size_t>(W));
-  for (int k = 1; k <= reach; ++k) {
-    const uint8_t cost = static_cast<uint8_t>(k * k);
-    const uint8_t* left = row - (k <= before ? k : 0) * stride;  // the row itself adds nothing nearer
-    const uint8_t* right = row + (k <= after ? k : 0) * stride;
+// out[i] = min over |k| <= reach of x[i + k stride] + k^2; `before` and `after` of them exist.
+SURE_FAST_INLINE void nearest_bytes(const uint8_t* x, int64_t stride, int64_t before, int64_t after, int reach,
+                                    int64_t count, uint8_t* out) {
+  for (int64_t first = 0; first < count; first += kPiece) {
+    const int64_t last = first + kPiece < count ? first + kPiece : count;
+    memcpy(out + first, x + first, static_cast<size_t>(last - first));
+    for (int k = 1; k <= reach; ++k) {
+      const uint8_t cost = static_cast<uint8_t>(k * k);
+      const uint8_t* left = x - (k <= before ? k : 0) * stride;  // the place itself adds nothing nearer
+      const uint8_t* right = x + (k <= after ? k : 0) * stride;
 #pragma omp simd
-    for (int64_t w = 0; w < W; ++w) {
-      const uint8_t x = left[w] < right[w] ? left[w] : right[w];
-      const uint8_t y = add_saturated(x, cost);
-      out[w] = y < out[w] ? y : out[w];
+      for (int64_t i = first; i < last; ++i) {
+        const uint8_t y = left[i] < right[i] ? left[i] : right[i];
+        const uint8_t z = add_saturated(y, cost);
+        out[i] = z < out[i] ? z : out[i];
+      }
     }
   }
 }
 
-// Byte path of one plane: boundary, then the distance along W and H.
+// Byte path of one plane: boundary, then the distance along W in runs of rows that hold any, then along H.
 template <typename Label, typename Work>
-void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t d, int reach) {
-  const int64_t H = a.size[2], W = a.size[3], P = W + 2 * kPad;
-  uint8_t* rows = s.padded + thread_index() * H * P;
-  uint8_t* out = s.near + d * H * W;
+void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t slot, int64_t d) {
+  const int64_t H = a.size[2], W = a.size[3], P = s.pitch, size = s.bytes_size(H), margin = s.reach * (P + 1);
+  uint8_t* boundary = s.bytes + thread_index() * 2 * size + margin;
+  uint8_t* along_w = boundary + size;
+  uint8_t* out = s.near + slot * H * W;
+  memset(boundary - s.reach, 255, static_cast<size_t>(s.reach));
+  boundary_plane(a, s, label, slot, d, boundary);
+  memset(boundary + H * P, 255, static_cast<size_t>(s.reach));
+  memset(along_w - margin, 255, static_cast<size_t>(size));
   bool any = false;
-  for (int64_t h = 0; h < H; ++h) {
-    uint8_t* row = rows + h * P;
-    memset(row, 255, static_cast<size_t>(P));
-    if (!boundary_row(a, s, label, d, h, row + kPad)) continue;
+  for (int64_t h = 0, end = 0; h < H; h = end + 1) {
+    for (end = h; end < H && holds_boundary(boundary + end * P, W); ++end) {
+    }
+    if (end == h) continue;
     any = true;
-    nearest_bytes(row + kPad, 1, kPad, kPad, reach, W, out + h * W);
-    memcpy(row + kPad, out + h * W, static_cast<size_t>(W));
+    nearest_bytes(boundary + h * P, 1, s.reach, s.reach, s.reach, (end - h) * P, along_w + h * P);
   }
   if (!any) {
     memset(out, 255, static_cast<size_t>(H * W));
     return;
   }
-  for (int64_t h = 0; h < H; ++h) {
-    nearest_bytes(rows + h * P + kPad, P, h, H - 1 - h, reach, W, out + h * W);
-  }
+  nearest_bytes(along_w, P, s.reach, s.reach, s.reach, H * P, boundary);
+  for (int64_t h = 0; h < H; ++h) memcpy(out + h * W, boundary + h * P, static_cast<size_t>(W));
 }
 
 template <typename Label, typename Work>
-void image_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, float* out) {
+void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
   const double farthest = a.limit < 0 ? static_cast<double>(kInf) : a.limit * (1 + 1e-12);
   s.squares.fill(a.step[2], farthest);
-  parallel_tasks(D, a.threads, [&](int64_t d) {
+  parallel_tasks(images * D, a.threads, [&](int64_t i) {
     float* rows = s.line + thread_index() * longest * W;
-    uint8_t* boundary = s.padded + thread_index() * H * (W + 2 * kPad);
+    uint8_t* boundary = s.bytes + thread_index() * 2 * s.bytes_size(H);
+    boundary_plane(a, s, label + i * H * W, i, i % D, boundary);
     for (int64_t h = 0; h < H; ++h) {
-      s.any[d * H + h] = boundary_row(a, s, label, d, h, boundary);
-      row_floats(boundary, s.squares, W, rows + h * W);
+      s.any[i * H + h] = holds_boundary(boundary + h * s.pitch, W);
+      row_floats(boundary + h * s.pitch, s.squares, W, rows + h * W);
     }
-    lines_floats(rows, s.any + d * H, 1, H, W, a.step[1], farthest, s.envelope + thread_index() * 3 * (longest + 1),
-                 out + d * H * W, W);
+    lines_floats(rows, s.any + i * H, 1, H, W, a.step[1], farthest, s.envelope + thread_index() * 3 * (longest + 1),
+                 out + i * H * W, W);
   });
-  parallel_tasks(D, a.threads, [&](int64_t d) {  // now: any row of the plane
+  parallel_tasks(images * D, a.threads, [&](int64_t i) {  // now: any row of the plane
     uint8_t any = 0;
-    for (int64_t h = 0; h < H; ++h) any |= s.any[d * H + h];
-    s.any[d * H] = any;
+    for (int64_t h = 0; h < H; ++h) any |= s.any[i * H + h];
+    s.any[i * H] = any;
   });
   const float limit = a.limit < 0 ? kInf : static_cast<float>(a.limit * a.limit * (1 + 2e-6));
-  parallel_tasks(H, a.threads, [&](int64_t h) {
+  parallel_tasks(images * H, a.threads, [&](int64_t i) {
     float* rows = s.line + thread_index() * longest * W;
-    for (int64_t d = 0; d < D; ++d) memcpy(rows + d * W, out + (d * H + h) * W, sizeof(float) * static_cast<size_t>(W));
-    lines_floats(rows, s.any, H, D, W, a.step[0], farthest, s.envelope + thread_index() * 3 * (longest + 1),
-                 out + h * W, H * W);
+    float* column = out + i / H * D * H * W + i % H * W;  // [D, W], H W apart
+    for (int64_t d = 0; d < D; ++d) memcpy(rows + d * W, column + d * H * W, sizeof(float) * static_cast<size_t>(W));
+    lines_floats(rows, s.any + i / H * D * H, H, D, W, a.step[0], farthest,
+                 s.envelope + thread_index() * 3 * (longest + 1), column, H * W);
     for (int64_t d = 0; d < D; ++d) {
-      float* row = out + (d * H + h) * W;
+      float* row = column + d * H * W;
 #pragma omp simd
       for (int64_t w = 0; w < W; ++w) row[w] = row[w] > limit ? kInf : __builtin_sqrtf(row[w]);
     }
@@ -229,28 +241,29 @@ void image_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* la
 }
 
 template <typename Label, typename Work>
-void image_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, float* out, uint8_t* squared) {
-  const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
+void images_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out,
+                  uint8_t* squared) {
+  const int64_t D = a.size[1], plane = a.size[2] * a.size[3];
   const double steps = a.limit / a.step[0];
-  const int reach = static_cast<int>(steps * (1 + 1e-12));
   const int most = static_cast<int>(steps * steps * (1 + 1e-12));
   const float step = static_cast<float>(a.step[0]);
-  parallel_tasks(D, a.threads, [&](int64_t d) { plane_bytes(a, s, label, d, reach); });
-  parallel_tasks(D, a.threads, [&](int64_t d) {
-    uint8_t* nearest = s.padded + thread_index() * H * (W + 2 * kPad);
-    for (int64_t h = 0; h < H; ++h) {
-      const int64_t at = (d * H + h) * W;
-      uint8_t* row = squared != nullptr ? squared + at : nearest;
-      nearest_bytes(s.near + at, H * W, d, D - 1 - d, reach, W, row);
+  parallel_tasks(images * D, a.threads, [&](int64_t i) { plane_bytes(a, s, label + i * plane, i, i % D); });
+  parallel_tasks(images * D, a.threads, [&](int64_t i) {
+    const int64_t d = i % D;
+    alignas(64) uint8_t piece[kPiece];
+    for (int64_t at = i * plane; at < (i + 1) * plane; at += kPiece) {
+      const int64_t count = at + kPiece < (i + 1) * plane ? kPiece : (i + 1) * plane - at;
+      uint8_t* nearest = squared != nullptr ? squared + at : piece;
+      nearest_bytes(s.near + at, plane, d, D - 1 - d, s.reach, count, nearest);
       if (squared != nullptr) {
-        for (int64_t w = 0; w < W; ++w) row[w] = row[w] > most ? kBeyond : row[w];
-        if (a.has_ignore) {
-          for (int64_t w = 0; w < W; ++w) row[w] = is_ignored(a, label[at + w]) ? kIgnored : row[w];
+        for (int64_t v = 0; v < count; ++v) nearest[v] = nearest[v] > most ? kBeyond : nearest[v];
+        for (int64_t v = 0; v < count && a.has_ignore; ++v) {
+          nearest[v] = is_ignored(a, label[at + v]) ? kIgnored : nearest[v];
         }
       } else {
 #pragma omp simd
-        for (int64_t w = 0; w < W; ++w) {
-          out[at + w] = row[w] > most ? kInf : step * __builtin_sqrtf(static_cast<float>(row[w]));
+        for (int64_t v = 0; v < count; ++v) {
+          out[at + v] = nearest[v] > most ? kInf : step * __builtin_sqrtf(static_cast<float>(nearest[v]));
         }
       }
     }
@@ -259,25 +272,26 @@ void image_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
 
 template <typename Label, typename Work>
 bool run(const BoundaryArgs& a, void* workspace, float* distance, uint8_t* squared) {
-  const int64_t H = a.size[2], W = a.size[3], volume = a.size[1] * H * W;
+  const int64_t D = a.size[1], H = a.size[2], plane = H * a.size[3];
   Arena arena(workspace);
   const Scratch<Work> s(a, arena);
-  for (int64_t n = 0; n < a.size[0]; ++n) {
-    const Label* label = static_cast<const Label*>(a.label) + n * volume;
+  for (int64_t n = 0; n < a.size[0]; n += s.images) {
+    const int64_t images = a.size[0] - n < s.images ? a.size[0] - n : s.images;
+    const Label* label = static_cast<const Label*>(a.label) + n * D * plane;
     bool fits = true;
-    parallel_tasks(a.size[1], a.threads, [&](int64_t d) {
-      Work* plane = s.plane + thread_index() * 2 * (H + 2) * (W + 2);
-      if (!plane_extremes(a, label + d * H * W, plane, s.minimum + d * H * W, s.maximum + d * H * W)) {
+    parallel_tasks(images * D, a.threads, [&](int64_t i) {
+      Work* scratch = s.plane + thread_index() * s.plane_size(H);
+      const int64_t at = i * H * s.pitch;
+      if (!plane_extremes(a, label + i * plane, s.pitch, scratch, s.minimum + at, s.maximum + at)) {
         __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
       }
     });
     if (!fits) return false;
-    if (squared != nullptr) {
-      image_bytes(a, s, label, nullptr, squared + n * volume);
-    } else if (boundary_in_bytes(a)) {
-      image_bytes(a, s, label, distance + n * volume, nullptr);
+    if (boundary_in_bytes(a)) {
+      images_bytes(a, s, label, images, distance == nullptr ? nullptr : distance + n * D * plane,
+                   squared == nullptr ? nullptr : squared + n * D * plane);
     } else {
-      image_floats(a, s, label, distance + n * volume);
+      images_floats(a, s, label, images, distance + n * D * plane);
     }
   }
   return true;
