@@ -65,6 +65,20 @@ def pair_concordance_workspace(args: RowPairArgs) -> int: ...
 def pair_concordance_forward(args: RowPairArgs, tolerance: float, workspace: int, counts: int) -> None: ...
 def sample_hard_patches_workspace(args: HardPatchArgs) -> int: ...
 def sample_hard_patches_forward(args: HardPatchArgs, workspace: int, centers: int, valid: int) -> None: ...
+def sample_hard_patches_images(
+    image: int,
+    noise: int,
+    dtype: int,
+    size: tuple[int, ...],
+    patch: tuple[int, ...],
+    copies: int,
+    centers: int,
+    valid: int,
+    places: int,
+    dims: int,
+    threads: int,
+    images: int,
+) -> None: ...
 def segmentation_stats_size(classes: int, bins: int, levels: int) -> int: ...
 def segmentation_stats_forward(
     logits: View,

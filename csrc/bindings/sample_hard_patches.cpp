@@ -35,6 +35,10 @@ HardPatchArgs arguments(std::uintptr_t uncertainty, std::uintptr_t noisy, int dt
   return args;
 }
 
+void write_images(const NoisePatchArgs& args, void* images) {
+  SURE_FAST_DISPATCH(sample_hard_patches_images(args, images));
+}
+
 }  // namespace
 
 void bind_sample_hard_patches(py::module_& m) {
@@ -45,6 +49,24 @@ void bind_sample_hard_patches(py::module_& m) {
     py::gil_scoped_release release;
     forward(args, pointer(scratch), static_cast<int64_t*>(pointer(centers)), static_cast<uint8_t*>(pointer(valid)));
   });
+  m.def("sample_hard_patches_images",
+        [](std::uintptr_t image, std::uintptr_t noise, int dtype, py::tuple size, py::tuple patch, int64_t copies,
+           std::uintptr_t centers, std::uintptr_t valid, int64_t places, int dims, int threads, std::uintptr_t images) {
+          NoisePatchArgs args{};
+          args.image = pointer(image);
+          args.noise = pointer(noise);
+          args.dtype = static_cast<DType>(dtype);
+          for (size_t i = 0; i < 5; ++i) args.size[i] = size[i].cast<int64_t>();
+          for (size_t i = 0; i < 3; ++i) args.patch[i] = patch[i].cast<int64_t>();
+          args.copies = copies;
+          args.centers = static_cast<const int64_t*>(pointer(centers));
+          args.valid = static_cast<const uint8_t*>(pointer(valid));
+          args.places = places;
+          args.dims = dims;
+          args.threads = usable_threads(threads);
+          py::gil_scoped_release release;
+          write_images(args, pointer(images));
+        });
 }
 
 }  // namespace sure_fast

@@ -23,6 +23,20 @@ struct HardPatchArgs {
   int threads;
 };
 
+struct NoisePatchArgs {
+  const void* image;  // [N, K, D, H, W] contiguous
+  const void* noise;  // [M, patch] in the same dtype
+  DType dtype;
+  int64_t size[5];
+  int64_t patch[3];
+  int64_t copies;          // M
+  const int64_t* centers;  // [N, P, dims], patches inside the image where valid
+  const uint8_t* valid;    // [N, P]
+  int64_t places;          // P
+  int dims;
+  int threads;
+};
+
 constexpr int64_t kKept = 32;  // candidates of the largest keys that a slab keeps per class
 
 SURE_FAST_INLINE int64_t hard_patch_slabs(const HardPatchArgs& a) {
@@ -31,10 +45,12 @@ SURE_FAST_INLINE int64_t hard_patch_slabs(const HardPatchArgs& a) {
 }
 
 // workspace: bytes of scratch. forward: centers int64 [N, C num_patches, dims], valid uint8 [N, C num_patches].
+// images: [M, N, K, D, H, W], copy m of every image with noise m added at every valid center.
 #define SURE_FAST_DECLARE(isa)                                                                                    \
   namespace isa {                                                                                                 \
   int64_t sample_hard_patches_workspace(const HardPatchArgs& args);                                               \
   void sample_hard_patches_forward(const HardPatchArgs& args, void* workspace, int64_t* centers, uint8_t* valid); \
+  void sample_hard_patches_images(const NoisePatchArgs& args, void* images);                                      \
   }
 SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
 #undef SURE_FAST_DECLARE

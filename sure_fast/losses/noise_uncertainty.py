@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
+from ..ops.sample_hard_patches import noisy_images
 
 
 class NoisyImages(NamedTuple):
@@ -37,6 +38,19 @@ def normal_like(image: Tensor, generator: torch.Generator | None, shape: Sequenc
     return noise.to(image.device, image.dtype)
 
 
+def draw_noise_patches(
+    image: Tensor,
+    levels: Tensor,
+    *,
+    patch_size: Sequence[int],
+    noise_std: float = 0.3,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """n_k ~ N(μ_k, noise_std²), k = 1, 2: [2, *patch_size] in the dtype and on the device of the image."""
+    means = levels.to(image.dtype).reshape(2, *[1] * len(patch_size))
+    return normal_like(image, generator, (2, *patch_size)) * noise_std + means
+
+
 def add_noise_patches(
     image: Tensor,
     centers: Tensor,
@@ -51,22 +65,8 @@ def add_noise_patches(
 
     Within a copy all patches carry the same noise (arXiv 2509.17098). Patches must lie inside the image.
     """
-    patches = normal_like(image, generator, (2, *patch_size)) * noise_std + levels.to(image.dtype).reshape(
-        2, *[1] * len(patch_size)
-    )
-    inside = [torch.arange(size, device=image.device) - size // 2 for size in patch_size]
-    offsets = torch.stack(torch.meshgrid(*inside, indexing="ij"), -1).reshape(-1, len(patch_size))
-    places = centers[:, :, None, :] + offsets
-    flat = torch.zeros(places.shape[:-1], dtype=torch.int64, device=image.device)
-    for axis, size in enumerate(image.shape[2:]):
-        flat = flat * size + places[..., axis].clamp(0, size - 1)
-    images = torch.cat([image, image])
-    index = flat.flatten(1)[:, None].expand(-1, image.shape[1], -1)
-    for copy, patch in zip(images.flatten(2).chunk(2), patches, strict=True):
-        # a patch that does not exist adds 0 somewhere
-        values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
-        copy.scatter_add_(2, index, values.expand(flat.shape).flatten(1)[:, None].expand(index.shape))
-    return NoisyImages(images, centers, valid, levels)
+    noise = draw_noise_patches(image, levels, patch_size=patch_size, noise_std=noise_std, generator=generator)
+    return NoisyImages(noisy_images(image, noise, centers, valid), centers, valid, levels)
 
 
 class NoiseUncertaintyLoss(nn.Module):

@@ -14,7 +14,7 @@ from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.evidential_loss import TOTALS, check_schedule, total_of_terms
 from ..ops.sample_hard_patches import sample_hard_patches
 from ..ops.uncertainty_supervision import uncertainty_supervision
-from .noise_uncertainty import NoisyImages, add_noise_patches, draw_levels, normal_like
+from .noise_uncertainty import NoisyImages, draw_levels, draw_noise_patches, normal_like
 
 # The noise of the forward that finds hard samples (arXiv 2509.17098): the whole image, N(0.5, 0.3²).
 MINING_MEAN, MINING_STD = 0.5, 0.3
@@ -181,6 +181,7 @@ class UncertaintySupervisedLoss(nn.Module):
             clean, changed = (
                 dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
             )
+            levels = draw_levels(image.device, generator)
             patches = sample_hard_patches(
                 clean,
                 changed,
@@ -190,18 +191,13 @@ class UncertaintySupervisedLoss(nn.Module):
                 patch_size=size,
                 num_patches=self.num_patches,
                 max_distance=self.noise_threshold,
+                image=image,
+                noise=draw_noise_patches(image, levels, patch_size=size, noise_std=self.noise_std, generator=generator),
                 generator=generator,
                 backend=self.backend,
             )
-            return add_noise_patches(
-                image,
-                patches.centers,
-                patches.valid,
-                draw_levels(image.device, generator),
-                patch_size=size,
-                noise_std=self.noise_std,
-                generator=generator,
-            )
+            assert patches.images is not None
+            return NoisyImages(patches.images, patches.centers, patches.valid, levels)
 
     def forward(
         self,

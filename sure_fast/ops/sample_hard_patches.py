@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
+from ..reference.sample_hard_patches import noisy_images as _images_reference
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
 from ._native import DTYPES, address, single_or_double, workspace
 
@@ -68,6 +69,43 @@ def _empty(
     return centers, label.new_empty(slots, dtype=torch.bool)
 
 
+@torch.library.custom_op("sure_fast::noisy_images", mutates_args=(), device_types="cpu")
+def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor) -> Tensor:
+    images = _empty_images(image, noise)
+    if images.numel():
+        image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
+        flat = (1,) * (5 - image.dim())
+        _cpu.sample_hard_patches_images(
+            address(image), address(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
+            (*flat, *noise.shape[1:]), len(noise), address(centers), address(valid), valid.shape[1], image.dim() - 2,
+            torch.get_num_threads(), address(images),
+        )  # fmt: skip
+    return images
+
+
+@_images_op.register_fake
+def _empty_images(image: Tensor, noise: Tensor, *_: object) -> Tensor:
+    return image.new_empty((noise.shape[0] * image.shape[0], *image.shape[1:]))
+
+
+def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *, backend: str | None = None) -> Tensor:
+    r"""What `sample_hard_patches` writes with `image` and `noise`, for centers that are given.
+
+    Args:
+        image: [N, K, \*S] floating. noise: [M, \*patch] in its dtype, odd edges. centers: int64 [N, P, D]. valid: bool
+            [N, P]; valid patches lie inside the image and do not overlap.
+    """
+    image = _checks.batched_image("image", image).detach()
+    noise = _checks.floating("noise", noise).detach().to(image.dtype)
+    if noise.dim() != image.dim() - 1 or any(s % 2 == 0 for s in noise.shape[1:]):
+        raise ValueError(
+            f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
+        )
+    if _backends.choose("sample_hard_patches", backend, image) == "cpu":
+        return _images_op(image, noise, centers, valid)
+    return _images_reference(image, noise, centers, valid)
+
+
 class HardPatches(NamedTuple):
     """Patch centers, class by class; a slot that found no room is not valid."""
 
@@ -75,6 +113,8 @@ class HardPatches(NamedTuple):
     """int64 [N, C·num_patches, D], voxel indices."""
     valid: Tensor
     """bool [N, C·num_patches]."""
+    images: Tensor | None = None
+    """[M·N, K, *S] where an image was given: the first noisy copy of the batch, then the next."""
 
 
 def sample_hard_patches(
@@ -87,6 +127,8 @@ def sample_hard_patches(
     patch_size: int | Sequence[int] = 3,
     num_patches: int = 3,
     max_distance: float = 4.0,
+    image: Tensor | None = None,
+    noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     backend: str | None = None,
 ) -> HardPatches:
@@ -107,11 +149,13 @@ def sample_hard_patches(
         patch_size: odd edge length in voxels, one number or one per spatial axis.
         num_patches: patches per class.
         max_distance: limit of the background's centers, in the unit of `distance`.
+        image: [N, K, \*S] floating, of which noisy copies are written.
+        noise: [M, \*patch_size], one patch for each copy, added at every valid center; needed with `image`.
         generator: makes the draw repeatable; None: torch's default generator of the device.
 
     Returns:
-        HardPatches(centers int64 [N, C·num_patches, D], valid bool [N, C·num_patches]); slots of class c are
-        c·num_patches … (c+1)·num_patches - 1; an invalid center is 0.
+        HardPatches(centers int64 [N, C·num_patches, D], valid bool [N, C·num_patches], images [M·N, K, \*S] or None);
+        slots of class c are c·num_patches … (c+1)·num_patches - 1; an invalid center is 0.
 
     Raises:
         TypeError, ValueError: wrong types, shapes or numbers.
@@ -141,20 +185,26 @@ def sample_hard_patches(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
+    if (image is None) != (noise is None):
+        raise ValueError("image, noise: expected both or neither, got one of them")
+    if image is not None and noise is not None:
+        image = _checks.batched_image("image", image)
+        if image.shape[0] != len(u) or image.shape[2:] != u.shape[1:]:
+            raise ValueError(
+                f"image: expected [N, K, *S] to match uncertainty {_checks.shape_text(u.shape)}, "
+                f"got {_checks.shape_text(image.shape)}"
+            )
+        if tuple(noise.shape[1:]) != size:
+            raise ValueError(f"noise: expected [M, *{list(size)}], got {_checks.shape_text(noise.shape)}")
     source = generator.device if generator is not None else u.device
     seed = torch.randint(2**62, (), generator=generator, device=source)
     if _backends.choose("sample_hard_patches", backend, u) == "cpu":
-        return HardPatches(*_op(u, noisy, label, d, seed, list(size), num_classes, num_patches, max_distance))
-    return HardPatches(
-        *_reference(
-            u.detach(),
-            noisy.detach(),
-            label,
-            d,
-            num_classes=num_classes,
-            patch_size=size,
-            num_patches=num_patches,
-            max_distance=max_distance,
-            seed=seed,
-        )
-    )
+        centers, valid = _op(u, noisy, label, d, seed, list(size), num_classes, num_patches, max_distance)
+    else:
+        centers, valid = _reference(
+            u.detach(), noisy.detach(), label, d, num_classes=num_classes, patch_size=size, num_patches=num_patches,
+            max_distance=max_distance, seed=seed,
+        )  # fmt: skip
+    if image is None or noise is None:
+        return HardPatches(centers, valid)
+    return HardPatches(centers, valid, noisy_images(image, noise, centers, valid, backend=backend))

@@ -10,6 +10,24 @@ from torch import Tensor
 from .gradient_uncertainty_loss import counter_uniform
 
 
+def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor) -> Tensor:
+    """[M·N, K, *S]: M copies of image [N, K, *S], copy m with noise m of [M, *patch] added at every valid center."""
+    patch_size = noise.shape[1:]
+    inside = [torch.arange(size, device=image.device) - size // 2 for size in patch_size]
+    offsets = torch.stack(torch.meshgrid(*inside, indexing="ij"), -1).reshape(-1, len(patch_size))
+    places = centers[:, :, None, :] + offsets
+    flat = torch.zeros(places.shape[:-1], dtype=torch.int64, device=image.device)
+    for axis, size in enumerate(image.shape[2:]):
+        flat = flat * size + places[..., axis].clamp(0, size - 1)
+    images = torch.cat([image] * len(noise))
+    index = flat.flatten(1)[:, None].expand(-1, image.shape[1], -1)
+    for copy, patch in zip(images.flatten(2).chunk(len(noise)), noise, strict=True):
+        # a patch that does not exist adds 0 somewhere
+        values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
+        copy.scatter_add_(2, index, values.expand(flat.shape).flatten(1)[:, None].expand(index.shape))
+    return images
+
+
 def sample_hard_patches(
     uncertainty: Tensor,
     noisy_uncertainty: Tensor,
