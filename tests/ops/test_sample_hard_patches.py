@@ -152,7 +152,7 @@ def test_noisy_images_are_the_references(shape, dtype):
                 noise=noise,
                 generator=torch.Generator().manual_seed(1),
                 backend=backend,
-            )  # fmt: skip
+            )
         )
     assert found[0].images.dtype == dtype
     assert bool(found[0].valid.any())
