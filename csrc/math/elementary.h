@@ -1,5 +1,5 @@
 // exp, log, log1p and the evidence functions for one value: branch-free in float, so that loops over them vectorise.
-// Polynomials: minimax (Remez) fits of the stated functions. One copy for host and device.
+// Polynomials: minimax (Remez) fits of the stated functions, summed in pairs: short chains keep the pipes full. One copy for host and device.
 #pragma once
 
 #include <cmath>
@@ -27,21 +27,18 @@ SURE_FAST_INLINE float float_of(int32_t i) {
   return x;
 }
 
-// exp(x), relative error below 1e-7 on [-87, 88]; 0 below, clamped above. NaN is not carried through.
+// exp(x) for x <= 88, relative error below 1e-7; 0 below -87.7, where 2^n is subnormal. NaN is not carried through.
 SURE_FAST_INLINE float exponential(float x) {
-  const float clamped = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  const float clamped = x < -88.0f ? -88.0f : x;
   const float shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: round to nearest in the mantissa
   const float n = shifted - 12582912.0f;
   const float r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f;
-  float q = 0.001392617612f;  // (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2
-  q = q * r + 0.008363173075f;
-  q = q * r + 0.04166655466f;
-  q = q * r + 0.1666657703f;
-  q = q * r + 0.5f;
+  // (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2
+  const float r2 = r * r;
+  const float q = (0.001392617612f * r2 + (0.008363173075f * r + 0.04166655466f)) * r2 + (0.1666657703f * r + 0.5f);
+  // 2^n from the bits of n + 127; n = -127 gives 0
   const uint32_t exponent = static_cast<uint32_t>(bits_of(shifted)) - 0x4B400000u + 127u;
-  const float scale = float_of(static_cast<int32_t>(exponent << 23));
-  const float value = (q * r * r + r + 1.0f) * scale;
-  return x < -87.0f ? 0.0f : value;
+  return (q * r2 + (r + 1.0f)) * float_of(static_cast<int32_t>(exponent << 23));
 }
 
 SURE_FAST_INLINE double exponential(double x) { return exp(x); }
@@ -54,11 +51,10 @@ SURE_FAST_INLINE float logarithm(float x) {
   const float m = float_of((i & 0x007FFFFF) + 0x3F3504F3);
   const float s = (m - 1.0f) / (m + 1.0f);
   const float w = s * s;
-  float q = 0.1166548203f;  // (atanh(s) / s - 1) / s^2
-  q = q * w + 0.1427540128f;
-  q = q * w + 0.20000061f;
-  q = q * w + 0.3333333328f;
-  return exponent * 0.693145752f + (exponent * 1.42860677e-6f + 2.0f * (s + s * w * q));
+  // (atanh(s) / s - 1) / s^2
+  const float q = (0.1166548203f * w + 0.1427540128f) * (w * w) + (0.20000061f * w + 0.3333333328f);
+  const float s2 = 2.0f * s;
+  return exponent * 0.693145752f + (exponent * 1.42860677e-6f + (s2 + s2 * w * q));
 }
 
 SURE_FAST_INLINE double logarithm(double x) { return log(x); }
@@ -67,16 +63,18 @@ SURE_FAST_INLINE double logarithm(double x) { return log(x); }
 SURE_FAST_INLINE float log_one_plus(float x) {
   const float s = x / (2.0f + x);
   const float w = s * s;
-  float q = 0.1039380843f;  // (atanh(s) / s - 1) / s^2 on s <= 1/3
-  q = q * w + 0.08732351233f;
-  q = q * w + 0.111323556f;
-  q = q * w + 0.1428515286f;
-  q = q * w + 0.2000000538f;
-  q = q * w + 0.3333333333f;
-  return 2.0f * (s + s * w * q);
+  const float w2 = w * w;
+  // (atanh(s) / s - 1) / s^2 on s <= 1/3
+  const float q = ((0.1039380843f * w + 0.08732351233f) * w2 + (0.111323556f * w + 0.1428515286f)) * w2 +
+                  (0.2000000538f * w + 0.3333333333f);
+  const float s2 = 2.0f * s;
+  return s2 + s2 * w * q;
 }
 
 SURE_FAST_INLINE double log_one_plus(double x) { return log1p(x); }
+
+SURE_FAST_INLINE float magnitude(float x) { return __builtin_fabsf(x); }
+SURE_FAST_INLINE double magnitude(double x) { return __builtin_fabs(x); }
 
 enum class Evidence : int { softplus = 0, relu = 1, exp = 2 };
 
@@ -85,10 +83,11 @@ constexpr double kExpEvidenceClamp = 10.0;  // exp evidence is exp(clamp(z, -10,
 // Evidence e(z) and its derivative. A z that is NaN or +inf gives NaN (0 * z), -inf gives e = 0.
 template <Evidence kind, typename T>
 SURE_FAST_INLINE T evidence(T z, T& derivative) {
-  const T poison = (z < T(0) ? T(0) : z) * T(0);
+  const T positive = z < T(0) ? T(0) : z;
+  const T poison = positive * T(0);
   if (kind == Evidence::relu) {
     derivative = (z > T(0) ? T(1) : T(0)) + poison;
-    return (z > T(0) ? z : T(0)) + poison;
+    return positive + poison;
   }
   if (kind == Evidence::exp) {
     const T limit = T(kExpEvidenceClamp);
@@ -98,10 +97,10 @@ SURE_FAST_INLINE T evidence(T z, T& derivative) {
     derivative = e * keep + nan;
     return e + nan;
   }
-  const T t = exponential(z > T(0) ? -z : z);  // exp(-|z|)
+  const T t = exponential(-magnitude(z));
   const T r = T(1) / (T(1) + t);
   derivative = (z > T(0) ? r : t * r) + poison;
-  return (z > T(0) ? z : T(0)) + log_one_plus(t) + poison;
+  return positive + (log_one_plus(t) + poison);
 }
 
 }  // namespace math

@@ -1,8 +1,9 @@
 // The digamma family for x >= 1, where a Dirichlet parameter lives: psi, psi', and
 //   entropic(x) = (x - 1) psi(x) - lnGamma(x) - x,
 // the only combination of lnGamma that KL(Dir(alpha) || Dir(1)) needs: its terms in x ln x and x cancel on paper rather
-// than in floating point, and it grows like ln x. Each function is a shift by N, written as one rational term, plus
-// the asymptotic series at y >= N + 1 (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and device.
+// than in floating point, and it grows like ln x. float: psi(x) - ln x, entropic(x) + ln(x) / 2, x psi'(x) and
+// x entropic'(x) are smooth in 1/x on [0, 1], each a minimax polynomial there (Remez): no branch, one division. double:
+// a shift by ten, then the asymptotic series (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and device.
 #pragma once
 
 #include "math/elementary.h"
@@ -12,57 +13,66 @@ namespace math {
 
 constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 
-// psi(x) with relative error near 1e-7 (absolute near its root at 1.4616), for float x >= 1.
-// N = 4: with t = x^2 + 3x the shift product is P = x(x+1)(x+2)(x+3) = t (t + 2).
-SURE_FAST_INLINE float digamma(float x) {
-  const bool large = x >= 5.0f;
-  const float s = large ? 1.0f : x;
-  const float y = large ? x : x + 4.0f;
-  const float t = s * (s + 3.0f);
-  const float shift = large ? 0.0f : (2.0f * s + 3.0f) * (2.0f * t + 2.0f) / (t * (t + 2.0f));
-  const float i = 1.0f / y;
-  const float w = i * i;
-  return logarithm(y) - 0.5f * i - w * (0.0833333333f - w * (0.00833333333f - w * 0.00396825397f)) - shift;
+// psi(x) - ln x, for i = 1/x in (0, 1].
+SURE_FAST_INLINE float psi_series(float i) {
+  float q = 0.000216583125f;
+  q = q * i + 0.000118552445f;
+  q = q * i - 0.00394201046f;
+  q = q * i + 0.0100836661f;
+  q = q * i - 0.000400699035f;
+  q = q * i - 0.0832901672f;
+  q = q * i - 0.50000155f;
+  return q * i;
 }
 
-// psi(x) and entropic(x) together: they share the logarithm, the shift and the reciprocal.
+// entropic(x) + ln(x) / 2.
+SURE_FAST_INLINE float entropic_series(float i) {
+  float q = -0.00102961576f;
+  q = q * i + 0.0033731116f;
+  q = q * i - 0.00116851192f;
+  q = q * i - 0.0105542038f;
+  q = q * i + 0.0117260674f;
+  q = q * i + 0.0832545981f;
+  q = q * i + 0.333337098f;
+  q = q * i - 1.41893852f;
+  return q;
+}
+
+// psi(x), relative error near 1e-7 (absolute near its root at 1.4616), for float x >= 1.
+SURE_FAST_INLINE float digamma(float x) { return logarithm(x) + psi_series(1.0f / x); }
+
+SURE_FAST_INLINE float entropic(float x) { return entropic_series(1.0f / x) - 0.5f * logarithm(x); }
+
+// psi(x) and entropic(x) together: they share the logarithm and the reciprocal.
 SURE_FAST_INLINE float digamma_entropic(float x, float& entropic) {
-  const bool large = x >= 5.0f;
-  const float s = large ? 1.0f : x;
-  const float y = large ? x : x + 4.0f;
-  const float t = s * (s + 3.0f);
-  const float product = t * (t + 2.0f);
-  const float shift = large ? 0.0f : (2.0f * s + 3.0f) * (2.0f * t + 2.0f) / product;
-  const float i = 1.0f / y;
-  const float w = i * i;
-  const float tail = 0.5f * i + w * (0.0833333333f - w * (0.00833333333f - w * 0.00396825397f));
-  const float gamma_tail = i * (0.0833333333f - w * (0.00277777778f - w * 0.000793650794f));
-  const float log_y = logarithm(y);
-  // ln(P / y^4) for the shifted, 0 for the others
-  const float y2 = w * w;
-  const float log_ratio = logarithm(large ? 1.0f : product * y2);
-  entropic = (log_ratio - 0.5f * log_y) + ((large ? 0.0f : 4.0f) - static_cast<float>(kHalfLogTwoPi)) - gamma_tail -
-             (x - 1.0f) * (tail + shift);
-  return log_y - tail - shift;
+  const float log_x = logarithm(x), i = 1.0f / x;
+  entropic = entropic_series(i) - 0.5f * log_x;
+  return log_x + psi_series(i);
 }
 
-// psi'(x), relative error near 3e-7, and entropic'(x) = (x - 1) psi'(x) - 1, which is near -1/(2x) for large x and is
-// computed there without its leading 1.
+// psi'(x), and entropic'(x) = (x - 1) psi'(x) - 1, which is near -1/(2x) for large x; relative error near 1e-7.
 SURE_FAST_INLINE float trigamma_entropic(float x, float& entropic_slope) {
-  const bool large = x >= 5.0f;
-  const float s = large ? 1.0f : x;
-  const float y = large ? x : x + 4.0f;
-  const float t = s * (s + 3.0f);
-  const float p = t * (t + 2.0f);
-  // sum of 1/(s+k)^2 over k = 0..3, paired as (s, s+3) and (s+1, s+2): ((2t + 9) (t+2)^2 + (2t + 5) t^2) / P^2
-  const float u = t + 2.0f;
-  const float shift = large ? 0.0f : ((2.0f * t + 9.0f) * u * u + (2.0f * t + 5.0f) * t * t) / (p * p);
-  const float i = 1.0f / y;
-  const float w = i * i;
-  const float rest = 0.5f * w + i * w * (0.166666667f - w * (0.0333333333f - w * (0.0238095238f - w * 0.0333333333f)));
-  const float value = i + rest + shift;
-  entropic_slope = large ? (x - 1.0f) * rest - i : (x - 1.0f) * value - 1.0f;
-  return value;
+  const float i = 1.0f / x;
+  float u = -0.00621528598f;
+  u = u * i + 0.0285253264f;
+  u = u * i - 0.0491602123f;
+  u = u * i + 0.0255119372f;
+  u = u * i + 0.035227228f;
+  u = u * i - 0.0339605734f;
+  u = u * i - 0.166592076f;
+  u = u * i - 0.333336413f;
+  u = u * i - 0.49999997f;
+  entropic_slope = i * u;
+  float t = 0.00277188001f;
+  t = t * i - 0.0106026102f;
+  t = t * i + 0.0108598024f;
+  t = t * i + 0.0125615196f;
+  t = t * i - 0.0381858125f;
+  t = t * i + 0.000948568806f;
+  t = t * i + 0.166577622f;
+  t = t * i + 0.500003159f;
+  t = t * i + 1.0f;
+  return i * t;
 }
 
 SURE_FAST_INLINE float trigamma(float x) {
@@ -98,6 +108,12 @@ SURE_FAST_INLINE double digamma_entropic(double x, double& entropic) {
   const double log_y = log(y);
   entropic = (log_ratio - 0.5 * log_y) + (moved - kHalfLogTwoPi) - gamma_tail - (x - 1.0) * (tail + shift);
   return log_y - tail - shift;
+}
+
+SURE_FAST_INLINE double entropic(double x) {
+  double h;
+  digamma_entropic(x, h);
+  return h;
 }
 
 SURE_FAST_INLINE double digamma(double x) {
