@@ -110,8 +110,9 @@ struct Team {
   int outer, inner;
 };
 
-SURE_FAST_INLINE Team team_of(int64_t rows, int threads) {
-  return rows < threads ? Team{1, threads} : Team{threads, 1};
+// Large rows one after the other: the scratch of several at once would not fit the cache.
+SURE_FAST_INLINE Team team_of(int64_t rows, int64_t elements, int threads) {
+  return rows < threads || elements > 1 << 15 ? Team{1, threads} : Team{threads, 1};
 }
 
 // Hands out a kernel's scratch memory in aligned pieces. The memory belongs to the caller, so that torch accounts for

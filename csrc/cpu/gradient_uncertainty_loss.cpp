@@ -46,13 +46,13 @@ int64_t compact(const PairArgs& a, int64_t row, const int64_t* counts, int threa
 template <typename Value>
 int64_t scratch_bytes(const PairArgs& a, int64_t most) {
   Arena arena(nullptr);
-  PairScratch<Value>(arena, a, most, team_of(a.rows, a.threads).inner);
+  PairScratch<Value>(arena, a, most, team_of(a.rows, most, a.threads).inner);
   return arena.used();
 }
 
 template <typename Value, typename Distance>
 void run(const PairArgs& a, const int64_t* counts, int64_t most, void* workspace, double* loss, void* slope) {
-  const Team threads = team_of(a.rows, a.threads);
+  const Team threads = team_of(a.rows, most, a.threads);
   const int64_t bytes = scratch_bytes<Value>(a, most);
   dynamic_tasks(a.rows, threads.outer, [&](int64_t row) {
     Arena arena(static_cast<char*>(workspace) + (threads.outer > 1 ? thread_index() : 0) * bytes);
@@ -76,7 +76,7 @@ void gradient_uncertainty_count(const PairArgs& a, int64_t* counts) {
 }
 
 int64_t gradient_uncertainty_workspace(const PairArgs& a, int64_t most) {
-  return team_of(a.rows, a.threads).outer *
+  return team_of(a.rows, most, a.threads).outer *
          (a.dtype == DType::f64 ? scratch_bytes<double>(a, most) : scratch_bytes<float>(a, most));
 }
 

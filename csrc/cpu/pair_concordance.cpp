@@ -204,13 +204,13 @@ void count_row(const RowPairArgs& args, int64_t row, double tolerance, int threa
 template <typename Value>
 int64_t scratch_bytes(const RowPairArgs& args) {
   Arena arena(nullptr);
-  Scratch<Value>(arena, args, team_of(args.rows, args.threads).inner);
+  Scratch<Value>(arena, args, team_of(args.rows, args.most, args.threads).inner);
   return arena.used();
 }
 
 template <typename Value>
 void run(const RowPairArgs& args, double tolerance, void* workspace, int64_t* counts) {
-  const Team team = team_of(args.rows, args.threads);
+  const Team team = team_of(args.rows, args.most, args.threads);
   const int64_t bytes = scratch_bytes<Value>(args);
   dynamic_tasks(args.rows, team.outer, [&](int64_t row) {
     Arena arena(static_cast<char*>(workspace) + (team.outer > 1 ? thread_index() : 0) * bytes);
@@ -222,7 +222,7 @@ void run(const RowPairArgs& args, double tolerance, void* workspace, int64_t* co
 
 int64_t pair_concordance_workspace(const RowPairArgs& args) {
   const int64_t one = args.dtype == DType::f64 ? scratch_bytes<double>(args) : scratch_bytes<float>(args);
-  return team_of(args.rows, args.threads).outer * one;
+  return team_of(args.rows, args.most, args.threads).outer * one;
 }
 
 void pair_concordance_forward(const RowPairArgs& args, double tolerance, void* workspace, int64_t* counts) {

@@ -24,6 +24,14 @@ constexpr int kLanes =
 constexpr int kFlush = 16;  // blocks until the bins are emptied, before any field overflows
 constexpr int kFraction = 40, kSum = 52;
 
+// p >= 0 as a fixed-point number of kFraction bits, to 30 of them for float: 32-bit conversions are vectors everywhere.
+SURE_FAST_INLINE uint64_t fixed_point(float p) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(static_cast<int32_t>(p * 0x1p30f + 0.5f))) << (kFraction - 30);
+}
+SURE_FAST_INLINE uint64_t fixed_point(double p) {
+  return static_cast<uint64_t>(static_cast<int64_t>(p * static_cast<double>(uint64_t{1} << kFraction) + 0.5));
+}
+
 // A block's packed probabilities into the bins; those that do not count go to bin `bins`.
 SURE_FAST_INLINE void add_bins(const int32_t* bin, const uint64_t* packed, uint64_t* table) {
   for (int v = 0; v < kBlock; v += kLanes) {
@@ -103,7 +111,7 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
       best[v] = row[v] > best[v] ? row[v] : best[v];
     }
   }
-  const T bins = T(a.bins), one = static_cast<T>(uint64_t{1} << kFraction);
+  const T bins = T(a.bins);
   for (int v = count; v < kBlock; ++v) packed[v] = 0;
   for (int c = 0; c <= classes; ++c) {  // the last is the top label
     const T* row = c < classes ? s.alpha + c * kBlock : best;
@@ -114,8 +122,7 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
       const T p = row[v] / total[v];
       bin[v] = label[v] >= 0 ? clamped(p * bins, a.bins - 1) : a.bins;
       wrong |= label[v] >= 0 && p != p;
-      packed[v] =
-          static_cast<uint64_t>(static_cast<int64_t>((p > T(0) ? p : T(0)) * one + T(0.5))) + (uint64_t{1} << kSum);
+      packed[v] = fixed_point(p > T(0) ? p : T(0)) + (uint64_t{1} << kSum);
     }
     for (int v = count; v < kBlock; ++v) bin[v] = a.bins;
     not_numbers[c] |= wrong;

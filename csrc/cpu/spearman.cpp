@@ -73,13 +73,13 @@ double correlate_row(const RowPairArgs& args, int64_t row, int threads, Scratch<
 template <typename Value>
 int64_t scratch_bytes(const RowPairArgs& args) {
   Arena arena(nullptr);
-  Scratch<Value>(arena, args, team_of(args.rows, args.threads).inner);
+  Scratch<Value>(arena, args, team_of(args.rows, args.most, args.threads).inner);
   return arena.used();
 }
 
 template <typename Value>
 void run(const RowPairArgs& args, void* workspace, double* out) {
-  const Team team = team_of(args.rows, args.threads);
+  const Team team = team_of(args.rows, args.most, args.threads);
   const int64_t bytes = scratch_bytes<Value>(args);
   dynamic_tasks(args.rows, team.outer, [&](int64_t row) {
     Arena arena(static_cast<char*>(workspace) + (team.outer > 1 ? thread_index() : 0) * bytes);
@@ -91,7 +91,7 @@ void run(const RowPairArgs& args, void* workspace, double* out) {
 
 int64_t spearman_workspace(const RowPairArgs& args) {
   const int64_t one = args.dtype == DType::f64 ? scratch_bytes<double>(args) : scratch_bytes<float>(args);
-  return team_of(args.rows, args.threads).outer * one;
+  return team_of(args.rows, args.most, args.threads).outer * one;
 }
 
 void spearman_forward(const RowPairArgs& args, void* workspace, double* out) {

@@ -318,7 +318,7 @@ int64_t surface_distances_boxes(const SurfaceArgs& a, uint16_t* labels, int32_t*
 }
 
 int64_t surface_distances_workspace(const SurfaceArgs& a, int64_t largest) {
-  const Team team = team_of(a.size[0], a.threads);
+  const Team team = team_of(a.size[0], 0, a.threads);
   Arena arena(nullptr);
   for (int slot = 0; slot < team.outer; ++slot) Scratch(a, largest, team.inner, arena);
   return arena.used();
@@ -327,7 +327,7 @@ int64_t surface_distances_workspace(const SurfaceArgs& a, int64_t largest) {
 void surface_distances_forward(const SurfaceArgs& a, const uint16_t* labels, const int32_t* boxes, int64_t largest,
                                void* workspace, double* records) {
   const int64_t N = a.size[0], C = a.prediction.classes, volume = a.size[1] * a.size[2] * a.size[3];
-  const Team team = team_of(N, a.threads);
+  const Team team = team_of(N, 0, a.threads);
   Arena counter(nullptr);
   Scratch(a, largest, team.inner, counter);
   dynamic_tasks(N, team.outer, [&](int64_t n) {

@@ -65,13 +65,13 @@ template <typename Value>
 int64_t scratch_bytes(const BoundaryPairArgs& a, int64_t most) {
   Arena arena(nullptr);
   arena.take<char>(a.pairs.n * bytes_of(a.image.dtype));
-  PairScratch<Value>(arena, a.pairs, most, team_of(a.pairs.rows, a.pairs.threads).inner);
+  PairScratch<Value>(arena, a.pairs, most, team_of(a.pairs.rows, most, a.pairs.threads).inner);
   return arena.used();
 }
 
 template <typename Value>
 void run(const BoundaryPairArgs& a, const int64_t* counts, int64_t most, void* workspace, double* loss, void* slope) {
-  const Team threads = team_of(a.pairs.rows, a.pairs.threads);
+  const Team threads = team_of(a.pairs.rows, most, a.pairs.threads);
   const int64_t bytes = scratch_bytes<Value>(a, most);
   dynamic_tasks(a.pairs.rows, threads.outer, [&](int64_t row) {
     Arena arena(static_cast<char*>(workspace) + (threads.outer > 1 ? thread_index() : 0) * bytes);
@@ -99,7 +99,7 @@ void uncertainty_supervision_count(const BoundaryPairArgs& a, int64_t* counts) {
 
 int64_t uncertainty_supervision_workspace(const BoundaryPairArgs& a, int64_t most) {
   const int64_t one = a.pairs.dtype == DType::f64 ? scratch_bytes<double>(a, most) : scratch_bytes<float>(a, most);
-  return team_of(a.pairs.rows, a.pairs.threads).outer * one;
+  return team_of(a.pairs.rows, most, a.pairs.threads).outer * one;
 }
 
 void uncertainty_supervision_forward(const BoundaryPairArgs& a, const int64_t* counts, int64_t most, void* workspace,

@@ -1,5 +1,5 @@
 // exp, log, log1p and the evidence functions for one value: branch-free in float, so that loops over them vectorise.
-// Polynomials: minimax (Remez) fits of the stated functions, summed in pairs: short chains keep the pipes full. One copy for host and device.
+// Polynomials: minimax (Remez) fits of the stated functions. One copy for host and device.
 #pragma once
 
 #include <cmath>
@@ -33,12 +33,14 @@ SURE_FAST_INLINE float exponential(float x) {
   const float shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: round to nearest in the mantissa
   const float n = shifted - 12582912.0f;
   const float r = (clamped - n * 0.693145752f) - n * 1.42860677e-6f;
-  // (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2
-  const float r2 = r * r;
-  const float q = (0.001392617612f * r2 + (0.008363173075f * r + 0.04166655466f)) * r2 + (0.1666657703f * r + 0.5f);
+  float q = 0.00138146f;  // (exp(r) - 1 - r) / r^2 on |r| <= ln2 / 2
+  q = q * r + 0.00836871658f;
+  q = q * r + 0.041668389f;
+  q = q * r + 0.166665211f;
+  q = q * r + 0.49999994f;
   // 2^n from the bits of n + 127; n = -127 gives 0
   const uint32_t exponent = static_cast<uint32_t>(bits_of(shifted)) - 0x4B400000u + 127u;
-  return (q * r2 + (r + 1.0f)) * float_of(static_cast<int32_t>(exponent << 23));
+  return (q * (r * r) + (r + 1.0f)) * float_of(static_cast<int32_t>(exponent << 23));
 }
 
 SURE_FAST_INLINE double exponential(double x) { return exp(x); }
@@ -51,8 +53,9 @@ SURE_FAST_INLINE float logarithm(float x) {
   const float m = float_of((i & 0x007FFFFF) + 0x3F3504F3);
   const float s = (m - 1.0f) / (m + 1.0f);
   const float w = s * s;
-  // (atanh(s) / s - 1) / s^2
-  const float q = (0.1166548203f * w + 0.1427540128f) * (w * w) + (0.20000061f * w + 0.3333333328f);
+  float q = 0.149358645f;  // (atanh(s) / s - 1) / s^2
+  q = q * w + 0.199887708f;
+  q = q * w + 0.33333388f;
   const float s2 = 2.0f * s;
   return exponent * 0.693145752f + (exponent * 1.42860677e-6f + (s2 + s2 * w * q));
 }
@@ -61,14 +64,15 @@ SURE_FAST_INLINE double logarithm(double x) { return log(x); }
 
 // ln(1 + x) for x in [0, 1], with full relative accuracy at 0.
 SURE_FAST_INLINE float log_one_plus(float x) {
-  const float s = x / (2.0f + x);
-  const float w = s * s;
-  const float w2 = w * w;
-  // (atanh(s) / s - 1) / s^2 on s <= 1/3
-  const float q = ((0.1039380843f * w + 0.08732351233f) * w2 + (0.111323556f * w + 0.1428515286f)) * w2 +
-                  (0.2000000538f * w + 0.3333333333f);
-  const float s2 = 2.0f * s;
-  return s2 + s2 * w * q;
+  float q = 0.00536482967f;  // (ln(1 + x) - x) / x^2
+  q = q * x - 0.030065814f;
+  q = q * x + 0.0792045668f;
+  q = q * x - 0.137538046f;
+  q = q * x + 0.191536561f;
+  q = q * x - 0.248571634f;
+  q = q * x + 0.33321324f;
+  q = q * x - 0.499996483f;
+  return q * (x * x) + x;
 }
 
 SURE_FAST_INLINE double log_one_plus(double x) { return log1p(x); }
