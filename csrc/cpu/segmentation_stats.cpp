@@ -3,7 +3,7 @@
 //   confusion[label][prediction]; calibration bins floor(p bins) of every class and of the top label: number, sum of p,
 //   hits; number of voxels, and of errors of each class and of the top label, by the bin ceil(u levels) - 1.
 // Parallel over chunks of 32768 voxels, blocks of 128 in L1; chunks are added in order. Counts are exact. Number and
-// sum of p of a bin are one 64-bit integer, 12 bits above 52 of which 40 are the fraction: one addition a probability.
+// sum of p of a bin are one 64-bit integer, 12 bits above 52 of which 40 are the fraction (30 used by float p).
 // Bytes per voxel: C logits and a label, nothing written. Bound by the evidence and by C + 3 additions in L1.
 #include "cpu/segmentation_stats.h"
 
