@@ -23,7 +23,7 @@ sanitize:
 bench:
 	mkdir -p benchmarks/results
 	pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/cpu.json
-	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --plot docs/scaling.png
+	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --floors docs/performance.md --plot docs/scaling.png
 
 lint:
 	ruff check .
@@ -38,4 +38,4 @@ format:
 
 docs:
 	pytest --doctest-modules sure_fast --ignore=sure_fast/kernels
-	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --plot docs/scaling.png
+	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --floors docs/performance.md --plot docs/scaling.png

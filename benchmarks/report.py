@@ -2,6 +2,7 @@
 
 Every row is the median of its rounds; the last but one column is a row's median over that of sure_fast in the same run.
 With `--write README.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced; with
+`--floors FILE.md` that between `<!-- floors -->` and `<!-- /floors -->` by times as multiples of their floors; with
 `--plot FILE.png` the groups named "scaling: ..." are drawn.
 """
 
@@ -12,16 +13,22 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from benchmarks import floors
+
 SCALING = "scaling: "
-START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+
+def groups_of(saved: dict) -> dict[str, list[dict]]:
+    groups = defaultdict(list)
+    for entry in saved["benchmarks"]:
+        groups[entry["group"]].append(entry)
+    return groups
 
 
 def tables(path: Path) -> str:
     saved = json.loads(path.read_text())
     machine = saved["machine_info"]["cpu"]
-    groups = defaultdict(list)
-    for entry in saved["benchmarks"]:
-        groups[entry["group"]].append(entry)
+    groups = groups_of(saved)
     lines = [
         f"{machine.get('brand_raw', 'CPU')}, {saved['benchmarks'][0]['extra_info']['threads']} threads, "
         f"{saved['datetime'][:10]}, `make bench`:",
@@ -30,7 +37,7 @@ def tables(path: Path) -> str:
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for group, entries in groups.items():
-        if group.startswith(SCALING):
+        if group.startswith(SCALING) or group == floors.MACHINE:
             continue
         ours = next(e for e in entries if e["extra_info"]["implementation"] == "sure_fast")["stats"]["median"]
         for entry in sorted(entries, key=lambda e: e["stats"]["median"]):
@@ -46,9 +53,9 @@ def plot(path: Path, to: Path) -> None:
 
     saved = json.loads(path.read_text())
     groups: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
-    for entry in saved["benchmarks"]:
-        if entry["group"].startswith(SCALING):
-            groups[entry["group"].removeprefix(SCALING)][entry["extra_info"]["implementation"]].append(entry)
+    for group, entries in groups_of(saved).items():
+        for entry in entries if group.startswith(SCALING) else ():
+            groups[group.removeprefix(SCALING)][entry["extra_info"]["implementation"]].append(entry)
     figure = Figure(figsize=(10, 3.6 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 2, squeeze=False)
     for (group, implementations), (time, memory) in zip(groups.items(), panels, strict=True):
@@ -72,18 +79,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", type=Path, help="file whose marked section is replaced")
+    parser.add_argument("--floors", type=Path, help="file whose floor table is replaced, from the first file")
     parser.add_argument("--plot", type=Path, help="PNG of the scaling groups of the first file")
     options = parser.parse_args()
     if options.plot is not None:
         plot(options.files[0], options.plot)
+    if options.floors is not None:
+        replace(options.floors, "floors", floors.table(groups_of(json.loads(options.files[0].read_text()))))
     text = "\n\n".join(tables(path) for path in options.files)
     if options.write is None:
         print(text)
-        return
-    whole = options.write.read_text()
-    before, rest = whole.split(START)
-    after = rest.split(END)[1]
-    options.write.write_text(f"{before}{START}\n{text}\n{END}{after}")
+    else:
+        replace(options.write, "benchmarks", text)
+
+
+def replace(file: Path, marker: str, text: str) -> None:
+    """Puts text between <!-- marker --> and <!-- /marker -->."""
+    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, rest = file.read_text().split(start)
+    file.write_text(f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

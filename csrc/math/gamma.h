@@ -41,8 +41,6 @@ SURE_FAST_INLINE float entropic_series(float i) {
 // psi(x), relative error near 1e-7 (absolute near its root at 1.4616), for float x >= 1.
 SURE_FAST_INLINE float digamma(float x) { return logarithm(x) + psi_series(1.0f / x); }
 
-SURE_FAST_INLINE float entropic(float x) { return entropic_series(1.0f / x) - 0.5f * logarithm(x); }
-
 // psi(x) and entropic(x) together: they share the logarithm and the reciprocal.
 SURE_FAST_INLINE float digamma_entropic(float x, float& entropic) {
   const float log_x = logarithm(x), i = 1.0f / x;
@@ -108,12 +106,6 @@ SURE_FAST_INLINE double digamma_entropic(double x, double& entropic) {
   const double log_y = log(y);
   entropic = (log_ratio - 0.5 * log_y) + (moved - kHalfLogTwoPi) - gamma_tail - (x - 1.0) * (tail + shift);
   return log_y - tail - shift;
-}
-
-SURE_FAST_INLINE double entropic(double x) {
-  double h;
-  digamma_entropic(x, h);
-  return h;
 }
 
 SURE_FAST_INLINE double digamma(double x) {
