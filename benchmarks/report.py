@@ -68,7 +68,7 @@ def plot(path: Path, to: Path) -> None:
         for panel, what in ((time, "median time (s)"), (memory, "peak extra memory (MB)")):
             panel.set(title=group, xlabel="voxels" if "step" in group else "boundary voxels", ylabel=what)
             panel.grid(alpha=0.3)
-        time.legend()
+        memory.legend(loc="lower right")  # costs grow: that corner is empty
     threads = saved["benchmarks"][0]["extra_info"]["threads"]
     brand = saved["machine_info"]["cpu"].get("brand_raw", "CPU")
     figure.suptitle(f"{brand}, {threads} threads, {saved['datetime'][:10]}")
