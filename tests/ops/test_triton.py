@@ -1,0 +1,163 @@
+"""The Triton kernels against the float64 reference: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+
+import sure_fast
+from sure_fast.ops import _triton
+from tests._tolerances import tolerance
+from tests.ops.test_evidential_loss import strided
+
+if _triton.MISSING is not None:
+    pytest.skip(_triton.MISSING, allow_module_level=True)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+LAYOUTS = ["contiguous", "channels_last", "channel slice", "every other voxel", "transposed"]
+SHAPES = {
+    "2d": (2, 4, 17, 23),
+    "3d": (2, 3, 5, 6, 7),
+    "one voxel": (1, 2, 1, 1),
+    "more than a block": (1, 2, 40, 61),
+    "many classes": (1, 150, 3, 5),
+    "empty batch": (0, 3, 4, 4),
+    "empty axis": (2, 3, 0, 4),
+}
+
+
+def random(shape, dtype=torch.float32, scale=3.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * scale).to(DEVICE, dtype)
+
+
+def agree(got, want, dtype, what="", *, scaled=False):
+    """`scaled`: relative to the largest."""
+    scale = want.abs().max().clamp(min=1e-30) if scaled and want.numel() else 1.0
+    bounds = tolerance(dtype, what)
+    if dtype == torch.bfloat16 and DEVICE == "cpu":  # the interpreter cuts the mantissa off instead of rounding it
+        bounds["rtol"] = max(bounds["rtol"], 2**-7)
+    torch.testing.assert_close(got.double() / scale, want / scale, **bounds)
+
+
+# --- scalar formulas ---------------------------------------------------------------------------------------------
+
+
+def evaluate(name: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from tests.kernels.formula import formula
+
+    v = torch.from_numpy(x).to(DEVICE)
+    out = [torch.full_like(v, math.nan) for _ in range(2)]
+    formula[(-(-len(v) // 4096),)](v, *out, len(v), name, 4096)
+    return tuple(o.double().cpu().numpy() for o in out)
+
+
+def test_gamma_family():
+    x = np.concatenate([1 + np.logspace(-7, 2, 20_001), np.logspace(0, 2, 20_001), [1.0, 5.0]]).astype(np.float32)
+    wide = x.astype(np.float64)
+    psi, gamma = scipy.special.digamma(wide), scipy.special.gammaln(wide)
+    trigamma = scipy.special.polygamma(1, wide)
+    entropic = (wide - 1) * psi - gamma - wide
+    for got, want in zip(evaluate(2, x), (psi, entropic), strict=True):
+        assert np.max(np.abs(got - want) / np.maximum(np.abs(want), 1)) < 1e-6
+    got, slope = evaluate(3, x)
+    assert np.max(np.abs(got / trigamma - 1)) < 1e-6
+    assert np.max(np.abs(slope - ((wide - 1) * trigamma - 1))) < 1e-6
+    assert np.max(np.abs(evaluate(0, x)[0] - np.log(wide)) / np.maximum(np.log(wide), 1)) < 3e-7
+
+
+def test_evidence_functions():
+    z = np.concatenate([np.linspace(-80, 80, 40_001), np.linspace(-1, 1, 4_001)]).astype(np.float32)
+    softplus, sigmoid = evaluate(1, z)
+    wide = z.astype(np.float64)
+    # the hardware's exponential: 1.2 ulp per unit of the argument
+    bound = 5e-7 + 1.2 * 2**-23 * np.abs(wide)
+    assert np.all(np.abs(softplus / np.logaddexp(0, wide) - 1) < bound)
+    assert np.all(np.abs(sigmoid / scipy.special.expit(wide) - 1) < bound)
+    t = np.logspace(-30, 0, 4001).astype(np.float32)
+    assert np.max(np.abs(evaluate(0, t)[1] / np.log1p(t.astype(np.float64)) - 1)) < 3e-7
+
+
+# --- choice of the backend ---------------------------------------------------------------------------------------
+
+
+def test_import_needs_no_triton():
+    code = "import sure_fast, sys; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_reasons(monkeypatch):
+    z = torch.zeros(1, 2, 4, 4)
+    assert _triton.why_not("logits", z.to(DEVICE)) is None
+    assert _triton.why_not("logits", z.to("meta")) == "logits is on meta, not on a CUDA device"
+    assert "float64" in _triton.why_not("logits", z.to(DEVICE).double())
+    many = torch.zeros(1, 2, 1, 1, device=DEVICE).expand(65536, 2, 1, 1)
+    assert _triton.why_not("logits", many) == "logits has 65536 images, more than 65535"
+    large = torch.zeros(1, 2, 1, 1, device=DEVICE).expand(1, 2, 2**20, 2**20)
+    assert _triton.why_not("logits", large) == "logits has 2199023255552 elements, more than 2^40"
+    monkeypatch.setattr(_triton, "MISSING", "Triton is not installed")
+    with pytest.raises(ValueError, match="backend 'triton' was requested, but Triton is not installed"):
+        sure_fast.dirichlet_uncertainty(z.to(DEVICE), backend="triton")
+    monkeypatch.setattr(_triton.importlib.metadata, "version", lambda _: "3.5.1")
+    assert _triton._missing() == "Triton 3.5.1 is installed, 3.6 or later is needed"
+
+
+def test_cpu_tensors_keep_their_kernels():
+    found = sure_fast.explain("dirichlet_uncertainty", torch.zeros(1, 2, 4, 4))
+    assert [c.backend for c in found if c.chosen] == ["cpu"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    code = "import sure_fast, torch; print(sure_fast.explain('dirichlet_uncertainty', torch.zeros(1, 2, 4, 4)))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "triton     logits is on cpu, not on a CUDA device" in done.stdout
+
+
+# --- dirichlet_uncertainty ---------------------------------------------------------------------------------------
+
+
+def uncertainty(z, weight, **options):
+    z = z.detach().requires_grad_()
+    u = sure_fast.dirichlet_uncertainty(z, **options)
+    return u.detach(), torch.autograd.grad(u, z, weight.to(u))[0]
+
+
+def check_uncertainty(z, **options):
+    weight = random((z.shape[0], 1, *z.shape[2:]), z.dtype, seed=1)
+    u, gradient = uncertainty(z, weight, backend="triton", **options)
+    want, want_gradient = uncertainty(z.double(), weight, backend="reference", **options)
+    assert u.dtype == gradient.dtype == z.dtype
+    agree(u, want, z.dtype)
+    agree(gradient, want_gradient, z.dtype, scaled=True)
+    again = uncertainty(z, weight, backend="triton", **options)
+    assert torch.equal(u, again[0])
+    assert torch.equal(gradient, again[1])
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dirichlet_uncertainty(shape, dtype):
+    check_uncertainty(random(shape, dtype))
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS[1:], "expanded"])
+@pytest.mark.parametrize("evidence", ["softplus", "relu", "exp"])
+def test_dirichlet_uncertainty_strides_and_evidence(layout, evidence):
+    z = random((2, 3, 5, 6, 7), scale=6.0)
+    check_uncertainty(z[:1].expand_as(z) if layout == "expanded" else strided(z, layout), evidence=evidence)
+
+
+def test_dirichlet_uncertainty_nan_and_range():
+    z = random((1, 3, 4, 5))
+    z[0, 0, 0, 0], z[0, 1, 1, 1], z[0, 2, 2, 2] = math.nan, math.inf, -math.inf
+    u = sure_fast.dirichlet_uncertainty(z, backend="triton")
+    assert u.isnan().sum() == 2
+    none = sure_fast.dirichlet_uncertainty(torch.full_like(z, -1), evidence="relu", backend="triton")
+    assert torch.equal(none, torch.ones_like(none))
+    assert sure_fast.dirichlet_uncertainty(z, evidence="exp", backend="triton").isnan().sum() == 1
