@@ -96,4 +96,3 @@ def trigamma_entropic(x):
     value = i + rest + shift
     slope = tl.where(large, (x - 1.0) * rest - i, (x - 1.0) * value - 1.0)
     return value, slope
-

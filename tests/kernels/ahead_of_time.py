@@ -1,6 +1,6 @@
 """Compiles every kernel as its launcher would launch it, for GPUs that need not be there, and prints what each uses:
 
-    python -m tests.kernels.ahead_of_time [--json]
+    python -m tests.kernels.ahead_of_time [--json] [op ...]
 
 A launch is caught before it looks for a device; its arguments say what is compiled: types, constants, divisibility.
 Registers and the stack, which is where spilled registers go, are read from the cubin. Needs TRITON_INTERPRET unset.
@@ -90,7 +90,10 @@ def resources(cubin: bytes) -> tuple[int, int]:
 
 def main() -> None:
     rows, seen = [], set()
+    wanted = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     for name, case in CASES.items():
+        if wanted and not any(name.startswith(op) for op in wanted):
+            continue
         for source, options in launches(case):
             for architecture in ARCHITECTURES:
                 key = (source.hash(), str(options), architecture)

@@ -2,7 +2,6 @@
 
 import triton
 import triton.language as tl
-
 from sure_fast.kernels import _math
 
 

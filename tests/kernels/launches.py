@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-
-from sure_fast.kernels import dirichlet_uncertainty
+from sure_fast.kernels import dirichlet_uncertainty, gradient_magnitude
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 CASES: dict[str, Callable[[], object]] = {}
@@ -31,3 +30,11 @@ for classes, layout in ((2, ""), (3, "channels_last"), (64, "")):
     z = logits(HALF, classes, layout)
     add(f"dirichlet_uncertainty forward {classes} {layout}", dirichlet_uncertainty.forward, z, 0, z[:, :1])
     add(f"dirichlet_uncertainty backward {classes} {layout}", dirichlet_uncertainty.backward, z[:, 0], z, 0)
+
+for dtype in (SINGLE, HALF):
+    for shape in ((2, 1, 32, 32), (2, 1, 16, 32, 32), (2, 3, 16, 32, 32)):
+        for sobel in (True, False):
+            weights = (1 / 3,) * shape[1]
+            image, out = torch.zeros(shape, dtype=dtype), torch.zeros(2, 1, *shape[2:], dtype=dtype)
+            name = f"gradient_magnitude {str(dtype)[6:]} {list(shape[1:])} {'sobel' if sobel else 'central'}"
+            add(name, gradient_magnitude.forward, image, sobel, (1.0,) * (len(shape) - 2), weights, out)

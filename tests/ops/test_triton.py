@@ -32,6 +32,10 @@ SHAPES = {
     "empty batch": (0, 3, 4, 4),
     "empty axis": (2, 3, 0, 4),
 }
+GRADIENT_SHAPES = [
+    (2, 1, 13, 70), (1, 3, 4, 5, 17), (1, 1, 19, 3, 5), (1, 2, 1, 2, 30), (2, 1, 9, 1), (1, 1, 1, 1, 1),
+    (1, 1, 2, 13, 22), (0, 1, 4, 4), (1, 1, 0, 4),
+]  # fmt: skip
 
 
 def random(shape, dtype=torch.float32, scale=3.0, seed=0):
@@ -161,3 +165,48 @@ def test_dirichlet_uncertainty_nan_and_range():
     none = sure_fast.dirichlet_uncertainty(torch.full_like(z, -1), evidence="relu", backend="triton")
     assert torch.equal(none, torch.ones_like(none))
     assert sure_fast.dirichlet_uncertainty(z, evidence="exp", backend="triton").isnan().sum() == 1
+
+
+# --- gradient_magnitude ------------------------------------------------------------------------------------------
+
+
+def check_gradient(image, **options):
+    got = sure_fast.gradient_magnitude(image, backend="triton", **options)
+    want = sure_fast.gradient_magnitude(image.double(), backend="reference", **options)
+    assert got.dtype == image.dtype
+    assert got.shape == want.shape
+    agree(got, want, image.dtype)
+    return got
+
+
+@pytest.mark.parametrize("shape", GRADIENT_SHAPES, ids=str)
+@pytest.mark.parametrize("operator", ["sobel", "central"])
+def test_gradient_magnitude(shape, operator):
+    image, spacing = random(shape, scale=1.0), [1.0, 2.0, 0.7][: len(shape) - 2]
+    for channels in ("luma", "max") if shape[1] in (1, 3) else ("mean", "max"):
+        check_gradient(image, operator=operator, channels=channels, spacing=spacing)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_gradient_magnitude_in_half_precision(dtype):
+    for shape in ((2, 1, 13, 70), (1, 3, 3, 5, 17)):
+        check_gradient(random(shape, dtype, 1.0))
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS[1:], "expanded"])
+def test_gradient_magnitude_strides(layout):
+    image = random((2, 3, 3, 6, 7), scale=1.0)
+    image = image[:1].expand_as(image) if layout == "expanded" else strided(image, layout)
+    got = check_gradient(image)
+    assert torch.equal(got, sure_fast.gradient_magnitude(image.contiguous(), backend="triton"))
+
+
+def test_gradient_magnitude_of_many_channels_and_nan():
+    check_gradient(random((1, 5, 8, 9), scale=1.0), channels="mean")
+    image = random((1, 1, 7, 7, 7))
+    image[0, 0, 3, 3, 3] = math.nan
+    got = sure_fast.gradient_magnitude(image, backend="triton")[0, 0].isnan()
+    assert got[2:5, 2:5, 2:5].sum() >= 26
+    assert got.sum() == got[2:5, 2:5, 2:5].sum()
+    with pytest.raises(ValueError, match="image: requires grad"):
+        sure_fast.gradient_magnitude(image.requires_grad_(), backend="triton")
