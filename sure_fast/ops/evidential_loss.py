@@ -12,6 +12,7 @@ from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
 from ..reference.evidential_loss import evidential_loss as _reference
 from ..reference.evidential_loss import terms_of_sums
+from . import _triton
 from ._native import DTYPES, address, native_view, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
@@ -40,7 +41,13 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
 
-_backends.register("evidential_loss", cpu=_cpu_supports)
+def _triton_supports(logits: Tensor, *_: object, regions: bool = False, **__: object) -> str | None:
+    if regions and logits.shape[0] * logits.shape[1] > _triton.MOST_IMAGES:
+        return f"there are {logits.shape[0] * logits.shape[1]} regions in all, more than {_triton.MOST_IMAGES}"
+    return _triton.why_not("logits", logits)
+
+
+_backends.register("evidential_loss", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def evidential_args(
@@ -74,7 +81,7 @@ def evidential_args(
     return args, logits, target
 
 
-@torch.library.custom_op("sure_fast::evidential_loss", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::evidential_loss", mutates_args=())
 def _op(
     logits: Tensor,
     target: Tensor,
@@ -85,13 +92,25 @@ def _op(
     regions: bool,
     want_voxels: bool,
     want_uncertainty: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The reference's sums and terms of every voxel, these empty unless wanted, and u, empty unless wanted."""
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     classes = 2 if regions else logits.shape[1]
     sums, data, kl, uncertainty = _empty(
-        logits, target, kind, evidence, ignore_index, class_weights, regions, want_voxels, want_uncertainty
+        logits, target, kind, evidence, ignore_index, class_weights, regions, want_voxels, want_uncertainty, backend
     )
+    if backend == "triton":
+        from ..kernels import evidential_loss as kernels
+
+        maps = {"data": data, "kl": kl} if want_voxels else {}
+        if want_uncertainty:
+            maps["uncertainty"] = uncertainty
+        sums = kernels.forward(
+            logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
+            _on_device(class_weights, logits), regions, **maps,
+        )  # fmt: skip
+        return sums, data, kl, uncertainty
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
     places = [address(t) if want_voxels else 0 for t in (data, kl)]
     _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0, *places)
@@ -111,6 +130,7 @@ def _empty(
     regions: bool,
     want_voxels: bool,
     want_uncertainty: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     channels = logits.shape[1]
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -124,7 +144,7 @@ def _empty(
     )
 
 
-@torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=())
 def _op_backward(
     grad_sums: Tensor,
     grad_data: Tensor | None,
@@ -137,7 +157,15 @@ def _op_backward(
     ignore_index: int | None,
     class_weights: Tensor | None,
     regions: bool,
+    backend: str,
 ) -> Tensor:
+    if backend == "triton":
+        from ..kernels import evidential_loss as kernels
+
+        return kernels.backward(
+            grad_sums, logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
+            _on_device(class_weights, logits), regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
+        )  # fmt: skip
     args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     gradient, view = native_view(torch.empty_like(_logits))
     width = _cpu.evidential_sums_size(2 if regions else logits.shape[1])
@@ -158,7 +186,9 @@ def _(grad_sums: Tensor, grad_data: object, grad_kl: object, grad_uncertainty: o
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, target, *ctx.options, class_weights, ctx.regions, ctx.want_voxels, ctx.want_uncertainty = inputs
+    logits, target, *ctx.options, class_weights, ctx.regions, ctx.want_voxels, ctx.want_uncertainty, ctx.backend = (
+        inputs
+    )
     ctx.save_for_backward(logits, target, class_weights)
 
 
@@ -166,11 +196,16 @@ def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_u
     logits, target, class_weights = ctx.saved_tensors
     maps = (grad_data, grad_kl) if ctx.want_voxels else (None, None)
     slope = grad_uncertainty if ctx.want_uncertainty else None
-    gradient = _op_backward(grad_sums, *maps, slope, logits, target, *ctx.options, class_weights, ctx.regions)
-    return (gradient, *[None] * 8)
+    settings = (*ctx.options, class_weights, ctx.regions, ctx.backend)
+    return (_op_backward(grad_sums, *maps, slope, logits, target, *settings), *[None] * 9)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _on_device(weights: Tensor | None, logits: Tensor) -> Tensor | None:
+    """The weights as the Triton kernels read them, without waiting for the device."""
+    return None if weights is None else weights.to(logits.device, torch.float32, non_blocking=True)
 
 
 def check_schedule(epoch: float, num_epochs: int, annealing_epochs: int) -> None:
@@ -333,7 +368,7 @@ def evidential_loss(
             another number, negative, all 0, or that require a gradient.
 
     Grad:
-        `logits`, in their dtype. Not twice differentiable on the cpu backend.
+        `logits`, in their dtype. Not twice differentiable on the cpu and triton backends.
 
     Notes:
         Half precision is computed in float32, sums in float64 in a fixed order: the same input gives the same bits for
@@ -369,12 +404,15 @@ def evidential_loss(
         target = _checks.label("target", target, logits)
     weights = checked_weights("class_weights", class_weights, logits.shape[1])
     by_class = None if regions else weights
-    if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
-        sums, data_map, kl_map, uncertainty = _op(
-            logits, target, kind, evidence, ignore_index, by_class, regions, reduction == "none", return_uncertainty
-        )
-    else:
+    chosen = _backends.choose("evidential_loss", backend, logits, target, regions=regions)
+    if chosen != "cpu":  # whose kernel looks itself
         _checks.labels_in_range("target", target, 2 if regions else logits.shape[1], ignore_index)
+    if chosen != "reference":
+        sums, data_map, kl_map, uncertainty = _op(
+            logits, target, kind, evidence, ignore_index, by_class, regions, reduction == "none", return_uncertainty,
+            chosen,
+        )  # fmt: skip
+    else:
         sums, data_map, kl_map = _reference(
             logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=by_class,
             regions=regions,

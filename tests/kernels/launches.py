@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from sure_fast.kernels import dirichlet_uncertainty, gradient_magnitude
+from sure_fast.kernels import dirichlet_uncertainty, evidential_loss, gradient_magnitude
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 CASES: dict[str, Callable[[], object]] = {}
@@ -38,3 +38,32 @@ for dtype in (SINGLE, HALF):
             image, out = torch.zeros(shape, dtype=dtype), torch.zeros(2, 1, *shape[2:], dtype=dtype)
             name = f"gradient_magnitude {str(dtype)[6:]} {list(shape[1:])} {'sobel' if sobel else 'central'}"
             add(name, gradient_magnitude.forward, image, sobel, (1.0,) * (len(shape) - 2), weights, out)
+
+
+def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: int, evidence: int, *, regions: bool = False,
+               full: bool = False) -> None:  # fmt: skip
+    """`full`: every optional input and output."""
+    y = torch.zeros(z.shape if regions else z[:, 0].shape, dtype=labels)
+    weights = torch.zeros(z.shape[1]) if full and not regions else None
+    per_voxel = torch.zeros(y.shape)
+    maps = {"uncertainty": per_voxel, "data": per_voxel, "kl": per_voxel} if full else {}
+    far = {"squared": torch.zeros(y.shape, dtype=torch.uint8), "far_above": 16} if full and not regions else {}
+    groups, classes = (z.shape[1], 2) if regions else (1, z.shape[1])
+    coefficients = torch.zeros(groups, 4 + 3 * classes, dtype=torch.float64)
+    settings = (z, y, kind, evidence, 255 if full else None, weights, regions)
+    scale = {"scale": torch.zeros((), dtype=torch.float64)} if full else {}
+    add(f"evidential_loss forward {name}", evidential_loss.forward, *settings, **maps, **far)
+    add(f"evidential_loss backward {name}", evidential_loss.backward, coefficients, *settings, **maps, **far, **scale)
+
+
+for kind in range(3):
+    evidential(f"float32 kind {kind}", logits(SINGLE), torch.int64, kind, 0)
+    evidential(f"bfloat16 kind {kind}", logits(HALF), torch.uint8, kind, 0)
+    evidential(f"bfloat16 kind {kind} regions full", logits(HALF), torch.uint8, kind, 0, regions=True, full=True)
+evidential("float32 full", logits(SINGLE), torch.int64, 0, 0, full=True)
+evidential("bfloat16 full", logits(HALF), torch.int64, 0, 0, full=True)
+evidential("bfloat16 exp", logits(HALF), torch.int64, 0, 2)
+evidential("float16", logits(torch.float16), torch.int64, 0, 0)
+evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, 0, 0)
+evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, 0, 0)
+evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, 0, 0, full=True)
