@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from sure_fast.kernels import dirichlet_uncertainty, evidential_loss, gradient_magnitude
+from sure_fast.kernels import dirichlet_uncertainty, evidential_loss, gradient_magnitude, noise_uncertainty_loss
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 CASES: dict[str, Callable[[], object]] = {}
@@ -67,3 +67,28 @@ evidential("float16", logits(torch.float16), torch.int64, 0, 0)
 evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, 0, 0)
 evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, 0, 0)
 evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, 0, 0, full=True)
+
+
+def noise(name: str, z: torch.Tensor, evidence: int, *, in_bytes: bool) -> None:
+    centers, valid = torch.zeros(2, 3, 2, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.bool)
+    far = {"squared": torch.zeros(z[:, 0].shape, dtype=torch.uint8), "clean_far": False} if in_bytes else {
+        "distance": torch.zeros(z[:, 0].shape)
+    }  # fmt: skip
+    arguments = noise_uncertainty_loss.Arguments((z, z, z), centers, torch.zeros(2), valid, 4.0, evidence, **far)
+    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in ((2,), (4,), (2, 2, 6)))
+    add(f"noise_uncertainty_loss forward {name}", noise_uncertainty_loss.forward, arguments, terms, sums, slopes)
+    add(
+        f"noise_uncertainty_loss backward {name}",
+        noise_uncertainty_loss.backward,
+        arguments,
+        sums,
+        slopes[0],
+        (z, z, z),
+    )
+
+
+for dtype in (SINGLE, HALF, torch.float16):
+    noise(str(dtype)[6:], logits(dtype), 0, in_bytes=False)
+noise("bfloat16 bytes", logits(HALF), 0, in_bytes=True)
+noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), 2, in_bytes=False)
+noise("bfloat16 64 classes", logits(HALF, 64), 0, in_bytes=True)

@@ -340,3 +340,106 @@ def test_evidential_loss_far_voxels_and_scaled_slopes():
         coefficients, z, target, 0, 0, -1, None, False, uncertainty=slope, scale=scale, squared=squared, far_above=16
     )
     agree(got, wide.grad, torch.float32, "evidential_loss.gradient", scaled=True)
+
+
+# --- noise_uncertainty_loss --------------------------------------------------------------------------------------
+
+
+def noise_case(shape, dtype=torch.float32, classes=3, patches=6):
+    generator = torch.Generator().manual_seed(0)
+    z = [random((shape[0], classes, *shape[1:]), dtype, 1.0, seed=k) for k in range(3)]
+    d = torch.rand(shape, generator=generator) * 8
+    centers = torch.stack(
+        [torch.randint(0, max(s, 1), (shape[0], patches), generator=generator) for s in shape[1:]], -1
+    )
+    valid = torch.rand((shape[0], patches), generator=generator) < 0.8
+    return z, *(t.to(DEVICE) for t in (d, centers, torch.tensor([0.3, 0.9]), valid))
+
+
+def noise_terms(z, d, centers, levels, valid, **options):
+    z = [x.detach().requires_grad_() for x in z]
+    out = sure_fast.noise_uncertainty_loss(*z, d, centers, levels, valid=valid, **options)
+    total = 1024 * (out.order * 3 + out.distance * 2 + out.far)
+    return torch.stack(out[1:]).detach(), torch.autograd.grad(total, z)
+
+
+def check_noise(z, *case, **options):
+    terms, gradients = noise_terms(z, *case, backend="triton", **options)
+    want, wanted = noise_terms([x.double() for x in z], *case, backend="reference", **options)
+    agree(terms, want, torch.float32)
+    for x, got, g in zip(z, gradients, wanted, strict=True):
+        assert got.dtype == x.dtype
+        agree(got, g, x.dtype, scaled=True)
+    return terms, gradients
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 40, 31), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("evidence", ["softplus", "relu", "exp"])
+def test_noise_uncertainty_loss(shape, evidence):
+    case = noise_case(shape)
+    first, again = (check_noise(*case, evidence=evidence) for _ in range(2))
+    assert torch.equal(first[0], again[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_noise_uncertainty_loss_in_half_precision(dtype):
+    check_noise(*noise_case((2, 9, 31), dtype))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "halves of a batch", "transposed"])
+def test_noise_uncertainty_loss_strides(layout):
+    z, *case = noise_case((2, 5, 6, 7))
+    both = torch.cat(z[1:])
+    check_noise([z[0], both[:2], both[2:]] if "halves" in layout else [strided(x, layout) for x in z], *case)
+
+
+def test_noise_uncertainty_loss_many_centers_and_one_voxel_drawn_twice():
+    z, d, centers, levels, valid = noise_case((1, 20, 21), patches=130)
+    check_noise(z, d, centers, levels, valid)
+    check_noise(z, d * 0 + 1, centers[:, :7] * 0 + 3, levels, valid[:, :7] | True)
+
+
+def test_noise_uncertainty_loss_nothing_and_nan():
+    z, d, centers, levels, valid = noise_case((2, 4, 5))
+    for distance in (d * 0, d + math.inf, d + 5):
+        for exist in (valid, valid & False):
+            check_noise(z, distance, centers, levels, exist)
+    check_noise(z, d, centers[:, :0], levels, valid[:, :0])
+    empty = noise_case((2, 0, 5), patches=0)
+    check_noise(*empty)
+    d[0, 0, 0], centers[0, 0], valid[0, 0] = 1.0, 0, True
+    z[1][0, 1, 0, 0] = math.nan
+    out = sure_fast.noise_uncertainty_loss(*z, d, centers, levels, valid=valid, backend="triton")
+    assert out.order.isnan()
+    assert out.distance.isnan()
+    assert not out.far.isnan()
+    with pytest.raises(ValueError, match="the distance is float64"):
+        sure_fast.noise_uncertainty_loss(*z, d.double(), centers, levels, backend="triton")
+
+
+@pytest.mark.parametrize("shape", [(2, 60, 55), (1, 9, 50, 40)], ids=str)
+def test_noise_uncertainty_loss_from_bytes(shape):
+    """The fused training step gives squared distances in bytes, and u of the clean far voxels itself."""
+    from sure_fast.kernels import noise_uncertainty_loss as kernels
+
+    z, _, centers, levels, valid = noise_case(shape)
+    centers[:, 0], centers[:, 1], valid[:, :2] = 1, 4, True
+    label = torch.zeros(shape, dtype=torch.int64, device=DEVICE)
+    label[:, :3, :3] = 1
+    label[:, -1, -1] = 2
+    exact = sure_fast.boundary_distance(label, ignore_index=2, backend="reference")
+    steps = (exact**2).round()
+    squared = torch.where(steps <= 16, steps, 255.0).masked_fill(label == 2, 254).to(torch.uint8)
+    exact = exact.masked_fill(label == 2, math.nan)
+    settings = (centers, levels, valid, 4.0, 0)
+    slopes, results = random((2, centers.shape[0] * 6)).double(), []
+    for arguments in ({"distance": exact}, {"squared": squared, "clean_far": False}):
+        a = kernels.Arguments(tuple(z), *settings, **arguments)
+        terms, far = (torch.full((n,), math.nan, dtype=torch.float64, device=DEVICE) for n in (2, 4))
+        at_centers = torch.full((2, *slopes.shape), math.nan, dtype=torch.float64, device=DEVICE)
+        kernels.forward(a, terms, far, at_centers)
+        results.append((terms, far[1:], at_centers, *kernels.backward(a, far, slopes, tuple(z))[1:]))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    assert float(results[1][0][1]) != 0
