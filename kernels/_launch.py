@@ -33,3 +33,19 @@ def place(voxels, BLOCK: tl.constexpr):
     """The voxels of this program, int64 [BLOCK], and which of them exist; axis 0 of the grid."""
     v = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return v, v < voxels
+
+
+@triton.jit
+def stencil(lane, height, width, stride_h, stride_w, WIDE: tl.constexpr):
+    """h and w of voxels of a plane, whose sizes are below 2^31, and the offsets of the rows above, here, below and of
+    the columns left, here, right; borders replicate, and lanes past the plane stay in it. WIDE: offsets in int64."""
+    p = tl.minimum(lane, height * width - 1)
+    h, w = p // width, p % width
+    index = tl.int64 if WIDE else tl.int32
+    above, below = tl.maximum(h - 1, 0).to(index) * stride_h, tl.minimum(h + 1, height - 1).to(index) * stride_h
+    left, right = tl.maximum(w - 1, 0).to(index) * stride_w, tl.minimum(w + 1, width - 1).to(index) * stride_w
+    return h, w, above, h.to(index) * stride_h, below, left, w.to(index) * stride_w, right
+
+
+def needs_wide(height: int, width: int, stride_h: int, stride_w: int) -> bool:
+    return (height - 1) * stride_h + (width - 1) * stride_w >= 2**31

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import on_device_of
+from ._launch import needs_wide, on_device_of, stencil
 
 LANES = 256
 PLANES = 16
@@ -60,15 +60,10 @@ def _forward(
     PLANES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
-    p = tl.minimum(lane, height * width - 1)
-    h, w = p // width, p % width
-    index = tl.int64 if WIDE else tl.int32
-    above, below = tl.maximum(h - 1, 0).to(index) * stride_h, tl.minimum(h + 1, height - 1).to(index) * stride_h
-    left, right = tl.maximum(w - 1, 0).to(index) * stride_w, tl.minimum(w + 1, width - 1).to(index) * stride_w
-    here, middle = h.to(index) * stride_h, w.to(index) * stride_w
+    h, w, above, here, below, left, middle, right = stencil(lane, height, width, stride_h, stride_w, WIDE)
     group = tl.program_id(2)
     x += (group // GROUPS).to(tl.int64) * stride_n + (group % GROUPS).to(tl.int64) * stride_g
-    out += group.to(tl.int64) * depth * height * width + p
+    out += group.to(tl.int64) * depth * height * width + lane
     if not SOBEL:
         scale_h = scale_h * tl.where((h == 0) | (h == height - 1), 2.0, 1.0)
         scale_w = scale_w * tl.where((w == 0) | (w == width - 1), 2.0, 1.0)
@@ -107,7 +102,7 @@ def forward(image: Tensor, sobel: bool, scale: Sequence[float], weights: Sequenc
     w = tuple(weights or (1.0,))
     three = (*w, 0.0, 0.0)[:3]  # of more than three channels all weights are equal
     each = out if groups == 1 else out.new_empty(images, channels, *out.shape[2:])
-    wide = (height - 1) * stride_h + (width - 1) * stride_w >= 2**31
+    wide = needs_wide(height, width, stride_h, stride_w)
     grid = (triton.cdiv(height * width, LANES), triton.cdiv(depth, PLANES), images * groups)
     with on_device_of(image):
         _forward[grid](

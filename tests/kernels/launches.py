@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from sure_fast.kernels import dirichlet_uncertainty, evidential_loss, gradient_magnitude, noise_uncertainty_loss
+from sure_fast.kernels import (
+    boundary_distance,
+    dirichlet_uncertainty,
+    evidential_loss,
+    gradient_magnitude,
+    noise_uncertainty_loss,
+    segmentation_stats,
+)
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 CASES: dict[str, Callable[[], object]] = {}
@@ -92,3 +99,21 @@ for dtype in (SINGLE, HALF, torch.float16):
 noise("bfloat16 bytes", logits(HALF), 0, in_bytes=True)
 noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), 2, in_bytes=False)
 noise("bfloat16 64 classes", logits(HALF, 64), 0, in_bytes=True)
+
+for name, z, labels, ignore in (
+    ("float32", logits(SINGLE), torch.int64, None),
+    ("bfloat16", logits(HALF), torch.uint8, 255),
+    ("float16 2 classes", logits(torch.float16, 2), torch.uint8, None),
+    ("bfloat16 64 classes", logits(HALF, 64), torch.int64, None),
+):
+    y = torch.zeros(z[:, 0].shape, dtype=labels)
+    add(f"segmentation_stats {name}", segmentation_stats.forward, z, y, 0, 10, 100, ignore)
+
+for shape in ((2, 32, 32), (2, 16, 32, 32)):
+    unit, out = [1.0] * (len(shape) - 1), torch.zeros(shape)
+    for labels in (torch.int64, torch.uint8):
+        for limit, ignore in ((4.0, None), (4.0, 255), (None, None), (40.0, 255)):
+            name = f"boundary_distance {list(shape[1:])} {str(labels)[6:]} limit {limit} ignore {ignore}"
+            add(name, boundary_distance.forward, torch.zeros(shape, dtype=labels), unit, limit, ignore, out)
+    name = f"boundary_distance {list(shape[1:])} in bytes"
+    add(name, boundary_distance.forward, torch.zeros(shape, dtype=torch.int64), unit, 4.0, 255, out.to(torch.uint8))

@@ -14,43 +14,9 @@ import torch
 
 import sure_fast
 from sure_fast.ops import _triton
-from tests._tolerances import tolerance
+from tests.ops.test_boundary_distance import labels
 from tests.ops.test_evidential_loss import strided
-
-if _triton.MISSING is not None:
-    pytest.skip(_triton.MISSING, allow_module_level=True)
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LAYOUTS = ["contiguous", "channels_last", "channel slice", "every other voxel", "transposed"]
-SHAPES = {
-    "2d": (2, 4, 17, 23),
-    "3d": (2, 3, 5, 6, 7),
-    "one voxel": (1, 2, 1, 1),
-    "more than a block": (1, 2, 40, 61),
-    "many classes": (1, 40, 3, 5),
-    "empty batch": (0, 3, 4, 4),
-    "empty axis": (2, 3, 0, 4),
-}
-GRADIENT_SHAPES = [
-    (2, 1, 13, 70), (1, 3, 4, 5, 17), (1, 1, 19, 3, 5), (1, 2, 1, 2, 30), (2, 1, 9, 1), (1, 1, 1, 1, 1),
-    (1, 1, 2, 13, 22), (0, 1, 4, 4), (1, 1, 0, 4),
-]  # fmt: skip
-
-
-def random(shape, dtype=torch.float32, scale=3.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(shape, generator=generator) * scale).to(DEVICE, dtype)
-
-
-def agree(got, want, dtype, what="", *, scaled=False):
-    """`scaled`: relative to the largest."""
-    scale = want.abs().max().clamp(min=1e-30) if scaled and want.numel() else 1.0
-    bounds = tolerance(dtype, what)
-    if dtype == torch.bfloat16 and DEVICE == "cpu":  # the interpreter cuts the mantissa off instead of rounding it
-        bounds["rtol"] = max(bounds["rtol"], 2**-7)
-    torch.testing.assert_close(got.double() / scale, want / scale, **bounds)
-
+from tests.ops.triton_cases import DEVICE, DTYPES, GRADIENT_SHAPES, LAYOUTS, SHAPES, agree, evidential_case, random
 
 # --- scalar formulas ---------------------------------------------------------------------------------------------
 
@@ -212,234 +178,157 @@ def test_gradient_magnitude_of_many_channels_and_nan():
         sure_fast.gradient_magnitude(image.requires_grad_(), backend="triton")
 
 
-# --- evidential_loss ---------------------------------------------------------------------------------------------
+# --- segmentation_stats ------------------------------------------------------------------------------------------
 
 
-def evidential(z, target, weight, **options):
-    """Every output of the loss, and the gradient of a weighted sum of all that is differentiable."""
-    z = z.detach().requires_grad_()
-    out = sure_fast.evidential_loss(z, target, epoch=7, return_uncertainty=True, **options)
-    total = sum(((k + 1) * weight[: x.numel()].reshape(x.shape) * x.double()).sum() for k, x in enumerate(out))
-    # Scaled as a GradScaler does: the gradient of a mean falls below the normal range of float16.
-    return [x.detach() for x in out], torch.autograd.grad(256 * total, z)[0]
+def check_stats(z, y, exact=False, **options):
+    got = sure_fast.segmentation_stats(z, y, backend="triton", **options)
+    want = sure_fast.segmentation_stats(z.float(), y, backend="reference", **options)
+    assert torch.equal(got.confusion, want.confusion)
+    for name in ("number", "hits", "uncertainty", "errors"):
+        a, b = getattr(got, name), getattr(want, name)
+        assert a.dtype == b.dtype
+        assert torch.equal(a.sum(-1), b.sum(-1)), name
+        # a probability within a rounding of a bin's edge may fall on either side
+        assert int((a - b).abs().sum()) <= (0 if exact else 4), name
+    torch.testing.assert_close(got.confidence.sum(-1), want.confidence.sum(-1), rtol=1e-6, atol=1e-6)
+    again = sure_fast.segmentation_stats(z, y, backend="triton", **options)
+    assert all(torch.equal(a, b) for a, b in zip(again, got, strict=True))
+    return got, want
 
 
-def check_evidential(z, target, **options):
-    # eighths, which half precision holds, as the gradient of u is rounded to
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randint(1, 8, (max(z.numel(), 1),), generator=generator).to(DEVICE).double() / 8
-    got, gradient = evidential(z, target, weight, backend="triton", **options)
-    want, want_gradient = evidential(z.double(), target, weight, backend="reference", **options)
-    for a, b in zip(got[:4], want[:4], strict=True):
-        assert a.dtype == torch.float32
-        agree(a, b, torch.float32, "evidential_loss.voxels")
-    assert got[4].dtype == gradient.dtype == z.dtype
-    agree(got[4], want[4], z.dtype)
-    agree(gradient, want_gradient, z.dtype, "evidential_loss.gradient", scaled=True)
-    return got, gradient
+@pytest.mark.parametrize("shape", [*SHAPES.values(), (1, 3, 5, 17, 16)], ids=str)
+@pytest.mark.parametrize("evidence", ["softplus", "relu"])
+def test_segmentation_stats(shape, evidence):
+    z, y = evidential_case(shape, scale=4.0)
+    check_stats(z, y, evidence=evidence, bins=7, levels=33, ignore_index=-1)
 
 
-def evidential_case(shape, dtype=torch.float32, scale=3.0, regions=False):
-    z, generator = random(shape, dtype, scale), torch.Generator().manual_seed(2)
-    size = shape if regions else (shape[0], *shape[2:])
-    target = torch.randint(0, 2 if regions else shape[1], size, generator=generator)
-    target[torch.rand(size, generator=generator) < 0.2] = -1
-    return z, target.to(DEVICE)
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
-def test_evidential_loss(shape, kind):
-    z, target = evidential_case(shape)
-    first = check_evidential(z, target, kind=kind, ignore_index=-1)
-    if kind == "digamma":
-        again = check_evidential(z, target, kind=kind, ignore_index=-1)
-        assert all(torch.equal(a, b) for a, b in zip((*first[0], first[1]), (*again[0], again[1]), strict=True))
+def test_segmentation_stats_of_exact_probabilities():
+    # halves, ties and the edges of bins: alpha = 1 + e is exact
+    z = torch.randint(0, 2, (1, 2, 20, 60), generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.float32) * 2
+    y = torch.randint(0, 2, (1, 20, 60), generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    got, want = check_stats(z, y, exact=True, evidence="relu", bins=4, levels=3)
+    torch.testing.assert_close(got.confidence, want.confidence, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("regions", [False, True])
-def test_evidential_loss_in_half_precision(dtype, regions):
-    z, target = evidential_case((2, 3, 9, 31), dtype, regions=regions)
-    check_evidential(z, target, ignore_index=-1, regions=regions)
+def test_segmentation_stats_in_half_precision(dtype):
+    z, y = evidential_case((2, 4, 9, 31), dtype, scale=4.0)
+    check_stats(strided(z, "channels_last"), y.abs().to(torch.uint8), levels=1, bins=1)
 
 
-@pytest.mark.parametrize("evidence", ["softplus", "relu", "exp"])
-@pytest.mark.parametrize(("scale", "regions"), [(0.01, False), (20.0, False), (1.0, True), (20.0, True)])
-def test_evidential_loss_evidence(evidence, scale, regions):
-    z, target = evidential_case((2, 3, 9, 11), scale=scale, regions=regions)
-    check_evidential(z, target, evidence=evidence, ignore_index=-1, regions=regions)
+def test_segmentation_stats_nan_and_labels_out_of_range():
+    from sure_fast.kernels import segmentation_stats as kernels
+
+    z, y = evidential_case((2, 3, 9, 11))
+    z[0, 1, 0, 0], y[0, 0, 0] = math.nan, 0
+    s = sure_fast.segmentation_stats(z, y, ignore_index=-1, backend="triton")
+    assert bool(s.confidence[0, :, 0].isnan().all())
+    assert not s.confidence[0, :, 1:].isnan().any()
+    assert not s.confidence[1].isnan().any()
+    assert int(s.confusion.sum()) == int((y >= 0).sum())
+    y[1, 2, 3] = 2**33
+    records = kernels.forward(z, y, 0, 10, 100, -1)
+    assert records[:, -1].tolist() == [0, 1]
+    assert int(records[:, :9].sum()) == int((y >= 0).sum()) - 1
+    if DEVICE == "cpu":
+        with pytest.raises(ValueError, match="target: expected labels in"):
+            sure_fast.segmentation_stats(z, y, ignore_index=-1, backend="triton")
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS[1:], "expanded"])
-@pytest.mark.parametrize(
-    ("form", "reduction"), [("weights", "none"), ("weighted regions", "none"), ("regions", "mean")]
-)
-def test_evidential_loss_options(layout, form, reduction):
-    z, target = evidential_case((2, 3, 5, 6, 7), regions="regions" in form)
-    z = z[:1].expand_as(z) if layout == "expanded" else strided(z, layout)
-    weights = [0.5, 0.0, 2.0] if "weight" in form else None
-    kind = {"weights": "digamma", "regions": "log", "weighted regions": "mse"}[form]
-    check_evidential(
-        z, target, kind=kind, class_weights=weights, regions="regions" in form, reduction=reduction, ignore_index=-1
-    )
+# --- boundary_distance -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
-def test_evidential_loss_label_dtypes(dtype):
-    z, target = evidential_case((2, 3, 6, 7))
-    target = target.abs()
-    want = sure_fast.evidential_loss(z, target, backend="triton")
-    assert torch.equal(sure_fast.evidential_loss(z, target.to(dtype)[:, None], backend="triton").total, want.total)
+def check_distance(label, **options):
+    got = sure_fast.boundary_distance(label, backend="triton", **options)
+    want = sure_fast.boundary_distance(label, backend="reference", **options)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=3e-7, atol=0)
+    return got
 
 
-@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
-def test_evidential_loss_nan_and_labels_out_of_range(kind):
-    from sure_fast.kernels import evidential_loss as kernels
-
-    for value in (math.nan, math.inf):
-        z, target = evidential_case((1, 3, 4, 40))
-        z[0, 1, 2, 3] = value
-        target[0, 2, 3] = 0
-        z.requires_grad_()
-        out = sure_fast.evidential_loss(z, target, kind=kind, ignore_index=-1, backend="triton")
-        assert out.data.isnan()
-        assert out.kl.isnan()
-        assert torch.autograd.grad(out.total, z)[0][0, :, 2, 3].isnan().all()
-    # on the CPU the op says so; on a GPU nobody waits to look, and the loss is NaN
-    z, target = evidential_case((1, 3, 4, 40))
-    for label in (3, -2, 2**40):
-        target[0, 1, 1] = label
-        assert kernels.forward(z, target, 0, 0, -1, None, False)[0].isnan().tolist() == [True] + [False] * 10
-        if DEVICE == "cpu":
-            with pytest.raises(ValueError, match="target: expected labels in"):
-                sure_fast.evidential_loss(z, target, ignore_index=-1, backend="triton")
+@pytest.mark.parametrize("shape", [(2, 13, 31), (1, 6, 7, 9), (1, 1, 25), (1, 2, 1, 22), (1, 18, 2, 3)], ids=str)
+@pytest.mark.parametrize("spacing", [(1.2, 0.7, 5.0), (0.7, 0.7, 0.7)])
+def test_boundary_distance(shape, spacing):
+    label = labels(shape).to(DEVICE)
+    spacing = spacing[: len(shape) - 1]
+    for limit in (None, 0.0, 4.0, 30.0):
+        check_distance(label, spacing=spacing, max_distance=limit)
+    check_distance(label, max_distance=2.1, ignore_index=1)
+    check_distance(label, ignore_index=0)
 
 
-def test_evidential_loss_far_voxels_and_scaled_slopes():
-    """What the fused training step adds: u over the far voxels, and a slope of every voxel's u times a scalar."""
-    from sure_fast.kernels import evidential_loss as kernels
-
-    z, target = evidential_case((2, 3, 20, 41))
-    squared = torch.randint(0, 256, target.shape, generator=torch.Generator().manual_seed(3)).to(DEVICE, torch.uint8)
-    far, slope = (squared > 16) & (target != -1), random(target.shape)
-    sums = kernels.forward(z, target, 0, 0, -1, None, False, squared=squared, far_above=16)
-    wide = z.double().requires_grad_()
-    u = sure_fast.dirichlet_uncertainty(wide, backend="reference")[:, 0]
-    agree(sums[0, -2], u[far].sum(), torch.float32)
-    assert int(sums[0, -1]) == int(far.sum())
-    plain = kernels.forward(z, target, 0, 0, -1, None, False)
-    assert torch.equal(sums[:, :-2], plain)
-    loss = sure_fast.evidential_loss(wide, target, ignore_index=-1, backend="reference")
-    number = int((target != -1).sum())
-    (0.5 * number * loss.data + 3.0 * u[far].sum() + 0.25 * (slope.double() * u).sum()).backward()
-    coefficients = torch.zeros_like(sums)
-    coefficients[0, 0], coefficients[0, -2] = 0.5, 3.0
-    scale = torch.full((), 0.25, dtype=torch.float64, device=DEVICE)
-    got = kernels.backward(
-        coefficients, z, target, 0, 0, -1, None, False, uncertainty=slope, scale=scale, squared=squared, far_above=16
-    )
-    agree(got, wide.grad, torch.float32, "evidential_loss.gradient", scaled=True)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_boundary_distance_dtypes_strides_and_far_labels(dtype):
+    label = labels((1, 5, 6, 7)).to(DEVICE)
+    limits = torch.iinfo(dtype)
+    values = torch.tensor([limits.min, 1, limits.max], device=DEVICE, dtype=dtype)[label]
+    for ignore in (None, limits.max, limits.min):
+        want = check_distance(label, max_distance=3.0, ignore_index={limits.max: 2, limits.min: 0}.get(ignore))
+        views = [values, values.transpose(1, 3).contiguous().transpose(1, 3), values.repeat(1, 1, 1, 2)[..., :7]]
+        for view in views:
+            assert torch.equal(check_distance(view, max_distance=3.0, ignore_index=ignore), want)
 
 
-# --- noise_uncertainty_loss --------------------------------------------------------------------------------------
+def test_boundary_distance_small_objects_and_none():
+    for shape in ((1, 9, 60), (1, 12, 3, 4)):
+        label = torch.zeros(shape, dtype=torch.int64, device=DEVICE)
+        assert check_distance(label).isinf().all()
+        label.flatten()[label.numel() // 2 + 3] = 1
+        for options in ({"spacing": 0.3}, {"max_distance": 20.0}, {"max_distance": 15.5}):
+            check_distance(label, **options)
+    for shape in ((0, 4, 5), (2, 0, 5), (2, 3, 0, 5)):
+        assert check_distance(torch.zeros(shape, dtype=torch.long, device=DEVICE), max_distance=2).shape == shape
 
 
-def noise_case(shape, dtype=torch.float32, classes=3, patches=6):
-    generator = torch.Generator().manual_seed(0)
-    z = [random((shape[0], classes, *shape[1:]), dtype, 1.0, seed=k) for k in range(3)]
-    d = torch.rand(shape, generator=generator) * 8
-    centers = torch.stack(
-        [torch.randint(0, max(s, 1), (shape[0], patches), generator=generator) for s in shape[1:]], -1
-    )
-    valid = torch.rand((shape[0], patches), generator=generator) < 0.8
-    return z, *(t.to(DEVICE) for t in (d, centers, torch.tensor([0.3, 0.9]), valid))
+def test_boundary_distance_in_bytes():
+    """Squared distances as the fused training step keeps them."""
+    from sure_fast.kernels import boundary_distance as kernels
+
+    from sure_fast.ops.boundary_distance import squared_steps
+
+    for shape in ((2, 21, 40), (1, 9, 10, 11)):
+        label = labels(shape)
+        for limit, ignore in ((4.0, None), (1.0, 2), (15.8, 1)):
+            got = torch.full(shape, 77, dtype=torch.uint8, device=DEVICE)
+            kernels.forward(label.to(DEVICE), [1.0] * (len(shape) - 1), limit, ignore, got)
+            want = torch.full(shape, 77, dtype=torch.uint8)
+            squared_steps(label, limit, ignore, want)
+            assert torch.equal(got.cpu(), want)
 
 
-def noise_terms(z, d, centers, levels, valid, **options):
-    z = [x.detach().requires_grad_() for x in z]
-    out = sure_fast.noise_uncertainty_loss(*z, d, centers, levels, valid=valid, **options)
-    total = 1024 * (out.order * 3 + out.distance * 2 + out.far)
-    return torch.stack(out[1:]).detach(), torch.autograd.grad(total, z)
+# --- the operators -----------------------------------------------------------------------------------------------
 
 
-def check_noise(z, *case, **options):
-    terms, gradients = noise_terms(z, *case, backend="triton", **options)
-    want, wanted = noise_terms([x.double() for x in z], *case, backend="reference", **options)
-    agree(terms, want, torch.float32)
-    for x, got, g in zip(z, gradients, wanted, strict=True):
-        assert got.dtype == x.dtype
-        agree(got, g, x.dtype, scaled=True)
-    return terms, gradients
+def test_operators_are_registered_properly_and_compile_whole():
+    ops = torch.ops.sure_fast
+    z, y = evidential_case((2, 3, 4, 5))
+    y, d, grad = y.abs(), torch.rand(2, 4, 5, device=DEVICE) * 8, z.detach().requires_grad_()
+    centers, levels = torch.ones(2, 3, 2, dtype=torch.int64, device=DEVICE), torch.tensor([0.3, 0.9], device=DEVICE)
+    weights = torch.rand(3, dtype=torch.float64)
+    for op, arguments in (
+        (ops.dirichlet_uncertainty, (grad, "softplus")),
+        (ops.gradient_magnitude, (z, "sobel", [1.0, 2.0], "luma")),
+        (ops.evidential_loss, (grad, y, "mse", "exp", 1, weights, False, True, True)),
+        (ops.noise_uncertainty_loss, (grad, grad, grad, d, centers, levels, centers[..., 0] == 1, 4.0, "softplus")),
+        (ops.segmentation_stats, (z, y, "softplus", 10, 100, None)),
+        (ops.boundary_distance, (y, [1.0, 2.0], 3.0, None)),
+    ):
+        torch.library.opcheck(op.default, (*arguments, "triton"))
 
+    def step(z):
+        u = sure_fast.dirichlet_uncertainty(z, backend="triton")
+        loss = sure_fast.evidential_loss(z, y, class_weights=[1, 2, 3], backend="triton")
+        distance = sure_fast.boundary_distance(y, max_distance=4.0, backend="triton")
+        noise = sure_fast.noise_uncertainty_loss(z, z, z, distance, centers, levels, backend="triton")
+        stats = sure_fast.segmentation_stats(z, y, backend="triton")
+        g = sure_fast.gradient_magnitude(z.detach(), backend="triton")
+        return loss.total + noise.total + (u * g).sum() + stats.confidence.sum()
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 40, 31), (1, 1, 1)], ids=str)
-@pytest.mark.parametrize("evidence", ["softplus", "relu", "exp"])
-def test_noise_uncertainty_loss(shape, evidence):
-    case = noise_case(shape)
-    first, again = (check_noise(*case, evidence=evidence) for _ in range(2))
-    assert torch.equal(first[0], again[0])
-    assert all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_noise_uncertainty_loss_in_half_precision(dtype):
-    check_noise(*noise_case((2, 9, 31), dtype))
-
-
-@pytest.mark.parametrize("layout", ["channels_last", "halves of a batch", "transposed"])
-def test_noise_uncertainty_loss_strides(layout):
-    z, *case = noise_case((2, 5, 6, 7))
-    both = torch.cat(z[1:])
-    check_noise([z[0], both[:2], both[2:]] if "halves" in layout else [strided(x, layout) for x in z], *case)
-
-
-def test_noise_uncertainty_loss_many_centers_and_one_voxel_drawn_twice():
-    z, d, centers, levels, valid = noise_case((1, 20, 21), patches=130)
-    check_noise(z, d, centers, levels, valid)
-    check_noise(z, d * 0 + 1, centers[:, :7] * 0 + 3, levels, valid[:, :7] | True)
-
-
-def test_noise_uncertainty_loss_nothing_and_nan():
-    z, d, centers, levels, valid = noise_case((2, 4, 5))
-    for distance in (d * 0, d + math.inf, d + 5):
-        for exist in (valid, valid & False):
-            check_noise(z, distance, centers, levels, exist)
-    check_noise(z, d, centers[:, :0], levels, valid[:, :0])
-    empty = noise_case((2, 0, 5), patches=0)
-    check_noise(*empty)
-    d[0, 0, 0], centers[0, 0], valid[0, 0] = 1.0, 0, True
-    z[1][0, 1, 0, 0] = math.nan
-    out = sure_fast.noise_uncertainty_loss(*z, d, centers, levels, valid=valid, backend="triton")
-    assert out.order.isnan()
-    assert out.distance.isnan()
-    assert not out.far.isnan()
-    with pytest.raises(ValueError, match="the distance is float64"):
-        sure_fast.noise_uncertainty_loss(*z, d.double(), centers, levels, backend="triton")
-
-
-@pytest.mark.parametrize("shape", [(2, 60, 55), (1, 9, 50, 40)], ids=str)
-def test_noise_uncertainty_loss_from_bytes(shape):
-    """The fused training step gives squared distances in bytes, and u of the clean far voxels itself."""
-    from sure_fast.kernels import noise_uncertainty_loss as kernels
-
-    z, _, centers, levels, valid = noise_case(shape)
-    centers[:, 0], centers[:, 1], valid[:, :2] = 1, 4, True
-    label = torch.zeros(shape, dtype=torch.int64, device=DEVICE)
-    label[:, :3, :3] = 1
-    label[:, -1, -1] = 2
-    exact = sure_fast.boundary_distance(label, ignore_index=2, backend="reference")
-    steps = (exact**2).round()
-    squared = torch.where(steps <= 16, steps, 255.0).masked_fill(label == 2, 254).to(torch.uint8)
-    exact = exact.masked_fill(label == 2, math.nan)
-    settings = (centers, levels, valid, 4.0, 0)
-    slopes, results = random((2, centers.shape[0] * 6)).double(), []
-    for arguments in ({"distance": exact}, {"squared": squared, "clean_far": False}):
-        a = kernels.Arguments(tuple(z), *settings, **arguments)
-        terms, far = (torch.full((n,), math.nan, dtype=torch.float64, device=DEVICE) for n in (2, 4))
-        at_centers = torch.full((2, *slopes.shape), math.nan, dtype=torch.float64, device=DEVICE)
-        kernels.forward(a, terms, far, at_centers)
-        results.append((terms, far[1:], at_centers, *kernels.backward(a, far, slopes, tuple(z))[1:]))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
-    assert float(results[1][0][1]) != 0
+    results = []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        x = z.detach().clone().requires_grad_()
+        out = function(x)
+        results.append((out.detach(), torch.autograd.grad(out, x)[0]))
+    torch.testing.assert_close(*results)
