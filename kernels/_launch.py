@@ -37,7 +37,7 @@ def place(voxels, BLOCK: tl.constexpr):
 
 @triton.jit
 def stencil(lane, height, width, stride_h, stride_w, WIDE: tl.constexpr):
-    """h and w of voxels of a plane, whose sizes are below 2^31, and the offsets of the rows above, here, below and of
+    """h and w of voxels of a plane of at most 2^30, and the offsets of the rows above, here, below and of
     the columns left, here, right; borders replicate, and lanes past the plane stay in it. WIDE: offsets in int64."""
     p = tl.minimum(lane, height * width - 1)
     h, w = p // width, p % width

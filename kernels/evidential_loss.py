@@ -119,7 +119,7 @@ def _forward(
     else:
         data = 1.0 - 2.0 * own * inverse + data + (1.0 - data) / (total + 1.0)
     if weights is not None:
-        weight = tl.load(weights + label, mask=counts, other=0.0)
+        weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
         data, kl = data * weight, kl * weight
     data = tl.where(bad, float("nan"), tl.where(counts, data, 0.0))
     kl = tl.where(counts, kl, 0.0)
@@ -167,7 +167,7 @@ def _backward(
         g_data += tl.load(slope_data + at, mask=inside, other=0.0).to(tl.float32)
         g_kl += tl.load(slope_kl + at, mask=inside, other=0.0).to(tl.float32)
     if weights is not None:
-        weight = tl.load(weights + label, mask=counts, other=0.0)
+        weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
         g_data, g_kl = g_data * weight, g_kl * weight
     g_u = tl.zeros(v.shape, tl.float32)
     if slope_u is not None:

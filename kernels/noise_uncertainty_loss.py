@@ -11,14 +11,14 @@ Bound by memory.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import BLOCK, on_device_of, place, unrolled, writable
+from ._launch import BLOCK, on_device_of, place, unrolled
 from ._math import evidence
 from .dirichlet_uncertainty import total_alpha
 
@@ -106,7 +106,7 @@ def _u_at(
 
 @triton.jit
 def _centers(
-    z, z1, z2, distance, squared, nearest, centers, valid, values, voxel_of, patches, count, depth, height, width,
+    z, z1, z2, distance, squared, nearest, centers, valid, values, patches, count, depth, height, width,
     stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2,
     DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
@@ -116,7 +116,6 @@ def _centers(
     voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     real = voxel >= 0
     image = i // patches
-    tl.store(voxel_of + i, voxel, mask=inside)
     tl.store(values + i, _u_at(z, image, voxel, real, stride_n, stride_c, stride_v, C, KIND, UNROLL), mask=inside)
     tl.store(values + count + i, _u_at(z1, image, voxel, real, n1, c1, v1, C, KIND, UNROLL), mask=inside)
     tl.store(values + 2 * count + i, _u_at(z2, image, voxel, real, n2, c2, v2, C, KIND, UNROLL), mask=inside)
@@ -238,20 +237,20 @@ def _backward(
 
 @triton.jit
 def _add_centers(
-    z, gradient, slopes, voxel_of, patches, stride_n, stride_c, stride_v, out_n, out_c, out_v,
-    C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr,
+    z, gradient, slopes, centers, valid, patches, count, depth, height, width,
+    stride_n, stride_c, stride_v, out_n, out_c, out_v,
+    DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Axis 0: centers. The first of those that share a voxel adds the slopes of all."""
     i = tl.program_id(0).to(tl.int64)
-    voxel = tl.load(voxel_of + i)
+    voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     image = i // patches
     lane = tl.arange(0, LANES)
     slope = tl.zeros(lane.shape, tl.float64)
     before = tl.zeros(lane.shape, tl.int32)
     for first in tl.range(0, patches, LANES):
-        j = image * patches + first + lane
-        exists = first + lane < patches
-        same = exists & (tl.load(voxel_of + j, mask=exists, other=-1) == voxel)
+        j = tl.where(first + lane < patches, image * patches + first + lane, count)
+        same = _voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel
         slope += tl.where(same, tl.load(slopes + j, mask=same, other=0.0), 0.0)
         before += (same & (j < i)).to(tl.int32)
     change = tl.sum(slope)
@@ -298,11 +297,10 @@ class Arguments:
         return [stride for z in self.maps for stride in z.stride()]
 
 
-def center_values(a: Arguments) -> tuple[Tensor, Tensor]:
-    """[4, N P] float64 u, u1, u2, d of the centers, and their voxels [N P]."""
+def center_values(a: Arguments) -> Tensor:
+    """[4, N P] float64: u, u1, u2, d of the centers."""
     z = a.maps[0]
     values = z.new_empty((4, a.count), dtype=torch.float64)
-    voxel_of = z.new_empty(a.count, dtype=torch.int64)
     nearest = None
     if a.squared is not None:
         nearest = torch.full((a.count,), torch.iinfo(torch.int64).max, device=z.device)
@@ -310,10 +308,10 @@ def center_values(a: Arguments) -> tuple[Tensor, Tensor]:
             a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
         )
     _centers[(triton.cdiv(a.count, LANES),)](
-        *a.maps, a.distance, a.squared, nearest, a.centers, a.valid, values, voxel_of, a.patches, a.count, *a.size,
-        *a.strides, a.dims, a.classes, a.evidence, LANES, a.unroll,
+        *a.maps, a.distance, a.squared, nearest, a.centers, a.valid, values, a.patches, a.count, *a.size, *a.strides,
+        a.dims, a.classes, a.evidence, LANES, a.unroll,
     )  # fmt: skip
-    return values, voxel_of
+    return values
 
 
 def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
@@ -332,7 +330,7 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
             terms.zero_()
             slopes.zero_()
             return
-        values, _ = center_values(a)
+        values = center_values(a)
         _order[(1,)](values, a.levels, terms, slopes, a.count, a.threshold, LANES)
         parts = triton.cdiv(a.patches, LANES)
         sums = far.new_empty((2, a.images, parts, 2))
@@ -343,24 +341,21 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
     slopes[1].unflatten(1, (a.images, a.patches)).mul_(each[..., None])
 
 
-def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, logits: tuple[Tensor, ...]) -> list[Tensor | None]:
-    """The gradients of the three logits, that of the clean ones None unless they are in the far term. coefficients [3]:
-    d loss / d sums of u over the far voxels; slopes [2, N P]: d loss / d u^k at the centers."""
-    pairs = [writable(z) if a.clean or k else (None, a.maps[0]) for k, z in enumerate(logits)]
-    flats = [flat for _, flat in pairs]
-    if a.images * a.voxels:
-        out = [stride for flat in flats for stride in flat.stride()]
-        with on_device_of(coefficients):
-            _backward[triton.cdiv(a.voxels, BLOCK), a.images](
-                *a.maps, *flats, a.distance, a.squared, coefficients, a.voxels, *a.strides, *out, a.threshold, a.most,
-                a.clean, a.classes, a.evidence, BLOCK, a.unroll,
+def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]) -> None:
+    """Writes the gradients [N, C, V] of the three logits, that of the clean ones where they are in the far term.
+    coefficients [3]: d loss / d sums of u over the far voxels; slopes [2, N P]: d loss / d u^k at the centers."""
+    if a.images * a.voxels == 0:
+        return
+    flats = [z if flat is None else flat for z, flat in zip(a.maps, gradients, strict=True)]
+    with on_device_of(coefficients):
+        _backward[triton.cdiv(a.voxels, BLOCK), a.images](
+            *a.maps, *flats, a.distance, a.squared, coefficients, a.voxels, *a.strides,
+            *(stride for flat in flats for stride in flat.stride()), a.threshold, a.most, a.clean, a.classes,
+            a.evidence, BLOCK, a.unroll,
+        )  # fmt: skip
+        for k in (1, 2) if a.count else ():
+            z, flat = a.maps[k], flats[k]
+            _add_centers[(a.count,)](
+                z, flat, slopes[k - 1], a.centers, a.valid, a.patches, a.count, *a.size, *z.stride(), *flat.stride(),
+                a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
             )  # fmt: skip
-            if a.count:
-                _, voxel_of = center_values(a)
-                for k in (1, 2):
-                    z, flat = a.maps[k], flats[k]
-                    _add_centers[(a.count,)](
-                        z, flat, slopes[k - 1], voxel_of, a.patches, *z.stride(), *flat.stride(), a.classes, a.evidence,
-                        LANES, 1 << math.ceil(math.log2(a.classes)),
-                    )  # fmt: skip
-    return [gradient for gradient, _ in pairs]

@@ -14,6 +14,8 @@ OLDEST = (3, 6)
 MOST_IMAGES = 65535
 """The second axis of a grid."""
 MOST_ELEMENTS = 2**40
+MOST_IN_PLANE = 2**30
+"""Places in a plane are int32."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Triton's own debugging mode, in which kernels run on CPU tensors; read when sure_fast is imported."""
 

@@ -18,8 +18,8 @@ def _cpu_supports(label: Tensor, *_: object, **__: object) -> str | None:
 
 
 def _triton_supports(label: Tensor, *_: object, **__: object) -> str | None:
-    if label.shape[-1] * label.shape[-2] >= 2**31:
-        return f"a plane of the label has {label.shape[-1] * label.shape[-2]} voxels, 2^31 or more"
+    if label.shape[-1] * label.shape[-2] > _triton.MOST_IN_PLANE:
+        return f"a plane of the label has {label.shape[-1] * label.shape[-2]} voxels, more than 2^30"
     if label.dim() == 4 and label.shape[1] > _triton.MOST_IMAGES:
         return f"the label has {label.shape[1]} planes, more than {_triton.MOST_IMAGES}"
     return _triton.why_not("the label", label)

@@ -107,7 +107,7 @@ def _op(
             maps["uncertainty"] = uncertainty
         sums = kernels.forward(
             logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
-            _on_device(class_weights, logits), regions, **maps,
+            class_weights, regions, **maps,
         )  # fmt: skip
         return sums, data, kl, uncertainty
     args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
@@ -164,7 +164,7 @@ def _op_backward(
 
         return kernels.backward(
             grad_sums, logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
-            _on_device(class_weights, logits), regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
+            class_weights, regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
         )  # fmt: skip
     args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     gradient, view = native_view(torch.empty_like(_logits))
@@ -203,11 +203,6 @@ def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_u
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _on_device(weights: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The weights as the Triton kernels read them, without waiting for the device."""
-    return None if weights is None else weights.to(logits.device, torch.float32, non_blocking=True)
-
-
 def check_schedule(epoch: float, num_epochs: int, annealing_epochs: int) -> None:
     if num_epochs <= 0 or annealing_epochs < 0 or epoch < 0:
         raise ValueError(
@@ -226,19 +221,21 @@ def total_of_terms(
     return data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
 
 
-def checked_weights(name: str, weights: Sequence[float] | Tensor | None, number: int) -> Tensor | None:
-    """Weights >= 0 of classes or regions, one of them > 0, as float64."""
+def checked_weights(
+    name: str, weights: Sequence[float] | Tensor | None, number: int, device: torch.device
+) -> Tensor | None:
+    """Weights >= 0 of classes or regions, one of them > 0, as float64 on the device, without waiting for it."""
     if weights is None:
         return None
     if isinstance(weights, Tensor) and weights.requires_grad:
         raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
     values = torch.as_tensor(weights, dtype=torch.float64).contiguous()
     ok = values.shape == (number,)
-    if ok and not torch.compiler.is_compiling():
+    if ok and values.device.type == "cpu" and not torch.compiler.is_compiling():
         ok = bool(((values >= 0) & (values < torch.inf)).all()) and float(values.sum()) > 0
     if not ok:
         raise ValueError(f"{name}: expected {number} finite numbers >= 0, not all 0, got {values.tolist()}")
-    return values
+    return values.to(device, non_blocking=True)
 
 
 def _region_target(target: object, logits: Tensor) -> Tensor:
@@ -402,7 +399,7 @@ def evidential_loss(
     else:
         logits = _checks.logits("logits", logits)
         target = _checks.label("target", target, logits)
-    weights = checked_weights("class_weights", class_weights, logits.shape[1])
+    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     by_class = None if regions else weights
     chosen = _backends.choose("evidential_loss", backend, logits, target, regions=regions)
     if chosen != "cpu":  # whose kernel looks itself

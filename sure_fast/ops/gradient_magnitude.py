@@ -22,8 +22,8 @@ def _cpu_supports(image: Tensor, *_: object, **__: object) -> str | None:
 
 
 def _triton_supports(image: Tensor, *_: object, channels: str = "luma", **__: object) -> str | None:
-    if image.shape[-1] * image.shape[-2] >= 2**31:
-        return f"a plane of the image has {image.shape[-1] * image.shape[-2]} voxels, 2^31 or more"
+    if image.shape[-1] * image.shape[-2] > _triton.MOST_IN_PLANE:
+        return f"a plane of the image has {image.shape[-1] * image.shape[-2]} voxels, more than 2^30"
     if channels == "max" and image.shape[0] * image.shape[1] > _triton.MOST_IMAGES:
         return f"there are {image.shape[0] * image.shape[1]} channels in all, more than {_triton.MOST_IMAGES}"
     return _triton.why_not("the image", image)

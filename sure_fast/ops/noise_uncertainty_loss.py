@@ -130,9 +130,11 @@ def _op_backward(
     logits3, settings = (logits, noisy1, noisy2), (centers, levels, valid, threshold)
     if backend == "triton":
         from ..kernels import noise_uncertainty_loss as kernels
+        from ..kernels._launch import writable
 
         arguments = kernels.Arguments(logits3, *settings, EVIDENCE.index(evidence), distance=distance)
-        clean, first, second = kernels.backward(arguments, coefficients, at_centers, logits3)
+        (clean, flat0), (first, flat1), (second, flat2) = (writable(z) for z in logits3)
+        kernels.backward(arguments, coefficients, at_centers, (flat0, flat1, flat2))
         return clean, first, second
     args, kept = noise_args(logits3, *settings, evidence, distance=distance)
     gradients = [native_view(torch.empty_like(z)) for z in kept[:3]]

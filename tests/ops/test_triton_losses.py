@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import sure_fast
+from sure_fast import _backends
 from tests.ops.test_evidential_loss import strided
+from tests.ops.test_uncertainty_supervision import case
+from tests.ops.test_uncertainty_supervision import run as run_supervision
 from tests.ops.triton_cases import DEVICE, LAYOUTS, SHAPES, agree, evidential_case, random
 
 # --- evidential_loss ---------------------------------------------------------------------------------------------
@@ -230,7 +233,95 @@ def test_noise_uncertainty_loss_from_bytes(shape):
         terms, far = (torch.full((n,), math.nan, dtype=torch.float64, device=DEVICE) for n in (2, 4))
         at_centers = torch.full((2, *slopes.shape), math.nan, dtype=torch.float64, device=DEVICE)
         kernels.forward(a, terms, far, at_centers)
-        results.append((terms, far[1:], at_centers, *kernels.backward(a, far, slopes, tuple(z))[1:]))
+        gradients = [torch.full_like(x, math.nan).flatten(2) for x in z]
+        kernels.backward(a, far, slopes, gradients)
+        results.append((terms, far[1:], at_centers, *gradients[1:]))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
     assert float(results[1][0][1]) != 0
+
+
+# --- uncertainty_supervision -------------------------------------------------------------------------------------
+
+
+def supervision_case(**options):
+    """Leaves on the device."""
+    z, label, image, noisy, noise = case(**options)
+    leaves = [x.detach().to(DEVICE).requires_grad_() for x in (z, noisy)]
+    noise = {name: value.to(DEVICE) for name, value in noise.items()}
+    reason = _backends.why_not("uncertainty_supervision", "triton", leaves[0], image=image.to(DEVICE))
+    if reason is not None:
+        pytest.skip(reason)
+    return leaves[0], label.to(DEVICE), image.to(DEVICE), leaves[1], noise
+
+
+def check_supervision(given, **options):
+    z, label, image, noisy, noise = given
+    terms, gradients = run_supervision(*given, backend="triton", **options)
+    wide = [x.detach().double().requires_grad_() for x in (z, noisy)]
+    want, wanted = run_supervision(wide[0], label, image.double(), wide[1], noise, backend="reference", **options)
+    agree(terms, want, torch.float32)
+    for got, leaf, exact in zip(gradients, (z, noisy), wanted, strict=True):
+        assert got.dtype == leaf.dtype
+        # a pair whose order of g or u is a rounding away changes sides, and two voxels' slopes with it
+        away = (got.double() - exact).abs() / exact.abs().max()
+        assert int((away > 1e-5).sum()) <= away.numel() // 500
+        assert float(away.max()) < 1e-3
+    return terms
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 33), (1, 14, 15, 16)], ids=str)
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_uncertainty_supervision(shape, ignore):
+    terms = check_supervision(supervision_case(shape=shape, ignore=ignore), ignore_index=ignore)
+    assert bool((terms > 0).all())  # every term is at work
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "mse", "evidence": "exp", "operator": "central", "spacing": (2.0, 0.7)},
+        {"class_weights": [0.1, 3.0, 0.5], "per_class": True, "channels": "max"},
+        {"pairs": "sampled", "num_pairs": 3001, "seed": 5, "channels": "luma"},
+        {"gradient_threshold": 2.5, "noise_threshold": 2.0, "channels": "mean"},
+    ],
+    ids=str,
+)
+def test_uncertainty_supervision_options(options):
+    channels = 3 if "channels" in options else 1
+    check_supervision(supervision_case(shape=(2, 20, 21), channels=channels), **options)
+
+
+def test_uncertainty_supervision_parts_and_half_precision():
+    z, label, image, noisy, noise = supervision_case(shape=(2, 20, 21))
+    everything = sure_fast.uncertainty_supervision(z, label, image, noisy_logits=noisy, **noise, backend="triton")
+    edges = sure_fast.uncertainty_supervision(z, label, image, backend="triton")
+    assert torch.equal(torch.stack(edges), torch.stack((*everything[:4], *torch.zeros(3, device=DEVICE))))
+    alone = sure_fast.uncertainty_supervision(z, label, noisy_logits=noisy, **noise, backend="triton")
+    assert torch.equal(torch.stack(alone[4:]), torch.stack(everything[4:]))
+    assert float(alone.gradient) == 0
+    z, label, image, noisy, noise = supervision_case(shape=(2, 20, 21), dtype=torch.bfloat16)
+    _, gradients = run_supervision(z, label, image, noisy, noise, backend="triton")
+    wide = [x.detach().double().requires_grad_() for x in (z, noisy)]
+    _, wanted = run_supervision(wide[0], label, image.double(), wide[1], noise, backend="reference")
+    for got, want in zip(gradients, wanted, strict=True):
+        assert got.dtype == torch.bfloat16
+        agree(got, want, torch.bfloat16, "uncertainty_supervision.gradient", scaled=True)
+    with pytest.raises(ValueError, match=r"a threshold is 16.0, not below 15.9 voxels"):
+        sure_fast.uncertainty_supervision(z, label, image, gradient_threshold=16.0, backend="triton")
+
+
+def test_supervised_loss_compiles_whole():
+    z, label, image, noisy, noise = supervision_case(shape=(2, 14, 15))
+    module = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, backend="triton")
+    patches = sure_fast.NoisyImages(image, *(noise[k] for k in ("centers", "valid", "levels")))
+
+    def step(z, noisy):
+        return module(z, label, image, epoch=5, noise=patches, noisy_logits=noisy).total
+
+    results = []
+    for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):
+        leaves = [x.detach().clone().requires_grad_() for x in (z, noisy)]
+        loss = function(*leaves)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    torch.testing.assert_close(*results)

@@ -188,6 +188,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
         "sobel",
         [1.0, 1.0],
         "luma",
+        "cpu",
     )
     patches = (noise["centers"], noise["levels"], noise["valid"])
     for arguments in ((z, label, image, noisy, *patches), (z, label, None, None, None, None, None)):
