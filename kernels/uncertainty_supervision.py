@@ -109,12 +109,15 @@ def backward(
     """Gradients of the logits and of the noisy logits, empty without them."""
     supervised: dict[str, Any] = {} if slope.numel() == 0 else {"uncertainty": slope, "scale": grad_loss / len(logits)}
     far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
-    gradient = evidential_loss.backward(grad_sums[None], logits, label, *settings, False, **supervised, **far)
+    kind, evidence, ignore, weights = settings
+    gradient = evidential_loss.backward(
+        grad_sums[None], logits, label, kind, evidence, ignore, weights, False, **supervised, **far
+    )
     if noise is None:
         return gradient, logits.new_empty(0)
     of_noisy, flat = writable(noise.logits)
     at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
     noise_uncertainty_loss.backward(
-        noise.arguments(logits, settings[1], squared), grad_sums[-4:-1].contiguous(), at_centers, [None, *flat.chunk(2)]
+        noise.arguments(logits, evidence, squared), grad_sums[-4:-1].contiguous(), at_centers, [None, *flat.chunk(2)]
     )
     return gradient, of_noisy

@@ -299,7 +299,7 @@ def test_uncertainty_supervision_parts_and_half_precision():
     assert torch.equal(torch.stack(edges), torch.stack((*everything[:4], *torch.zeros(3, device=DEVICE))))
     alone = sure_fast.uncertainty_supervision(z, label, noisy_logits=noisy, **noise, backend="triton")
     assert torch.equal(torch.stack(alone[4:]), torch.stack(everything[4:]))
-    assert float(alone.gradient) == 0
+    assert alone.gradient.item() == 0
     z, label, image, noisy, noise = supervision_case(shape=(2, 20, 21), dtype=torch.bfloat16)
     _, gradients = run_supervision(z, label, image, noisy, noise, backend="triton")
     wide = [x.detach().double().requires_grad_() for x in (z, noisy)]
