@@ -117,6 +117,12 @@ def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
     raise AssertionError("the reference supports everything")
 
 
+def why_not(op: str, backend: str, *args: Any, **kwargs: Any) -> str | None:
+    """Why a backend of an op cannot run these arguments, or None; for ops that are made of others."""
+    supports = _registry[op].get(backend)
+    return f"{op} has no {backend} backend" if supports is None else supports(*args, **kwargs)
+
+
 def _warn_on_cuda(op: str, args: tuple[Any, ...]) -> None:
     if op not in _warned and any(isinstance(a, torch.Tensor) and a.is_cuda for a in args):
         _warned.add(op)

@@ -30,6 +30,7 @@ def report() -> str:
         f"CPU         instruction set {isa()} (best here: {best_isa()}), "
         f"OpenMP {'yes' if openmp() else 'no'}, {torch.get_num_threads()} threads",
         f"CUDA        {cuda()}",
+        f"Triton      {triton()}",
         f"backend     {_backends.requested() or 'chosen by the arguments'}",
         "",
         "op                          backends, preferred first",
@@ -44,6 +45,18 @@ def cuda() -> str:
     if not torch.cuda.is_available():
         return "no device"
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def triton() -> str:
+    import torch
+
+    from .ops import _triton
+
+    if _triton.MISSING is not None:
+        return f"no kernels: {_triton.MISSING}"
+    if _triton.INTERPRETED:
+        return "kernels are interpreted (TRITON_INTERPRET=1), also on CPU tensors where they are asked for"
+    return "kernels for CUDA tensors" if torch.cuda.is_available() else "no kernels: there is no CUDA device"
 
 
 def main(arguments: list[str] | None = None) -> None:

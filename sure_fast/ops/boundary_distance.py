@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.boundary_distance import boundary_distance as _reference
+from . import _triton
 from ._native import DTYPES, address, workspace
 
 
@@ -16,7 +17,15 @@ def _cpu_supports(label: Tensor, *_: object, **__: object) -> str | None:
     return None if label.device.type == "cpu" else f"the label is on {label.device}, not on the CPU"
 
 
-_backends.register("boundary_distance", cpu=_cpu_supports)
+def _triton_supports(label: Tensor, *_: object, **__: object) -> str | None:
+    if label.shape[-1] * label.shape[-2] > _triton.MOST_IN_PLANE:
+        return f"a plane of the label has {label.shape[-1] * label.shape[-2]} voxels, more than 2^30"
+    if label.dim() == 4 and label.shape[1] > _triton.MOST_IMAGES:
+        return f"the label has {label.shape[1]} planes, more than {_triton.MOST_IMAGES}"
+    return _triton.why_not("the label", label)
+
+
+_backends.register("boundary_distance", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def _run(
@@ -47,12 +56,20 @@ def squared_steps(label: Tensor, max_distance: float, ignore_index: int | None, 
     _run(_cpu.boundary_distance_squared, label, unit, max_distance, ignore_index, out)
 
 
-@torch.library.custom_op("sure_fast::boundary_distance", mutates_args=(), device_types="cpu")
-def _op(label: Tensor, spacing: list[float], max_distance: float | None, ignore_index: int | None) -> Tensor:
+@torch.library.custom_op("sure_fast::boundary_distance", mutates_args=())
+def _op(
+    label: Tensor, spacing: list[float], max_distance: float | None, ignore_index: int | None, backend: str
+) -> Tensor:
     out = _empty(label)
-    if out.numel():
-        limit = -1.0 if max_distance is None else max_distance
-        _run(_cpu.boundary_distance_forward, label, spacing, limit, ignore_index, out)
+    if out.numel() == 0:
+        return out
+    if backend == "triton":
+        from ..kernels import boundary_distance as kernels
+
+        kernels.forward(label, spacing, max_distance, ignore_index, out)
+        return out
+    limit = -1.0 if max_distance is None else max_distance
+    _run(_cpu.boundary_distance_forward, label, spacing, limit, ignore_index, out)
     return out
 
 
@@ -108,6 +125,7 @@ def boundary_distance(
     steps = _checks.spacing(spacing, label.dim() - 1)
     if max_distance is not None:
         max_distance = _checks.positive("max_distance", max_distance, zero=True)
-    if _backends.choose("boundary_distance", backend, label) == "cpu":
-        return _op(label, steps or [1.0] * (label.dim() - 1), max_distance, ignore_index)
+    chosen = _backends.choose("boundary_distance", backend, label)
+    if chosen != "reference":
+        return _op(label, steps or [1.0] * (label.dim() - 1), max_distance, ignore_index, chosen)
     return _reference(label, spacing=steps, max_distance=max_distance, ignore_index=ignore_index)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
+from . import _triton
 from ._native import address, native_view
 
 EVIDENCE = ("softplus", "relu", "exp")
@@ -16,24 +17,37 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
 
-_backends.register("dirichlet_uncertainty", cpu=_cpu_supports)
+def _triton_supports(logits: Tensor, *_: object, **__: object) -> str | None:
+    return _triton.why_not("logits", logits)
 
 
-@torch.library.custom_op("sure_fast::dirichlet_uncertainty", mutates_args=(), device_types="cpu")
-def _op(logits: Tensor, evidence: str) -> Tensor:
-    out = _empty(logits, evidence)
+_backends.register("dirichlet_uncertainty", cpu=_cpu_supports, triton=_triton_supports)
+
+
+@torch.library.custom_op("sure_fast::dirichlet_uncertainty", mutates_args=())
+def _op(logits: Tensor, evidence: str, backend: str) -> Tensor:
+    out = _empty(logits, evidence, backend)
+    if backend == "triton":
+        from ..kernels import dirichlet_uncertainty as kernels
+
+        kernels.forward(logits, EVIDENCE.index(evidence), out)
+        return out
     _logits, view = native_view(logits)
     _cpu.dirichlet_uncertainty_forward(view, EVIDENCE.index(evidence), torch.get_num_threads(), address(out))
     return out
 
 
 @_op.register_fake
-def _empty(logits: Tensor, evidence: str) -> Tensor:
+def _empty(logits: Tensor, evidence: str, backend: str) -> Tensor:
     return logits.new_empty((logits.shape[0], 1, *logits.shape[2:]))
 
 
-@torch.library.custom_op("sure_fast::dirichlet_uncertainty_backward", mutates_args=(), device_types="cpu")
-def _op_backward(grad: Tensor, logits: Tensor, evidence: str) -> Tensor:
+@torch.library.custom_op("sure_fast::dirichlet_uncertainty_backward", mutates_args=())
+def _op_backward(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> Tensor:
+    if backend == "triton":
+        from ..kernels import dirichlet_uncertainty as kernels
+
+        return kernels.backward(grad, logits, EVIDENCE.index(evidence))
     _logits, view = native_view(logits)
     gradient, out = native_view(torch.empty_like(_logits))
     slope = grad.contiguous()
@@ -42,17 +56,17 @@ def _op_backward(grad: Tensor, logits: Tensor, evidence: str) -> Tensor:
 
 
 @_op_backward.register_fake
-def _(grad: Tensor, logits: Tensor, evidence: str) -> Tensor:
+def _(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> Tensor:
     return torch.empty_like(logits)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, ctx.evidence = inputs
+    logits, *ctx.options = inputs
     ctx.save_for_backward(logits)
 
 
 def _backward(ctx, grad: Tensor):
-    return _op_backward(grad, *ctx.saved_tensors, ctx.evidence), None
+    return _op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -88,6 +102,7 @@ def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", backend
     """
     logits = _checks.logits("logits", logits)
     _checks.choice("evidence", evidence, EVIDENCE)
-    if _backends.choose("dirichlet_uncertainty", backend, logits) == "cpu":
-        return _op(logits, evidence)
-    return _reference(logits, evidence=evidence)
+    chosen = _backends.choose("dirichlet_uncertainty", backend, logits)
+    if chosen == "reference":
+        return _reference(logits, evidence=evidence)
+    return _op(logits, evidence, chosen)

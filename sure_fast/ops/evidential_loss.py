@@ -12,6 +12,7 @@ from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
 from ..reference.evidential_loss import evidential_loss as _reference
 from ..reference.evidential_loss import terms_of_sums
+from . import _triton
 from ._native import DTYPES, address, native_view, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
@@ -40,7 +41,13 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
 
-_backends.register("evidential_loss", cpu=_cpu_supports)
+def _triton_supports(logits: Tensor, *_: object, regions: bool = False, **__: object) -> str | None:
+    if regions and logits.shape[0] * logits.shape[1] > _triton.MOST_IMAGES:
+        return f"there are {logits.shape[0] * logits.shape[1]} regions in all, more than {_triton.MOST_IMAGES}"
+    return _triton.why_not("logits", logits)
+
+
+_backends.register("evidential_loss", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def evidential_args(
@@ -74,7 +81,7 @@ def evidential_args(
     return args, logits, target
 
 
-@torch.library.custom_op("sure_fast::evidential_loss", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::evidential_loss", mutates_args=())
 def _op(
     logits: Tensor,
     target: Tensor,
@@ -85,13 +92,25 @@ def _op(
     regions: bool,
     want_voxels: bool,
     want_uncertainty: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The reference's sums and terms of every voxel, these empty unless wanted, and u, empty unless wanted."""
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     classes = 2 if regions else logits.shape[1]
     sums, data, kl, uncertainty = _empty(
-        logits, target, kind, evidence, ignore_index, class_weights, regions, want_voxels, want_uncertainty
+        logits, target, kind, evidence, ignore_index, class_weights, regions, want_voxels, want_uncertainty, backend
     )
+    if backend == "triton":
+        from ..kernels import evidential_loss as kernels
+
+        maps = {"data": data, "kl": kl} if want_voxels else {}
+        if want_uncertainty:
+            maps["uncertainty"] = uncertainty
+        sums = kernels.forward(
+            logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
+            class_weights, regions, **maps,
+        )  # fmt: skip
+        return sums, data, kl, uncertainty
+    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
     places = [address(t) if want_voxels else 0 for t in (data, kl)]
     _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0, *places)
@@ -111,6 +130,7 @@ def _empty(
     regions: bool,
     want_voxels: bool,
     want_uncertainty: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     channels = logits.shape[1]
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
@@ -124,7 +144,7 @@ def _empty(
     )
 
 
-@torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::evidential_loss_backward", mutates_args=())
 def _op_backward(
     grad_sums: Tensor,
     grad_data: Tensor | None,
@@ -137,7 +157,15 @@ def _op_backward(
     ignore_index: int | None,
     class_weights: Tensor | None,
     regions: bool,
+    backend: str,
 ) -> Tensor:
+    if backend == "triton":
+        from ..kernels import evidential_loss as kernels
+
+        return kernels.backward(
+            grad_sums, logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
+            class_weights, regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
+        )  # fmt: skip
     args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     gradient, view = native_view(torch.empty_like(_logits))
     width = _cpu.evidential_sums_size(2 if regions else logits.shape[1])
@@ -158,7 +186,9 @@ def _(grad_sums: Tensor, grad_data: object, grad_kl: object, grad_uncertainty: o
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    logits, target, *ctx.options, class_weights, ctx.regions, ctx.want_voxels, ctx.want_uncertainty = inputs
+    logits, target, *ctx.options, class_weights, ctx.regions, ctx.want_voxels, ctx.want_uncertainty, ctx.backend = (
+        inputs
+    )
     ctx.save_for_backward(logits, target, class_weights)
 
 
@@ -166,8 +196,8 @@ def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_u
     logits, target, class_weights = ctx.saved_tensors
     maps = (grad_data, grad_kl) if ctx.want_voxels else (None, None)
     slope = grad_uncertainty if ctx.want_uncertainty else None
-    gradient = _op_backward(grad_sums, *maps, slope, logits, target, *ctx.options, class_weights, ctx.regions)
-    return (gradient, *[None] * 8)
+    settings = (*ctx.options, class_weights, ctx.regions, ctx.backend)
+    return (_op_backward(grad_sums, *maps, slope, logits, target, *settings), *[None] * 9)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -191,19 +221,21 @@ def total_of_terms(
     return data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
 
 
-def checked_weights(name: str, weights: Sequence[float] | Tensor | None, number: int) -> Tensor | None:
-    """Weights >= 0 of classes or regions, one of them > 0, as float64."""
+def checked_weights(
+    name: str, weights: Sequence[float] | Tensor | None, number: int, device: torch.device
+) -> Tensor | None:
+    """Weights >= 0 of classes or regions, one of them > 0, as float64 on the device, without waiting for it."""
     if weights is None:
         return None
     if isinstance(weights, Tensor) and weights.requires_grad:
         raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
     values = torch.as_tensor(weights, dtype=torch.float64).contiguous()
     ok = values.shape == (number,)
-    if ok and not torch.compiler.is_compiling():
+    if ok and values.device.type == "cpu" and not torch.compiler.is_compiling():
         ok = bool(((values >= 0) & (values < torch.inf)).all()) and float(values.sum()) > 0
     if not ok:
         raise ValueError(f"{name}: expected {number} finite numbers >= 0, not all 0, got {values.tolist()}")
-    return values
+    return values.to(device, non_blocking=True)
 
 
 def _region_target(target: object, logits: Tensor) -> Tensor:
@@ -333,7 +365,7 @@ def evidential_loss(
             another number, negative, all 0, or that require a gradient.
 
     Grad:
-        `logits`, in their dtype. Not twice differentiable on the cpu backend.
+        `logits`, in their dtype. Not twice differentiable on the cpu and triton backends.
 
     Notes:
         Half precision is computed in float32, sums in float64 in a fixed order: the same input gives the same bits for
@@ -367,14 +399,17 @@ def evidential_loss(
     else:
         logits = _checks.logits("logits", logits)
         target = _checks.label("target", target, logits)
-    weights = checked_weights("class_weights", class_weights, logits.shape[1])
+    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     by_class = None if regions else weights
-    if _backends.choose("evidential_loss", backend, logits, target) == "cpu":
-        sums, data_map, kl_map, uncertainty = _op(
-            logits, target, kind, evidence, ignore_index, by_class, regions, reduction == "none", return_uncertainty
-        )
-    else:
+    chosen = _backends.choose("evidential_loss", backend, logits, target, regions=regions)
+    if chosen != "cpu":  # whose kernel looks itself
         _checks.labels_in_range("target", target, 2 if regions else logits.shape[1], ignore_index)
+    if chosen != "reference":
+        sums, data_map, kl_map, uncertainty = _op(
+            logits, target, kind, evidence, ignore_index, by_class, regions, reduction == "none", return_uncertainty,
+            chosen,
+        )  # fmt: skip
+    else:
         sums, data_map, kl_map = _reference(
             logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=by_class,
             regions=regions,

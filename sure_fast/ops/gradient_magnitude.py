@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.gradient_magnitude import gradient_magnitude as _reference
+from . import _triton
 from ._native import DTYPES, address
 
 OPERATORS = ("sobel", "central")
@@ -20,7 +21,15 @@ def _cpu_supports(image: Tensor, *_: object, **__: object) -> str | None:
     return None if image.device.type == "cpu" else f"the image is on {image.device}, not on the CPU"
 
 
-_backends.register("gradient_magnitude", cpu=_cpu_supports)
+def _triton_supports(image: Tensor, *_: object, channels: str = "luma", **__: object) -> str | None:
+    if image.shape[-1] * image.shape[-2] > _triton.MOST_IN_PLANE:
+        return f"a plane of the image has {image.shape[-1] * image.shape[-2]} voxels, more than 2^30"
+    if channels == "max" and image.shape[0] * image.shape[1] > _triton.MOST_IMAGES:
+        return f"there are {image.shape[0] * image.shape[1]} channels in all, more than {_triton.MOST_IMAGES}"
+    return _triton.why_not("the image", image)
+
+
+_backends.register("gradient_magnitude", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def gradient_args(
@@ -46,12 +55,19 @@ def gradient_args(
     return args, volume
 
 
-@torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=(), device_types="cpu")
-def _op(image: Tensor, operator: str, spacing: list[float], channels: str) -> Tensor:
+@torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=())
+def _op(image: Tensor, operator: str, spacing: list[float], channels: str, backend: str) -> Tensor:
     out = _empty(image)
-    if out.numel():
-        args, _volume = gradient_args(image, operator, spacing, channels)
-        _cpu.gradient_magnitude_forward(args, address(out))
+    if out.numel() == 0:
+        return out
+    if backend == "triton":
+        from ..kernels import gradient_magnitude as kernels
+
+        weights = channel_weights(channels, image.shape[1])
+        kernels.forward(image, operator == "sobel", [1.0 / s for s in spacing], weights, out)
+        return out
+    args, _volume = gradient_args(image, operator, spacing, channels)
+    _cpu.gradient_magnitude_forward(args, address(out))
     return out
 
 
@@ -93,8 +109,8 @@ def gradient_magnitude(
         ValueError: wrong shape or option; an image that requires a gradient on a backend that has none.
 
     Grad:
-        None on the cpu backend: an image that requires grad (with gradients enabled) is refused. `backend="reference"`
-        differentiates `image`; where the magnitude is 0 its gradient is taken as 0.
+        None on the cpu and triton backends: an image that requires grad (with gradients enabled) is refused.
+        `backend="reference"` differentiates `image`; where the magnitude is 0 its gradient is taken as 0.
 
     Notes:
         Half precision is computed in float32. Deterministic. An axis of one voxel has derivative 0. Empty input gives
@@ -113,7 +129,8 @@ def gradient_magnitude(
         raise ValueError(f'channels: "luma" expects 1 or 3 channels, got {image.shape[1]}; use "mean" or "max"')
     steps = _checks.spacing(spacing, image.dim() - 2)
     blur_sigma = _checks.positive("blur_sigma", blur_sigma, zero=True)
-    if _backends.choose("gradient_magnitude", backend, image) == "reference":
+    chosen = _backends.choose("gradient_magnitude", backend, image, channels=channels)
+    if chosen == "reference":
         return _reference(image, operator=operator, spacing=steps, channels=channels, blur_sigma=blur_sigma)
     if torch.is_grad_enabled() and image.requires_grad:
         raise ValueError(
@@ -122,4 +139,4 @@ def gradient_magnitude(
         )
     if blur_sigma > 0:
         image = gaussian_blur(image, blur_sigma)
-    return _op(image, operator, steps or [1.0] * (image.dim() - 2), channels)
+    return _op(image, operator, steps or [1.0] * (image.dim() - 2), channels, chosen)

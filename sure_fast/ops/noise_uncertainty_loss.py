@@ -12,6 +12,7 @@ from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
 from ..reference.dirichlet_uncertainty import widen
 from ..reference.noise_uncertainty_loss import noise_uncertainty_loss as _reference
+from . import _triton
 from ._native import DTYPES, address, native_view, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
@@ -20,7 +21,16 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
 
-_backends.register("noise_uncertainty_loss", cpu=_cpu_supports)
+def _triton_supports(
+    logits: Tensor, noisy1: object = None, noisy2: object = None, distance: Tensor | None = None, *_: object,
+    **__: object,
+) -> str | None:  # fmt: skip
+    if distance is not None and distance.dtype == torch.float64:
+        return "the distance is float64, and the Triton kernels compute in float32"
+    return _triton.why_not("logits", logits)
+
+
+_backends.register("noise_uncertainty_loss", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def noise_args(
@@ -63,7 +73,7 @@ def noise_args(
     return args, kept
 
 
-@torch.library.custom_op("sure_fast::noise_uncertainty_loss", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::noise_uncertainty_loss", mutates_args=())
 def _op(
     logits: Tensor,
     noisy1: Tensor,
@@ -74,10 +84,18 @@ def _op(
     valid: Tensor,
     threshold: float,
     evidence: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance), sums of u, u¹, u² over the far voxels and their number, d term / d u^k at the centers."""
     terms, far, slopes = _empty(logits, noisy1, noisy2, distance, centers)
-    args, _kept = noise_args((logits, noisy1, noisy2), centers, levels, valid, threshold, evidence, distance=distance)
+    settings = (centers, levels, valid, threshold)
+    if backend == "triton":
+        from ..kernels import noise_uncertainty_loss as kernels
+
+        arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, EVIDENCE.index(evidence), distance=distance)
+        kernels.forward(arguments, terms, far, slopes)
+        return terms, far, slopes
+    args, _kept = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
     _cpu.noise_uncertainty_forward(args, address(far), address(terms), address(slopes))
     return terms, far, slopes
 
@@ -90,7 +108,7 @@ def _empty(logits: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, cen
     return new(2), new(4), new(2, 2, centers.shape[0] * centers.shape[1])
 
 
-@torch.library.custom_op("sure_fast::noise_uncertainty_loss_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::noise_uncertainty_loss_backward", mutates_args=())
 def _op_backward(
     grad_terms: Tensor,
     grad_far: Tensor,
@@ -104,12 +122,22 @@ def _op_backward(
     valid: Tensor,
     threshold: float,
     evidence: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    args, kept = noise_args((logits, noisy1, noisy2), centers, levels, valid, threshold, evidence, distance=distance)
-    gradients = [native_view(torch.empty_like(z)) for z in kept[:3]]
     # the mean of weights: d loss / d u^k at the centers
     at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
     coefficients = grad_far.to(torch.float64).contiguous()
+    logits3, settings = (logits, noisy1, noisy2), (centers, levels, valid, threshold)
+    if backend == "triton":
+        from ..kernels import noise_uncertainty_loss as kernels
+        from ..kernels._launch import writable
+
+        arguments = kernels.Arguments(logits3, *settings, EVIDENCE.index(evidence), distance=distance)
+        (clean, flat0), (first, flat1), (second, flat2) = (writable(z) for z in logits3)
+        kernels.backward(arguments, coefficients, at_centers, (flat0, flat1, flat2))
+        return clean, first, second
+    args, kept = noise_args(logits3, *settings, evidence, distance=distance)
+    gradients = [native_view(torch.empty_like(z)) for z in kept[:3]]
     _cpu.noise_uncertainty_backward(args, address(coefficients), address(at_centers), *(view for _, view in gradients))
     return gradients[0][0], gradients[1][0], gradients[2][0]
 
@@ -120,15 +148,15 @@ def _(grad_terms: Tensor, grad_far: Tensor, slopes: Tensor, logits: Tensor, nois
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.threshold, ctx.evidence = inputs
+    *tensors, ctx.threshold, ctx.evidence, ctx.backend = inputs
     ctx.save_for_backward(output[2], *tensors)
     ctx.mark_non_differentiable(output[2])
 
 
 def _backward(ctx, grad_terms: Tensor, grad_far: Tensor, _: Tensor):
     slopes, *tensors = ctx.saved_tensors
-    gradients = _op_backward(grad_terms, grad_far, slopes, *tensors, ctx.threshold, ctx.evidence)
-    return (*gradients, None, None, None, None, None, None)
+    gradients = _op_backward(grad_terms, grad_far, slopes, *tensors, ctx.threshold, ctx.evidence, ctx.backend)
+    return (*gradients, *[None] * 7)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -230,8 +258,9 @@ def noise_uncertainty_loss(
             ("far_weight", far_weight),
         )
     ]
-    if _backends.choose("noise_uncertainty_loss", backend, logits) == "cpu":
-        terms, sums, _ = _op(logits, *noisy, d, centers, levels, valid, threshold, evidence)
+    chosen = _backends.choose("noise_uncertainty_loss", backend, logits, *noisy, d)
+    if chosen != "reference":
+        terms, sums, _ = _op(logits, *noisy, d, centers, levels, valid, threshold, evidence, chosen)
         order, apart = terms.unbind()
         far = sums[:3].sum() / sums[3].clamp(min=1)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.segmentation_stats import segmentation_stats as _reference
+from . import _triton
 from ._native import DTYPES, address, native_view
 from .dirichlet_uncertainty import EVIDENCE
 
@@ -34,12 +35,24 @@ def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
 
-_backends.register("segmentation_stats", cpu=_cpu_supports)
+def _triton_supports(logits: Tensor, *_: object, **__: object) -> str | None:
+    if len(logits) and logits[0, 0].numel() >= 2**31:
+        return f"an image has {logits[0, 0].numel()} voxels, 2^31 or more"
+    return _triton.why_not("logits", logits)
 
 
-@torch.library.custom_op("sure_fast::segmentation_stats", mutates_args=(), device_types="cpu")
-def _op(logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, ignore_index: int | None) -> Tensor:
-    records = _empty(logits, target, evidence, bins, levels, ignore_index)
+_backends.register("segmentation_stats", cpu=_cpu_supports, triton=_triton_supports)
+
+
+@torch.library.custom_op("sure_fast::segmentation_stats", mutates_args=())
+def _op(
+    logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, ignore_index: int | None, backend: str
+) -> Tensor:
+    if backend == "triton":
+        from ..kernels import segmentation_stats as kernels
+
+        return kernels.forward(logits, target, EVIDENCE.index(evidence), bins, levels, ignore_index)
+    records = _empty(logits, target, evidence, bins, levels, ignore_index, backend)
     _logits, view = native_view(logits)
     labels = target.contiguous()
     _cpu.segmentation_stats_forward(
@@ -50,7 +63,9 @@ def _op(logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, i
 
 
 @_op.register_fake
-def _empty(logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, ignore_index: int | None) -> Tensor:
+def _empty(
+    logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, ignore_index: int | None, backend: str
+) -> Tensor:
     classes = logits.shape[1]
     width = classes * classes + 3 * (classes + 1) * bins + (classes + 2) * levels + 1
     return logits.new_empty((logits.shape[0], width), dtype=torch.float64)
@@ -92,7 +107,8 @@ def segmentation_stats(
         None.
 
     Notes:
-        Deterministic. A NaN probability is counted in the first bin, whose confidence becomes NaN.
+        Deterministic. A NaN probability is counted in the first bin, whose confidence becomes NaN. On a GPU nobody
+        waits to look at the labels: a voxel whose label is out of range is not counted.
 
     Example:
         >>> import sure_fast, torch
@@ -108,9 +124,15 @@ def segmentation_stats(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     classes = logits.shape[1]
-    if _backends.choose("segmentation_stats", backend, logits) == "cpu":
-        records = _op(logits, target, evidence, bins, levels, ignore_index)
-        if not torch.compiler.is_compiling() and records.numel() and float(records[:, -1].sum()) > 0:
+    chosen = _backends.choose("segmentation_stats", backend, logits)
+    if chosen != "reference":
+        records = _op(logits, target, evidence, bins, levels, ignore_index, chosen)
+        if (
+            not logits.is_cuda
+            and not torch.compiler.is_compiling()
+            and records.numel()
+            and float(records[:, -1].sum()) > 0
+        ):
             _checks.labels_in_range("target", target, classes, ignore_index)
         row = (classes + 1) * bins
         parts = records.split([classes * classes, row, row, row, levels, (classes + 1) * levels, 1], 1)

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.evidential_loss import terms_of_sums
-from ..reference.gradient_magnitude import gaussian_blur
+from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
+from . import _triton
 from ._native import DTYPES, address, native_view, workspace
 from .boundary_distance import squared_steps
 from .dirichlet_uncertainty import EVIDENCE
 from .evidential_loss import KINDS, checked_weights, evidential_args
 from .gradient_magnitude import CHANNELS, OPERATORS, gradient_args
 from .gradient_uncertainty_loss import MOST_ELEMENTS, PAIRS
+from .gradient_uncertainty_loss import _op as _pair_loss
 from .noise_uncertainty_loss import noise_args
 
 BYTE_REACH = 15.9
@@ -49,7 +51,26 @@ def _cpu_supports(
     return None
 
 
-_backends.register("uncertainty_supervision", cpu=_cpu_supports)
+def _triton_supports(
+    logits: Tensor,
+    *_: object,
+    image: Tensor | None = None,
+    gradient_threshold: float = 1.0,
+    noise_threshold: float = 4.0,
+    **__: object,
+) -> str | None:
+    if max(gradient_threshold, noise_threshold) >= BYTE_REACH:
+        return f"a threshold is {max(gradient_threshold, noise_threshold)}, not below {BYTE_REACH} voxels"
+    reason = _triton.why_not("logits", logits) or _backends.why_not("boundary_distance", "triton", logits[:, 0])
+    if reason is None and image is not None:
+        # boundary voxels are sorted by the backend of the device
+        reason = _backends.why_not("gradient_magnitude", "triton", image) or _backends.why_not(
+            "gradient_uncertainty_loss", "cuda" if logits.is_cuda else "cpu", logits[:, 0]
+        )
+    return reason
+
+
+_backends.register("uncertainty_supervision", cpu=_cpu_supports, triton=_triton_supports)
 
 
 def _boundary_loss(
@@ -89,7 +110,21 @@ def _steps(threshold: float) -> int:
     return int(threshold * threshold * (1 + 1e-12))
 
 
-@torch.library.custom_op("sure_fast::uncertainty_supervision", mutates_args=(), device_types="cpu")
+def _settings(kind: str, evidence: str, ignore_index: int | None, class_weights: Tensor | None):
+    """As the Triton kernels take them."""
+    return KINDS.index(kind), EVIDENCE.index(evidence), ignore_index, class_weights
+
+
+def _noise(noisy: Tensor | None, centers: Tensor | None, levels: Tensor | None, valid: Tensor | None, threshold: float):
+    """As the Triton kernels take it."""
+    from ..kernels.uncertainty_supervision import Noise
+
+    if noisy is None or centers is None or levels is None or valid is None:
+        return None
+    return Noise(noisy, centers, levels, valid, threshold)
+
+
+@torch.library.custom_op("sure_fast::uncertainty_supervision", mutates_args=())
 def _op(
     logits: Tensor,
     label: Tensor,
@@ -110,6 +145,7 @@ def _op(
     operator: str,
     spacing: list[float],
     channels: str,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Sums, L_gu, (order, distance); and for the backward: boundary bytes, d L_gu / d u, d term / d u^k at the centers.
 
@@ -119,6 +155,26 @@ def _op(
     sums, loss, terms, squared, slope, slopes = _empty(logits, label, image, noisy, centers)
     if label.numel() == 0:
         return sums.zero_(), loss.zero_(), terms.zero_(), squared, slope, slopes.zero_()
+    if backend == "triton":
+        from ..kernels import uncertainty_supervision as kernels
+
+        def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+            groups = label if per_class else None
+            near = float(_steps(gradient_threshold))
+            return _pair_loss(
+                u, g, squared.to(u.dtype), groups, near, num_pairs, seed, *(["cuda"] if u.is_cuda else [])
+            )
+
+        edges = None
+        if image is not None:
+            scale, weights = [1.0 / step for step in spacing], channel_weights(channels, image.shape[1])
+            edges = kernels.Edges(image, operator == "sobel", scale, weights, pair_loss)
+        kernels.forward(
+            logits, label, edges, _noise(noisy, centers, levels, valid, noise_threshold),
+            max(gradient_threshold, noise_threshold), _settings(kind, evidence, ignore_index, class_weights),
+            sums, loss, terms, squared, slope, slopes,
+        )  # fmt: skip
+        return sums, loss, terms, squared, slope, slopes
     supervised = image is not None or noisy is not None
     if supervised:
         squared_steps(label, max(gradient_threshold, noise_threshold), ignore_index, squared)
@@ -173,7 +229,7 @@ def _empty(
     )
 
 
-@torch.library.custom_op("sure_fast::uncertainty_supervision_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("sure_fast::uncertainty_supervision_backward", mutates_args=())
 def _op_backward(
     grad_sums: Tensor,
     grad_loss: Tensor,
@@ -192,8 +248,17 @@ def _op_backward(
     ignore_index: int | None,
     class_weights: Tensor | None,
     noise_threshold: float,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits (empty without them)."""
+    if backend == "triton":
+        from ..kernels import uncertainty_supervision as kernels
+
+        return kernels.backward(
+            grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label,
+            _noise(noisy, centers, levels, valid, noise_threshold),
+            _settings(kind, evidence, ignore_index, class_weights),
+        )  # fmt: skip
     classes = logits.shape[1]
     far_map = squared if noisy is not None else None
     args, _logits, _label = evidential_args(
@@ -231,16 +296,16 @@ def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, n
 
 def _setup_context(ctx, inputs, output) -> None:
     logits, label, _, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, weights, *rest = inputs
-    ctx.noise_threshold = rest[1]
+    ctx.noise_threshold, ctx.backend = rest[1], rest[-1]
     ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid, weights)
     ctx.mark_non_differentiable(*output[3:])
 
 
 def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_: Tensor):
     *tensors, weights = ctx.saved_tensors
-    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, weights, ctx.noise_threshold)
+    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, weights, ctx.noise_threshold, ctx.backend)
     gradient, noisy = _op_backward(grad_sums, grad_loss, grad_terms, *tensors, *settings)
-    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 15)
+    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 16)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -351,17 +416,19 @@ def uncertainty_supervision(
         centers, levels, valid = _checks.patches(centers, levels, valid, label)
     else:
         centers = levels = valid = None
-    weights = checked_weights("class_weights", class_weights, logits.shape[1])
+    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     drawn = num_pairs if pairs == "sampled" else 0
-    if _backends.choose("uncertainty_supervision", backend, logits, **thresholds) == "cpu":
+    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, **thresholds)
+    if chosen != "cpu":  # whose kernel looks itself
+        _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
+    if chosen != "reference":
         sums, gradient, terms, *_ = _op(
             logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index, weights,
-            *thresholds.values(), drawn, per_class, seed, operator, steps, channels,
+            *thresholds.values(), drawn, per_class, seed, operator, steps, channels, chosen,
         )  # fmt: skip
         far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
         found = (*terms_of_sums(sums[None, :-4], weights), gradient, *terms.unbind(), far)
     else:
-        _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
         found = _reference(
             logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
             ignore_index=ignore_index, class_weights=weights, **thresholds, num_pairs=drawn, per_class=per_class,

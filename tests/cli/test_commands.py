@@ -119,7 +119,7 @@ def test_bad_input_is_one_line_and_code_2(run, tmp_path):
 def test_info_lists_every_op(tmp_path):
     done = start("info", cwd=tmp_path)
     assert done.returncode == 0
-    for word in ("sure_fast", "torch", "instruction set", "evidential_loss", "cpu, reference", "spearman"):
+    for word in ("sure_fast", "torch", "instruction set", "evidential_loss", "cpu, triton, reference", "spearman"):
         assert word in done.stdout
 
 

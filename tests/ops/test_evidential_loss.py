@@ -279,13 +279,13 @@ def test_opcheck():
     for shape in ((2, 3, 4, 5), (1, 2, 3, 4, 5)):
         logits, target = case(shape)
         for wanted in (False, True):
-            settings = ("digamma", "softplus", None, None, False, wanted, wanted)
+            settings = ("digamma", "softplus", None, None, False, wanted, wanted, "cpu")
             torch.library.opcheck(_op, (logits.requires_grad_(), target, *settings))
         sums = torch.randn(1, 2 + 3 * shape[1], dtype=torch.float64)
         slope = torch.randn((shape[0], 1, *shape[2:]))
         weights = torch.rand(shape[1], dtype=torch.float64)
         for given in ((None, None, None), (torch.randn(target.shape), torch.randn(target.shape), slope)):
-            arguments = (sums, *given, logits.detach(), target, "mse", "exp", 1, weights, False)
+            arguments = (sums, *given, logits.detach(), target, "mse", "exp", 1, weights, False, "cpu")
             torch.library.opcheck(_op_backward, arguments)
 
 
@@ -330,7 +330,7 @@ def test_compiles_whole_and_once():
 
 def test_reference_sums_have_the_order_the_kernel_writes():
     logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
-    kernel = _op(logits, target, "log", "softplus", 7, None, False, True, False)
+    kernel = _op(logits, target, "log", "softplus", 7, None, False, True, False, "cpu")
     torch.testing.assert_close(kernel[:3], tuple(reference_sums(logits, target, kind="log", ignore_index=7)))
 
 

@@ -181,8 +181,8 @@ def test_same_bits_for_any_number_of_threads():
 
 
 def test_opcheck_and_compile():
-    torch.library.opcheck(_op, (random((2, 3, 6, 7)), "sobel", [1.0, 1.0], "luma"))
-    torch.library.opcheck(_op, (random((1, 2, 3, 6, 7)), "central", [1.0, 2.0, 1.0], "max"))
+    torch.library.opcheck(_op, (random((2, 3, 6, 7)), "sobel", [1.0, 1.0], "luma", "cpu"))
+    torch.library.opcheck(_op, (random((1, 2, 3, 6, 7)), "central", [1.0, 2.0, 1.0], "max", "cpu"))
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda x: sure_fast.gradient_magnitude(x) + 1, fullgraph=True, backend=counter)

@@ -187,7 +187,7 @@ def test_reference_gradcheck():
 def test_operator_is_registered_properly_and_compiles_whole():
     z, d, centers, levels, valid = random_case((2, 3, 4, 5), torch.float32)
     torch.library.opcheck(
-        torch.ops.sure_fast.noise_uncertainty_loss.default, (*z, d, centers, levels, valid, 4.0, "softplus")
+        torch.ops.sure_fast.noise_uncertainty_loss.default, (*z, d, centers, levels, valid, 4.0, "softplus", "cpu")
     )
     compiled = torch.compile(sure_fast.noise_uncertainty_loss, fullgraph=True, backend="aot_eager")
     want = sure_fast.noise_uncertainty_loss(*z, d, centers, levels)

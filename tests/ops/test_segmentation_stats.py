@@ -109,7 +109,7 @@ def test_nan_shows(backend):
 
 def test_operator_is_registered_properly_and_compiles_whole():
     z, y = case(dtype=torch.float32)
-    torch.library.opcheck(torch.ops.sure_fast.segmentation_stats.default, (z, y, "softplus", 10, 100, None))
+    torch.library.opcheck(torch.ops.sure_fast.segmentation_stats.default, (z, y, "softplus", 10, 100, None, "cpu"))
     compiled = torch.compile(sure_fast.segmentation_stats, fullgraph=True, backend="aot_eager")
     assert all(torch.equal(a, b) for a, b in zip(compiled(z, y), sure_fast.segmentation_stats(z, y), strict=True))
 

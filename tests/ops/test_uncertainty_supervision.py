@@ -188,6 +188,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
         "sobel",
         [1.0, 1.0],
         "luma",
+        "cpu",
     )
     patches = (noise["centers"], noise["levels"], noise["valid"])
     for arguments in ((z, label, image, noisy, *patches), (z, label, None, None, None, None, None)):
@@ -225,6 +226,6 @@ def test_errors_name_the_argument(arguments, error, text):
 def test_large_thresholds_run_on_the_reference():
     z, label, image, noisy, noise = case()
     choice = sure_fast.explain("uncertainty_supervision", z, label, noise_threshold=20.0)
-    assert [c.chosen for c in choice] == [False, True]
+    assert [c.backend for c in choice if c.chosen] == ["reference"]
     out = sure_fast.uncertainty_supervision(z, label, image, noisy_logits=noisy, **noise, noise_threshold=20.0)
     assert out.order > 0

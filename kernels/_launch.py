@@ -1,0 +1,51 @@
+"""What every launcher and every kernel over voxels shares."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024  # voxels of a program: with four warps 8 a thread, 16 bytes of half precision
+
+
+def unrolled(classes: int) -> int:
+    """How many classes have their loads in flight together; a loop of fewer is not unrolled at all."""
+    return classes if classes <= 8 else 2
+
+
+def on_device_of(t: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
+
+
+def writable(like: Tensor) -> tuple[Tensor, Tensor]:
+    """An uninitialised tensor like `like` [N, C, *S] and its view [N, C, V]."""
+    flat = torch.empty_like(like.flatten(2))  # of a view the strides are kept
+    return flat.unflatten(2, like.shape[2:]), flat
+
+
+@triton.jit
+def place(voxels, BLOCK: tl.constexpr):
+    """The voxels of this program, int64 [BLOCK], and which of them exist; axis 0 of the grid."""
+    v = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return v, v < voxels
+
+
+@triton.jit
+def stencil(lane, height, width, stride_h, stride_w, WIDE: tl.constexpr):
+    """h and w of voxels of a plane of at most 2^30, and the offsets of the rows above, here, below and of
+    the columns left, here, right; borders replicate, and lanes past the plane stay in it. WIDE: offsets in int64."""
+    p = tl.minimum(lane, height * width - 1)
+    h, w = p // width, p % width
+    index = tl.int64 if WIDE else tl.int32
+    above, below = tl.maximum(h - 1, 0).to(index) * stride_h, tl.minimum(h + 1, height - 1).to(index) * stride_h
+    left, right = tl.maximum(w - 1, 0).to(index) * stride_w, tl.minimum(w + 1, width - 1).to(index) * stride_w
+    return h, w, above, h.to(index) * stride_h, below, left, w.to(index) * stride_w, right
+
+
+def needs_wide(height: int, width: int, stride_h: int, stride_w: int) -> bool:
+    return (height - 1) * stride_h + (width - 1) * stride_w >= 2**31

@@ -1,0 +1,210 @@
+"""Distance of every voxel of label [N, D, H, W], any strides, to the nearest boundary voxel, one whose 3 x 3 x 3
+neighbourhood (clipped at the border) holds more than one label: its minimum is not its maximum.
+
+d^2 = min over j in B of sum_a (s_a (i_a - j_a))^2, one axis after the other: W, H, D.
+Grid (blocks of a plane, D or pieces of 16 planes, N). Within a limit below 16 equal steps d^2 is a byte and each axis
+looks that far; otherwise it is a float and a block looks outwards until nothing nearer is possible.
+Bytes per voxel: the label, a byte (four as float) read and written per axis, four written. Bound by loads that hit the
+cache: 9 of the label, then 2 per step and axis; without a limit at most 2 (D + H + W), on an image without boundary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import needs_wide, on_device_of, stencil
+
+LANES = 256
+FEW_LANES = 128  # of one warp, which finds its largest distance without a barrier
+PLANES = 16
+BEYOND, IGNORED = tl.constexpr(255), tl.constexpr(254)  # squared distances in a byte
+BYTE_REACH = 15.9  # squared distances below its square fit a byte with two values to spare
+
+
+@triton.jit
+def _extremes(label, above, here, below, left, middle, right, ignore):
+    """Smallest and largest label of the 3 x 3 neighbourhood in one plane; an ignored one is in neither."""
+    if label.dtype.element_ty == tl.int64:
+        least, most = tl.constexpr(-0x7FFFFFFFFFFFFFFF - 1), tl.constexpr(0x7FFFFFFFFFFFFFFF)
+        work = tl.constexpr(tl.int64)
+    else:
+        least, most = tl.constexpr(-0x80000000), tl.constexpr(0x7FFFFFFF)
+        work = tl.constexpr(tl.int32)
+    low = tl.full(here.shape, most, work)
+    high = tl.full(here.shape, least, work)
+    for k in tl.static_range(9):
+        row = above if k < 3 else (here if k < 6 else below)
+        y = tl.load(label + row + (left if k % 3 == 0 else (middle if k % 3 == 1 else right))).to(work)
+        if ignore is None:
+            low, high = tl.minimum(low, y), tl.maximum(high, y)
+        else:
+            low = tl.minimum(low, tl.where(y == ignore, most, y))
+            high = tl.maximum(high, tl.where(y == ignore, least, y))
+    return low, high
+
+
+@triton.jit
+def _counts(label, at, ignore):
+    return tl.load(label + at).to(tl.int64) != ignore
+
+
+@triton.jit
+def _boundary(
+    label, out, depth, height, width, stride_n, stride_d, stride_h, stride_w, ignore,
+    VOLUME: tl.constexpr, WIDE: tl.constexpr, PLANES: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """0 on boundary voxels, BEYOND elsewhere."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    _, _, above, here, below, left, middle, right = stencil(lane, height, width, stride_h, stride_w, WIDE)
+    inside = lane < height * width
+    image = tl.program_id(2).to(tl.int64)
+    label += image * stride_n
+    out += image * depth * height * width + lane
+    first = tl.program_id(1) * PLANES
+    at = label + first.to(tl.int64) * stride_d
+    low1, high1 = _extremes(at, above, here, below, left, middle, right, ignore)
+    low0, high0 = low1, high1
+    if VOLUME:
+        at = label + tl.maximum(first - 1, 0).to(tl.int64) * stride_d
+        low0, high0 = _extremes(at, above, here, below, left, middle, right, ignore)
+    for d in tl.range(first, tl.minimum(first + PLANES, depth)):
+        low2, high2 = low1, high1
+        if VOLUME:
+            at = label + tl.minimum(d + 1, depth - 1).to(tl.int64) * stride_d
+            low2, high2 = _extremes(at, above, here, below, left, middle, right, ignore)
+        mixed = tl.minimum(tl.minimum(low0, low1), low2) < tl.maximum(tl.maximum(high0, high1), high2)
+        plane = tl.cast(d, tl.int64)
+        if ignore is not None:
+            mixed = mixed & _counts(label + plane * stride_d, here + middle, ignore)
+        tl.store(out + plane * height * width, tl.where(mixed, 0, BEYOND).to(tl.uint8), mask=inside)
+        low0, high0, low1, high1 = low1, high1, low2, high2
+
+
+@triton.jit
+def _line(depth, height, width, AXIS: tl.constexpr, LANES: tl.constexpr):
+    """Of the voxels of this program: where they are in the batch, their place in the plane, which of them exist; and
+    their position along the axis, its length and stride."""
+    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    d = tl.program_id(1)
+    at = (tl.program_id(2).to(tl.int64) * depth + d) * height * width + lane
+    if AXIS == 2:
+        position, size, stride = lane % width, width, tl.cast(1, tl.int64)
+    elif AXIS == 1:
+        position, size, stride = lane // width, height, tl.cast(width, tl.int64)
+    else:
+        position, size, stride = lane * 0 + d, depth, tl.cast(height, tl.int64) * width
+    return at, lane, lane < height * width, position, size, stride
+
+
+@triton.jit
+def _window(
+    x, out, label, depth, height, width, stride_n, stride_d, stride_h, stride_w, ignore, reach, most, step,
+    AXIS: tl.constexpr, LAST: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Bytes: min over |k| <= reach of x[i + k] + k^2. LAST: 0 bytes for the next axis, 1 distances, 2 squares."""
+    at, lane, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
+    best = tl.load(x + at, mask=inside, other=BEYOND).to(tl.int32)
+    for k in tl.range(1, reach + 1):
+        before = tl.load(x + at - k * stride, mask=inside & (position >= k), other=BEYOND)
+        after = tl.load(x + at + k * stride, mask=inside & (position + k < size), other=BEYOND)
+        best = tl.minimum(best, tl.minimum(before, after).to(tl.int32) + k * k)
+    if LAST == 0:
+        tl.store(out + at, best.to(tl.uint8), mask=inside)
+    elif LAST == 1:
+        distance = tl.where(best > most, float("inf"), step * tl.sqrt_rn(best.to(tl.float32)))
+        tl.store(out + at, distance, mask=inside)
+    else:
+        best = tl.where(best > most, BEYOND, best)
+        if ignore is not None:
+            p = tl.minimum(lane, height * width - 1)
+            voxel = (p // width).to(tl.int64) * stride_h + (p % width).to(tl.int64) * stride_w
+            label += tl.program_id(2).to(tl.int64) * stride_n + tl.program_id(1).to(tl.int64) * stride_d
+            best = tl.where(_counts(label, voxel, ignore), best, IGNORED)
+        tl.store(out + at, best.to(tl.uint8), mask=inside)
+
+
+@triton.jit
+def _outward(
+    x, out, depth, height, width, reach, squared_step, farthest,
+    AXIS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Floats: min over |k| <= reach of x[i + k] + (k step)^2; x is FIRST the boundary in bytes; LAST: the root."""
+    at, _, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
+    best = tl.load(x + at, mask=inside, other=0).to(tl.float32)
+    if FIRST:
+        best = tl.where(best > 0.0, float("inf"), 0.0)
+    k = 1
+    cost = squared_step
+    worst = tl.max(best)
+    while (k <= reach) & (cost < worst):
+        for more in tl.static_range(4):  # a step too many finds what is farther still
+            away = k + more
+            before = tl.load(x + at - away * stride, mask=inside & (position >= away), other=BEYOND).to(tl.float32)
+            after = tl.load(x + at + away * stride, mask=inside & (position + away < size), other=BEYOND).to(tl.float32)
+            if FIRST:
+                near = tl.where(tl.minimum(before, after) > 0.0, float("inf"), 0.0)
+            else:
+                before = tl.where(position >= away, before, float("inf"))
+                near = tl.minimum(before, tl.where(position + away < size, after, float("inf")))
+            steps = away * 1.0
+            best = tl.minimum(best, near + steps * steps * squared_step)
+        k += 4
+        cost = (k * 1.0) * (k * 1.0) * squared_step
+        worst = tl.max(best)
+    if LAST:
+        best = tl.where(best > farthest, float("inf"), tl.sqrt_rn(best))
+    tl.store(out + at, best, mask=inside)
+
+
+def in_bytes(spacing: Sequence[float], limit: float | None) -> bool:
+    equal = all(step == spacing[0] for step in spacing)
+    return limit is not None and equal and limit * (1 + 1e-12) < BYTE_REACH * spacing[0]
+
+
+def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore: int | None, out: Tensor) -> None:
+    """Writes to contiguous `out` [N, *S] the distance, or in uint8 the squared distance in voxels where `in_bytes`: 255
+    beyond the limit, 254 on ignored voxels."""
+    volume = label if label.dim() == 4 else label.unsqueeze(1)
+    images, depth, height, width = volume.shape
+    size, strides = (depth, height, width), volume.stride()
+    steps = (spacing[0], *spacing)[-3:]
+    axes = (2, 1, 0) if depth > 1 else (2, 1)
+    boundary = torch.empty(volume.shape, dtype=torch.uint8, device=label.device)
+
+    def grid(lanes: int, planes: int = 1) -> tuple[int, int, int]:
+        return triton.cdiv(height * width, lanes), triton.cdiv(depth, planes), images
+
+    with on_device_of(label):
+        wide = needs_wide(height, width, *strides[2:])
+        _boundary[grid(LANES, PLANES)](
+            volume, boundary, *size, *strides, ignore, depth > 1, wide, PLANES if depth > 1 else 1, LANES
+        )
+        x = boundary
+        if in_bytes(spacing, limit):
+            assert limit is not None
+            most, reach = limit / spacing[0], int(limit / spacing[0] * (1 + 1e-12))
+            last = 2 if out.dtype == torch.uint8 else 1
+            for axis in axes:
+                final = axis == axes[-1]
+                y = out if final else torch.empty_like(boundary)
+                _window[grid(LANES)](
+                    x, y, volume, *size, *strides, ignore, reach, int(most * most * (1 + 1e-12)), spacing[0], axis,
+                    last if final else 0, LANES,
+                )  # fmt: skip
+                x = y
+            return
+        farthest = math.inf if limit is None else limit * limit * (1 + 2e-6)
+        for axis in axes:
+            final, length = axis == axes[-1], size[axis] - 1
+            reach = length if limit is None else min(length, int(limit / steps[axis] * (1 + 1e-12)))
+            y = out if final else torch.empty(volume.shape, device=label.device)
+            _outward[grid(FEW_LANES)](
+                x, y, *size, reach, steps[axis] ** 2, farthest, axis, axis == 2, final, FEW_LANES, num_warps=1
+            )
+            x = y

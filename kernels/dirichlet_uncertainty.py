@@ -1,0 +1,79 @@
+"""Uncertainty of a Dirichlet output from the logits z [N, C, V], any strides.
+
+u = C / A, A = sum (e(z_c) + 1);  du/dz_c = -C / A^2 e'(z_c).
+Grid (blocks of 1024 voxels, N); float32 arithmetic; no reduction over voxels.
+Bytes per voxel: forward reads C logits and writes u; backward reads C logits (the second time from the cache) and
+d loss / du and writes C gradients. Bound by memory in half precision and float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import BLOCK, on_device_of, place, unrolled, writable
+from ._math import evidence
+
+
+@triton.jit
+def total_alpha(z, v, inside, channel_stride, voxel_stride, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr):
+    """A of voxels v of the image at z."""
+    total = tl.zeros(v.shape, tl.float32)
+    for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+        at = z + tl.cast(c, tl.int64) * channel_stride + v * voxel_stride
+        total += 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), KIND)[0]
+    return total
+
+
+@triton.jit
+def _forward(
+    z, u, voxels, stride_n, stride_c, stride_v,
+    C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    v, inside = place(voxels, BLOCK)
+    total = total_alpha(z + image * stride_n, v, inside, stride_c, stride_v, C, KIND, UNROLL)
+    value = tl.div_rn(tl.full(v.shape, C, tl.float32), total)  # at most 1
+    tl.store(u + image * voxels + v, value.to(u.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward(
+    z, slope, gradient, voxels, stride_n, stride_c, stride_v, out_n, out_c, out_v,
+    C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    v, inside = place(voxels, BLOCK)
+    z += image * stride_n
+    total = total_alpha(z, v, inside, stride_c, stride_v, C, KIND, UNROLL)
+    g = tl.load(slope + image * voxels + v, mask=inside, other=0.0).to(tl.float32) * -C / (total * total)
+    for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+        channel = tl.cast(c, tl.int64)
+        logit = tl.load(z + channel * stride_c + v * stride_v, mask=inside, other=0.0).to(tl.float32)
+        value = g * evidence(logit, KIND)[1]
+        at = gradient + image * out_n + channel * out_c + v * out_v
+        tl.store(at, value.to(gradient.dtype.element_ty), mask=inside)
+
+
+def forward(logits: Tensor, evidence: int, out: Tensor) -> None:
+    """Writes u to contiguous `out` [N, 1, *S]."""
+    z = logits.flatten(2)
+    images, classes, voxels = z.shape
+    if out.numel():
+        grid = (triton.cdiv(voxels, BLOCK), images)
+        with on_device_of(z):
+            _forward[grid](z, out, voxels, *z.stride(), classes, evidence, BLOCK, unrolled(classes))
+
+
+def backward(slope: Tensor, logits: Tensor, evidence: int) -> Tensor:
+    z, slope = logits.flatten(2), slope.contiguous()
+    gradient, flat = writable(logits)
+    images, classes, voxels = z.shape
+    if flat.numel():
+        grid = (triton.cdiv(voxels, BLOCK), images)
+        with on_device_of(z):
+            _backward[grid](
+                z, slope, flat, voxels, *z.stride(), *flat.stride(), classes, evidence, BLOCK, unrolled(classes)
+            )
+    return gradient

@@ -1,0 +1,361 @@
+"""Noise-uncertainty loss from the logits of a clean image and two noisy ones, [N, C, V]: u = C / A of each.
+
+far = mean over d > threshold of u + u1 + u2: du/dz_c = -C / A^2 e'(z_c);
+order, at all patch centers of d <= threshold: w = (u2-u1)(m2-m1), (u1-u) m1, (u2-u) m2; of each the mean of -w over
+w < 0. distance, per image over pairs of centers: v = (d_i-d_j)(D_i-D_j), D = u^k - u where near, else 0; the mean of
+v over v > 0, for k = 1, 2. A value that is NaN counts as a violation, so that it shows.
+Grid (blocks of 1024 voxels, N) for the far term: float32 over a block, float64 beyond; float64 at the centers.
+Bytes per voxel: the distance, and of far voxels C logits of each image; backward writes C gradients of each.
+Bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import BLOCK, on_device_of, place, unrolled
+from ._math import evidence
+from .dirichlet_uncertainty import total_alpha
+
+BEYOND, IGNORED = tl.constexpr(255), tl.constexpr(254)  # of squared distances in a byte
+SEARCH = 4096  # voxels of a program that looks for the boundary
+LANES = 128  # centers of a program
+
+
+@triton.jit
+def _is_far(distance, squared, at, inside, threshold, most):
+    if squared is None:
+        return inside & (tl.load(distance + at, mask=inside, other=0.0) > threshold)
+    else:
+        s = tl.load(squared + at, mask=inside, other=0).to(tl.int32)
+        return inside & (s > most) & (s != IGNORED)
+
+
+@triton.jit
+def _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr):
+    z += tl.program_id(1).to(tl.int64) * stride_n
+    return tl.sum(tl.where(far, C / total_alpha(z, v, far, stride_c, stride_v, C, KIND, UNROLL), 0.0))
+
+
+@triton.jit
+def _far_sums(
+    z, z1, z2, distance, squared, partials, voxels,
+    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2, threshold, most,
+    CLEAN: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    v, inside = place(voxels, BLOCK)
+    far = _is_far(distance, squared, image * voxels + v, inside, threshold, most)
+    partials += (image * tl.num_programs(0) + tl.program_id(0)) * 4
+    clean = 0.0
+    if CLEAN:
+        clean = _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C, KIND, UNROLL)
+    tl.store(partials, clean)
+    tl.store(partials + 1, _sum_of_u(z1, n1, c1, v1, v, far, C, KIND, UNROLL))
+    tl.store(partials + 2, _sum_of_u(z2, n2, c2, v2, v, far, C, KIND, UNROLL))
+    tl.store(partials + 3, tl.sum(tl.where(far, 1.0, 0.0)))
+
+
+@triton.jit
+def _voxel_of(centers, valid, i, count, depth, height, width, DIMS: tl.constexpr):
+    """Voxel of center i in its image, -1 where there is none, and -2 of one outside the image."""
+    exists = (i < count) & (tl.load(valid + i, mask=i < count, other=0) != 0)
+    h = tl.load(centers + i * DIMS + (DIMS - 2), mask=exists, other=0)
+    w = tl.load(centers + i * DIMS + (DIMS - 1), mask=exists, other=0)
+    ok = (h >= 0) & (h < height) & (w >= 0) & (w < width)
+    voxel = h * width + w
+    if DIMS == 3:
+        d = tl.load(centers + i * DIMS, mask=exists, other=0)
+        ok = ok & (d >= 0) & (d < depth)
+        voxel += d * height * width
+    return tl.where(exists, tl.where(ok, voxel, -2), -1)
+
+
+@triton.jit
+def _search(
+    squared, centers, valid, nearest, patches, count, depth, height, width, DIMS: tl.constexpr, SEARCH: tl.constexpr
+):  # fmt: skip
+    """Squared steps from a center beyond the map's reach to the nearest boundary voxel; axis 1: centers."""
+    i = tl.program_id(1).to(tl.int64)
+    voxels = tl.cast(depth, tl.int64) * height * width
+    center = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
+    image = squared + i // patches * voxels
+    if tl.load(image + center, mask=center >= 0, other=0).to(tl.int32) == BEYOND:
+        v, inside = place(voxels, SEARCH)
+        boundary = tl.load(image + v, mask=inside, other=255) == 0
+        w = v % width - center % width
+        h = v // width % height - center // width % height
+        d = v // width // height - center // width // height
+        steps = tl.where(boundary, d * d + h * h + w * w, 0x7FFFFFFFFFFFFFFF)
+        tl.atomic_min(nearest + i, tl.min(steps))
+
+
+@triton.jit
+def _u_at(
+    z, image, voxel, real, stride_n, stride_c, stride_v, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr
+):  # fmt: skip
+    """u in float64; NaN of a center outside the image."""
+    total = total_alpha(z + image * stride_n, voxel, real, stride_c, stride_v, C, KIND, UNROLL)
+    return tl.where(real, C / total.to(tl.float64), float("nan"))
+
+
+@triton.jit
+def _centers(
+    z, z1, z2, distance, squared, nearest, centers, valid, values, patches, count, depth, height, width,
+    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2,
+    DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """values [4, count] float64: u, u1, u2 and d of each center; d is NaN where there is none."""
+    i = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
+    inside = i < count
+    voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
+    real = voxel >= 0
+    image = i // patches
+    tl.store(values + i, _u_at(z, image, voxel, real, stride_n, stride_c, stride_v, C, KIND, UNROLL), mask=inside)
+    tl.store(values + count + i, _u_at(z1, image, voxel, real, n1, c1, v1, C, KIND, UNROLL), mask=inside)
+    tl.store(values + 2 * count + i, _u_at(z2, image, voxel, real, n2, c2, v2, C, KIND, UNROLL), mask=inside)
+    at = image * depth * height * width + voxel
+    if squared is None:
+        d = tl.load(distance + at, mask=real, other=0.0).to(tl.float64)
+    else:
+        s = tl.load(squared + at, mask=real, other=0).to(tl.int64)
+        found = tl.load(nearest + i, mask=real & (s == BEYOND), other=0)
+        s = tl.where(s == BEYOND, found, s)
+        d = tl.where(s == 0x7FFFFFFFFFFFFFFF, float("inf"), tl.sqrt(s.to(tl.float64)))
+        d = tl.where(s == IGNORED, float("nan"), d)
+    tl.store(values + 3 * count + i, tl.where(voxel == -1, float("nan"), d), mask=inside)
+
+
+@triton.jit
+def _wrong(values, i, count, m1, m2, threshold):
+    """w of the three sets of the order term, and where they are violated."""
+    u = tl.load(values + i, mask=i < count, other=0.0)
+    u1 = tl.load(values + count + i, mask=i < count, other=0.0)
+    u2 = tl.load(values + 2 * count + i, mask=i < count, other=0.0)
+    d = tl.load(values + 3 * count + i, mask=i < count, other=float("nan"))
+    near = d <= threshold
+    w12, w1, w2 = (u2 - u1) * (m2 - m1), (u1 - u) * m1, (u2 - u) * m2
+    return w12, w1, w2, near & ((w12 >= 0.0) == 0), near & ((w1 >= 0.0) == 0), near & ((w2 >= 0.0) == 0)
+
+
+@triton.jit
+def _order(values, levels, term, slopes, count, threshold, LANES: tl.constexpr):
+    """One program. slopes [2, count]: d term / d u1 and u2."""
+    m1, m2 = tl.load(levels).to(tl.float64), tl.load(levels + 1).to(tl.float64)
+    lane = tl.arange(0, LANES).to(tl.int64)
+    zero = tl.zeros(lane.shape, tl.float64)
+    s12, s1, s2, k12, k1, k2 = zero, zero, zero, zero, zero, zero
+    for first in tl.range(0, count, LANES):
+        w12, w1, w2, b12, b1, b2 = _wrong(values, first + lane, count, m1, m2, threshold)
+        s12, k12 = s12 - tl.where(b12, w12, 0.0), k12 + tl.where(b12, 1.0, 0.0)
+        s1, k1 = s1 - tl.where(b1, w1, 0.0), k1 + tl.where(b1, 1.0, 0.0)
+        s2, k2 = s2 - tl.where(b2, w2, 0.0), k2 + tl.where(b2, 1.0, 0.0)
+    each12 = 1.0 / tl.maximum(tl.sum(k12), 1.0)
+    each1 = 1.0 / tl.maximum(tl.sum(k1), 1.0)
+    each2 = 1.0 / tl.maximum(tl.sum(k2), 1.0)
+    tl.store(term, tl.sum(s12) * each12 + tl.sum(s1) * each1 + tl.sum(s2) * each2)
+    for first in tl.range(0, count, LANES):
+        i = first + lane
+        _, _, _, b12, b1, b2 = _wrong(values, i, count, m1, m2, threshold)
+        apart = tl.where(b12, (m2 - m1) * each12, 0.0)
+        tl.store(slopes + i, apart - tl.where(b1, m1 * each1, 0.0), mask=i < count)
+        tl.store(slopes + count + i, -apart - tl.where(b2, m2 * each2, 0.0), mask=i < count)
+
+
+@triton.jit
+def _is_finite(d):
+    return (d > float("-inf")) & (d < float("inf"))
+
+
+@triton.jit
+def _distance(values, sums, slopes, patches, count, threshold, LANES: tl.constexpr):
+    """Grid (N, 2 noisy images, blocks of centers): each center i against all j, so that every pair is met twice.
+    sums [2, N, blocks, 2]: v and the number of the violations; slopes [2, count]: their sum of d v / d u_i."""
+    image, k, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    lane = block * LANES + tl.arange(0, LANES)
+    exists = lane < patches
+    at = image * patches
+    noisy = values + (k + 1) * count
+    d_i = tl.load(values + 3 * count + at + lane, mask=exists, other=float("nan"))
+    change_i = tl.load(noisy + at + lane, mask=exists, other=0.0) - tl.load(values + at + lane, mask=exists, other=0.0)
+    known_i, near_i = _is_finite(d_i), d_i <= threshold
+    change_i = tl.where(near_i, change_i, 0.0)
+    total = tl.zeros(lane.shape, tl.float64)
+    number = tl.zeros(lane.shape, tl.float64)
+    slope = tl.zeros(lane.shape, tl.float64)
+    for j in tl.range(0, patches):
+        d_j = tl.load(values + 3 * count + at + j) + tl.zeros(lane.shape, tl.float64)
+        change_j = tl.where(d_j <= threshold, tl.load(noisy + at + j) - tl.load(values + at + j), 0.0)
+        v = (d_i - d_j) * (change_i - change_j)
+        wrong = known_i & _is_finite(d_j) & (lane != j) & ((v <= 0.0) == 0)
+        total += tl.where(wrong, v, 0.0)
+        number += tl.where(wrong, 1.0, 0.0)
+        slope += tl.where(wrong & near_i, d_i - d_j, 0.0)
+    tl.store(slopes + k * count + at + lane, slope, mask=exists)
+    sums += ((k * tl.num_programs(0) + image) * tl.num_programs(2) + block) * 2
+    tl.store(sums, 0.5 * tl.sum(total))
+    tl.store(sums + 1, 0.5 * tl.sum(number))
+
+
+@triton.jit
+def _far_gradient(
+    z, gradient, coefficient, stride_n, stride_c, stride_v, out_n, out_c, out_v, v, inside, far,
+    C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    z += image * stride_n
+    gradient += image * out_n
+    total = total_alpha(z, v, far, stride_c, stride_v, C, KIND, UNROLL)
+    g = tl.load(coefficient).to(tl.float32) * -C / (total * total)
+    for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+        channel = tl.cast(c, tl.int64)
+        logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
+        value = tl.where(far, g * evidence(logit, KIND)[1], 0.0)
+        tl.store(gradient + channel * out_c + v * out_v, value.to(gradient.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward(
+    z, z1, z2, g, g1, g2, distance, squared, coefficients, voxels,
+    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2, out_n, out_c, out_v, m1, b1, w1, m2, b2, w2, threshold, most,
+    CLEAN: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    v, inside = place(voxels, BLOCK)
+    far = _is_far(distance, squared, tl.program_id(1).to(tl.int64) * voxels + v, inside, threshold, most)
+    if CLEAN:
+        _far_gradient(
+            z, g, coefficients, stride_n, stride_c, stride_v, out_n, out_c, out_v, v, inside, far, C, KIND, UNROLL
+        )
+    _far_gradient(z1, g1, coefficients + 1, n1, c1, v1, m1, b1, w1, v, inside, far, C, KIND, UNROLL)
+    _far_gradient(z2, g2, coefficients + 2, n2, c2, v2, m2, b2, w2, v, inside, far, C, KIND, UNROLL)
+
+
+@triton.jit
+def _add_centers(
+    z, gradient, slopes, centers, valid, patches, count, depth, height, width,
+    stride_n, stride_c, stride_v, out_n, out_c, out_v,
+    DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Axis 0: centers. The first of those that share a voxel adds the slopes of all."""
+    i = tl.program_id(0).to(tl.int64)
+    voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
+    image = i // patches
+    lane = tl.arange(0, LANES)
+    slope = tl.zeros(lane.shape, tl.float64)
+    before = tl.zeros(lane.shape, tl.int32)
+    for first in tl.range(0, patches, LANES):
+        j = tl.where(first + lane < patches, image * patches + first + lane, count)
+        same = _voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel
+        slope += tl.where(same, tl.load(slopes + j, mask=same, other=0.0), 0.0)
+        before += (same & (j < i)).to(tl.int32)
+    change = tl.sum(slope)
+    if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
+        c = tl.arange(0, CHANNELS).to(tl.int64)
+        logit = tl.load(z + image * stride_n + c * stride_c + voxel * stride_v, mask=c < C, other=0.0).to(tl.float32)
+        e, d = evidence(logit, KIND)
+        total = tl.sum(tl.where(c < C, 1.0 + e, 0.0))
+        at = gradient + image * out_n + c * out_c + voxel * out_v
+        value = tl.load(at, mask=c < C, other=0.0).to(tl.float32) - change.to(tl.float32) * C / (total * total) * d
+        tl.store(at, value.to(gradient.dtype.element_ty), mask=c < C)
+
+
+class Arguments:
+    """What forward and backward share: the maps [N, C, V], where voxels are far, the centers."""
+
+    def __init__(
+        self,
+        logits: tuple[Tensor, Tensor, Tensor],
+        centers: Tensor,
+        levels: Tensor,
+        valid: Tensor,
+        threshold: float,
+        evidence: int,
+        *,
+        distance: Tensor | None = None,
+        squared: Tensor | None = None,
+        clean_far: bool = True,
+    ) -> None:
+        self.maps = [z.flatten(2) for z in logits]
+        self.images, self.classes, self.voxels = self.maps[0].shape
+        self.size = (1, *logits[0].shape[2:])[-3:]
+        self.centers, self.valid = centers.contiguous(), valid.contiguous().view(torch.uint8)
+        self.levels = levels.to(logits[0].device, non_blocking=True)
+        self.distance = None if distance is None else distance.to(torch.float32).contiguous()
+        self.squared = squared
+        self.threshold, self.most = threshold, int(threshold * threshold * (1 + 1e-12))
+        self.clean, self.evidence, self.unroll = clean_far, evidence, unrolled(self.classes)
+        self.patches, self.dims = centers.shape[1:]
+        self.count = self.images * self.patches
+
+    @property
+    def strides(self) -> list[int]:
+        return [stride for z in self.maps for stride in z.stride()]
+
+
+def center_values(a: Arguments) -> Tensor:
+    """[4, N P] float64: u, u1, u2, d of the centers."""
+    z = a.maps[0]
+    values = z.new_empty((4, a.count), dtype=torch.float64)
+    nearest = None
+    if a.squared is not None:
+        nearest = torch.full((a.count,), torch.iinfo(torch.int64).max, device=z.device)
+        _search[triton.cdiv(a.voxels, SEARCH), a.count](
+            a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
+        )
+    _centers[(triton.cdiv(a.count, LANES),)](
+        *a.maps, a.distance, a.squared, nearest, a.centers, a.valid, values, a.patches, a.count, *a.size, *a.strides,
+        a.dims, a.classes, a.evidence, LANES, a.unroll,
+    )  # fmt: skip
+    return values
+
+
+def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
+    """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4]; and
+    d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
+    blocks = triton.cdiv(a.voxels, BLOCK)
+    partials = far.new_empty((a.images, blocks, 4), dtype=torch.float32)
+    with on_device_of(far):
+        if partials.numel():
+            _far_sums[blocks, a.images](
+                *a.maps, a.distance, a.squared, partials, a.voxels, *a.strides, a.threshold, a.most, a.clean, a.classes,
+                a.evidence, BLOCK, a.unroll,
+            )  # fmt: skip
+        far.copy_(partials.sum((0, 1), dtype=torch.float64))
+        if a.count == 0 or a.voxels == 0:
+            terms.zero_()
+            slopes.zero_()
+            return
+        values = center_values(a)
+        _order[(1,)](values, a.levels, terms, slopes, a.count, a.threshold, LANES)
+        parts = triton.cdiv(a.patches, LANES)
+        sums = far.new_empty((2, a.images, parts, 2))
+        _distance[a.images, 2, parts](values, sums, slopes[1], a.patches, a.count, a.threshold, LANES)
+    total, number = sums.sum(2).unbind(-1)  # [2, N] of each copy and image
+    each = 1.0 / (a.images * number.clamp(min=1.0))
+    terms[1].copy_((total * each).sum())
+    slopes[1].unflatten(1, (a.images, a.patches)).mul_(each[..., None])
+
+
+def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]) -> None:
+    """Writes the gradients [N, C, V] of the three logits, that of the clean ones where they are in the far term.
+    coefficients [3]: d loss / d sums of u over the far voxels; slopes [2, N P]: d loss / d u^k at the centers."""
+    if a.images * a.voxels == 0:
+        return
+    flats = [z if flat is None else flat for z, flat in zip(a.maps, gradients, strict=True)]
+    with on_device_of(coefficients):
+        _backward[triton.cdiv(a.voxels, BLOCK), a.images](
+            *a.maps, *flats, a.distance, a.squared, coefficients, a.voxels, *a.strides,
+            *(stride for flat in flats for stride in flat.stride()), a.threshold, a.most, a.clean, a.classes,
+            a.evidence, BLOCK, a.unroll,
+        )  # fmt: skip
+        for k in (1, 2) if a.count else ():
+            z, flat = a.maps[k], flats[k]
+            _add_centers[(a.count,)](
+                z, flat, slopes[k - 1], a.centers, a.valid, a.patches, a.count, *a.size, *z.stride(), *flat.stride(),
+                a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
+            )  # fmt: skip

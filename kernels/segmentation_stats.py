@@ -1,0 +1,123 @@
+"""Counts and histograms of a segmentation from its logits z [N, C, V] and labels [N, V], in one pass.
+
+p = alpha / A, u = C / A, prediction = argmax alpha (the first of equals)
+confusion[label][prediction]; calibration bins floor(p bins) of every class and of the top label: number, sum of p,
+hits; number of voxels, and of errors of each class and of the top label, by the bin ceil(u levels) - 1.
+Grid (blocks of 1024 voxels, N). A block's counts are histograms in shared memory; its bins of p, of which neighbouring
+voxels fill a few, are summed one by one. Blocks add to one record an image, int64, of which sums of p are 2^-32: in any
+order the same. Bytes per voxel: C logits and a label. Bound by the additions to the bins.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import BLOCK, on_device_of, place, unrolled
+from ._math import evidence
+
+FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
+
+
+@triton.jit
+def _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE: tl.constexpr):
+    at = z + tl.cast(c, tl.int64) * stride_c + v * stride_v
+    return 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), EVIDENCE)[0]
+
+
+@triton.jit
+def _clamped(x, last):
+    """A NaN goes to the first."""
+    return tl.minimum(tl.where(x > 0.0, x, 0.0), last).to(tl.int32)
+
+
+@triton.jit
+def _add(record, values, mask, size, SIZE: tl.constexpr):
+    """Adds how often each of 0 .. size - 1 occurs."""
+    counts = tl.histogram(tl.where(mask, values, SIZE - 1), SIZE)
+    i = tl.arange(0, SIZE)
+    missed = tl.sum((mask == 0).to(tl.int32))  # what was counted as the last value only to be counted somewhere
+    counts -= tl.where(i == SIZE - 1, missed, 0)
+    tl.atomic_add(record + i, counts.to(tl.int64), mask=(i < size) & (counts != 0), sem="relaxed")
+
+
+@triton.jit
+def _forward(
+    z, target, record, voxels, width, stride_n, stride_c, stride_v, ignore,
+    C: tl.constexpr, EVIDENCE: tl.constexpr, BINS: tl.constexpr, LEVELS: tl.constexpr,
+    CLASSES: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    z += image * stride_n
+    v, inside = place(voxels, BLOCK)
+    y = tl.load(target + image * voxels + v, mask=inside, other=0).to(tl.int64)
+    counts = inside
+    if ignore is not None:
+        counts = counts & (y != ignore)
+    bad = counts & ((y < 0) | (y >= C))
+    counts = counts & (bad == 0)
+    label = tl.where(counts, y, -1).to(tl.int32)
+    total = tl.zeros(v.shape, tl.float32)
+    best = tl.zeros(v.shape, tl.float32)
+    prediction = tl.zeros(v.shape, tl.int32)
+    for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+        a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE)
+        total += a
+        larger = (a > best) | (c == 0)
+        best = tl.where(larger, a, best)
+        prediction = tl.where(larger, c, prediction)
+    confusion = record + image * width
+    number = confusion + C * C
+    confidence, hits = number + (C + 1) * BINS, number + 2 * (C + 1) * BINS
+    by_level = number + 3 * (C + 1) * BINS
+    errors, others = by_level + LEVELS, by_level + (C + 2) * LEVELS
+    tl.atomic_add(others, tl.sum(bad.to(tl.int64)), sem="relaxed")
+    scaled = tl.div_rn(tl.full(v.shape, C, tl.float32), total) * LEVELS
+    level = _clamped(tl.ceil(scaled) - 1.0, LEVELS - 1)
+    _add(by_level, level, counts, LEVELS, SIZE)
+    for c in tl.range(0, C + 1):  # the last is the top label
+        if c < C:
+            a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE)
+            hit = label == c
+            wrong = counts & (hit != (prediction == c))
+            _add(confusion + c * C, prediction, hit, C, CLASSES)
+        else:
+            a = best
+            hit = label == prediction
+            wrong = counts & (hit == 0)
+        _add(errors + c * LEVELS, level, wrong, LEVELS, SIZE)
+        p = tl.div_rn(a, total)
+        tl.atomic_add(others + 1 + c, tl.sum((counts & (p != p)).to(tl.int64)), sem="relaxed")
+        p = tl.where(p > 0.0, p, 0.0)
+        bin = tl.where(counts, _clamped(p * BINS, BINS - 1), -1)
+        first = tl.min(tl.where(counts, bin, BINS))
+        for b in tl.range(first, tl.max(bin) + 1):
+            mine = bin == b
+            both = tl.sum(mine.to(tl.int32) + tl.where(mine & hit, 65536, 0))  # a block has fewer voxels
+            at = c * BINS + b
+            tl.atomic_add(number + at, (both & 65535).to(tl.int64), sem="relaxed")
+            tl.atomic_add(hits + at, (both >> 16).to(tl.int64), sem="relaxed")
+            fixed = tl.sum(tl.where(mine, p, 0.0)).to(tl.float64) * FRACTION
+            tl.atomic_add(confidence + at, fixed.to(tl.int64), sem="relaxed")
+
+
+def forward(logits: Tensor, target: Tensor, evidence: int, bins: int, levels: int, ignore: int | None) -> Tensor:
+    """Records [N, width] float64 in the order of the op."""
+    z, target = logits.flatten(2), target.contiguous()
+    images, classes, voxels = z.shape
+    row = (classes + 1) * bins
+    width = classes * classes + 3 * row + (classes + 2) * levels + 1
+    counts = torch.zeros((images, width + classes + 1), dtype=torch.int64, device=z.device)
+    if z.numel():
+        with on_device_of(z):
+            _forward[triton.cdiv(voxels, BLOCK), images](
+                z, target, counts, voxels, counts.shape[1], *z.stride(), ignore, classes, evidence, bins, levels,
+                triton.next_power_of_2(classes), triton.next_power_of_2(levels), BLOCK, unrolled(classes),
+            )  # fmt: skip
+    records, not_numbers = counts[:, :width].to(torch.float64), counts[:, width:]
+    first = classes * classes + row
+    confidence = records[:, first : first + row].mul_(1 / FRACTION.value).unflatten(1, (classes + 1, bins))
+    confidence[:, :, 0].masked_fill_(not_numbers > 0, torch.nan)
+    return records

@@ -1,0 +1,123 @@
+"""Every term of a training step, of the kernels of its parts: labels to boundary bytes; logits to sums, u and the far
+term; image to gradients; the pair loss of the boundary voxels; the noisy logits' far sums and centers. The backward is
+one pass over the clean logits and one over the noisy ones. Kept between them: a byte and, for L_gu, a float a voxel.
+Bytes per voxel: the label three times; C logits of each image read, and again with C gradients written; of L_gu the
+image, and u, g and the distance written and read. Bound by the evidential arithmetic and sorting the boundary voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import boundary_distance, evidential_loss, gradient_magnitude, noise_uncertainty_loss
+from ._launch import writable
+
+
+def steps(threshold: float) -> int:
+    """The largest squared distance in voxels that is within the threshold."""
+    return int(threshold * threshold * (1 + 1e-12))
+
+
+@dataclass
+class Noise:
+    """The noisy logits [2N, C, *S] and their patches."""
+
+    logits: Tensor
+    centers: Tensor
+    levels: Tensor
+    valid: Tensor
+    threshold: float
+
+    def arguments(self, clean: Tensor, evidence: int, squared: Tensor) -> noise_uncertainty_loss.Arguments:
+        first, second = self.logits.chunk(2)
+        return noise_uncertainty_loss.Arguments(
+            (clean, first, second), self.centers, self.levels, self.valid, self.threshold, evidence, squared=squared,
+            clean_far=False,
+        )  # fmt: skip
+
+
+@dataclass
+class Edges:
+    """The image [N, K, *S], how its gradient is taken, and the pair loss (u, g, squared distance) -> (loss, slope)."""
+
+    image: Tensor
+    sobel: bool
+    scale: Sequence[float]
+    weights: Sequence[float] | None
+    pair_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+Settings = tuple[int, int, int | None, Tensor | None]
+"""kind, evidence, ignore_index, class weights."""
+
+
+def forward(
+    logits: Tensor,
+    label: Tensor,
+    edges: Edges | None,
+    noise: Noise | None,
+    reach: float,
+    settings: Settings,
+    sums: Tensor,
+    loss: Tensor,
+    terms: Tensor,
+    squared: Tensor,
+    slope: Tensor,
+    slopes: Tensor,
+) -> None:
+    """Writes the outputs of the op."""
+    _, evidence, ignore, _ = settings
+    if squared.numel():
+        boundary_distance.forward(label, [1.0] * (label.dim() - 1), reach, ignore, squared)
+    u = torch.empty_like(slope)
+    far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
+    found = evidential_loss.forward(logits, label, *settings, False, uncertainty=None if edges is None else u, **far)[0]
+    for output in (sums, loss, terms, slopes):
+        output.zero_()
+    counted = 2 + 3 * logits.shape[1]
+    sums[:counted] = found[:counted]
+    if edges is not None:
+        g = slope.new_empty((len(label), 1, *label.shape[1:]))
+        gradient_magnitude.forward(edges.image, edges.sobel, edges.scale, edges.weights, g)
+        losses, of_u = edges.pair_loss(u, g[:, 0], squared)
+        loss.copy_(losses.mean())
+        slope.copy_(of_u)
+    if noise is not None:
+        of_noisy = torch.empty(4, dtype=torch.float64, device=logits.device)
+        noise_uncertainty_loss.forward(noise.arguments(logits, evidence, squared), terms, of_noisy, slopes)
+        sums[counted], sums[-1] = found[counted], found[counted + 1]
+        sums[-3:-1] = of_noisy[1:3]
+
+
+def backward(
+    grad_sums: Tensor,
+    grad_loss: Tensor,
+    grad_terms: Tensor,
+    squared: Tensor,
+    slope: Tensor,
+    slopes: Tensor,
+    logits: Tensor,
+    label: Tensor,
+    noise: Noise | None,
+    settings: Settings,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the logits and of the noisy logits, empty without them."""
+    supervised: dict[str, Any] = {} if slope.numel() == 0 else {"uncertainty": slope, "scale": grad_loss / len(logits)}
+    far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
+    kind, evidence, ignore, weights = settings
+    gradient = evidential_loss.backward(
+        grad_sums[None], logits, label, kind, evidence, ignore, weights, False, **supervised, **far
+    )
+    if noise is None:
+        return gradient, logits.new_empty(0)
+    of_noisy, flat = writable(noise.logits)
+    at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
+    noise_uncertainty_loss.backward(
+        noise.arguments(logits, evidence, squared), grad_sums[-4:-1].contiguous(), at_centers, [None, *flat.chunk(2)]
+    )
+    return gradient, of_noisy

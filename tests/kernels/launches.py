@@ -1,0 +1,118 @@
+"""Calls of every launcher, with the dtypes and settings that make kernels differ; see ahead_of_time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from sure_fast.kernels import (
+    boundary_distance,
+    dirichlet_uncertainty,
+    evidential_loss,
+    gradient_magnitude,
+    noise_uncertainty_loss,
+    segmentation_stats,
+)
+
+HALF, SINGLE = torch.bfloat16, torch.float32
+CASES: dict[str, Callable[[], object]] = {}
+
+
+def logits(dtype: torch.dtype, classes: int = 4, layout: str = "") -> torch.Tensor:
+    z = torch.zeros(2, classes, 32, 32, dtype=dtype)
+    return z.to(memory_format=torch.channels_last) if layout == "channels_last" else z
+
+
+def add(name: str, launcher: Callable, *arguments: object, **options: object) -> None:
+    CASES[name] = lambda: launcher(*arguments, **options)
+
+
+for dtype in (SINGLE, HALF, torch.float16):
+    short = str(dtype).removeprefix("torch.")
+    for kind in range(3) if dtype == SINGLE else (0,):
+        z = logits(dtype)
+        add(f"dirichlet_uncertainty forward {short} evidence {kind}", dirichlet_uncertainty.forward, z, kind, z[:, :1])
+        add(f"dirichlet_uncertainty backward {short} evidence {kind}", dirichlet_uncertainty.backward, z[:, 0], z, kind)
+for classes, layout in ((2, ""), (3, "channels_last"), (64, "")):
+    z = logits(HALF, classes, layout)
+    add(f"dirichlet_uncertainty forward {classes} {layout}", dirichlet_uncertainty.forward, z, 0, z[:, :1])
+    add(f"dirichlet_uncertainty backward {classes} {layout}", dirichlet_uncertainty.backward, z[:, 0], z, 0)
+
+for dtype in (SINGLE, HALF):
+    for shape in ((2, 1, 32, 32), (2, 1, 16, 32, 32), (2, 3, 16, 32, 32)):
+        for sobel in (True, False):
+            weights = (1 / 3,) * shape[1]
+            image, out = torch.zeros(shape, dtype=dtype), torch.zeros(2, 1, *shape[2:], dtype=dtype)
+            name = f"gradient_magnitude {str(dtype)[6:]} {list(shape[1:])} {'sobel' if sobel else 'central'}"
+            add(name, gradient_magnitude.forward, image, sobel, (1.0,) * (len(shape) - 2), weights, out)
+
+
+def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: int, evidence: int, *, regions: bool = False,
+               full: bool = False) -> None:  # fmt: skip
+    """`full`: every optional input and output."""
+    y = torch.zeros(z.shape if regions else z[:, 0].shape, dtype=labels)
+    weights = torch.zeros(z.shape[1], dtype=torch.float64) if full and not regions else None
+    per_voxel = torch.zeros(y.shape)
+    maps = {"uncertainty": per_voxel, "data": per_voxel, "kl": per_voxel} if full else {}
+    far = {"squared": torch.zeros(y.shape, dtype=torch.uint8), "far_above": 16} if full and not regions else {}
+    groups, classes = (z.shape[1], 2) if regions else (1, z.shape[1])
+    coefficients = torch.zeros(groups, 4 + 3 * classes, dtype=torch.float64)
+    settings = (z, y, kind, evidence, 255 if full else None, weights, regions)
+    scale = {"scale": torch.zeros((), dtype=torch.float64)} if full else {}
+    add(f"evidential_loss forward {name}", evidential_loss.forward, *settings, **maps, **far)
+    add(f"evidential_loss backward {name}", evidential_loss.backward, coefficients, *settings, **maps, **far, **scale)
+
+
+for kind in range(3):
+    evidential(f"float32 kind {kind}", logits(SINGLE), torch.int64, kind, 0)
+    evidential(f"bfloat16 kind {kind} regions full", logits(HALF), torch.uint8, kind, 0, regions=True, full=True)
+evidential("float32 full", logits(SINGLE), torch.int64, 0, 0, full=True)
+evidential("bfloat16 full", logits(HALF), torch.int64, 0, 0, full=True)
+evidential("bfloat16 exp", logits(HALF), torch.int64, 0, 2)
+evidential("float16", logits(torch.float16), torch.int64, 0, 0)
+evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, 0, 0)
+evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, 0, 0)
+evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, 0, 0, full=True)
+
+
+def noise(name: str, z: torch.Tensor, evidence: int, *, in_bytes: bool) -> None:
+    centers, valid = torch.zeros(2, 3, 2, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.bool)
+    far = {"squared": torch.zeros(z[:, 0].shape, dtype=torch.uint8), "clean_far": False} if in_bytes else {
+        "distance": torch.zeros(z[:, 0].shape)
+    }  # fmt: skip
+    arguments = noise_uncertainty_loss.Arguments((z, z, z), centers, torch.zeros(2), valid, 4.0, evidence, **far)
+    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in ((2,), (4,), (2, 2, 6)))
+    add(f"noise_uncertainty_loss forward {name}", noise_uncertainty_loss.forward, arguments, terms, sums, slopes)
+    add(
+        f"noise_uncertainty_loss backward {name}",
+        noise_uncertainty_loss.backward,
+        arguments,
+        sums,
+        slopes[0],
+        (z, z, z),
+    )
+
+
+for dtype in (SINGLE, HALF, torch.float16):
+    noise(str(dtype)[6:], logits(dtype), 0, in_bytes=False)
+noise("bfloat16 bytes", logits(HALF), 0, in_bytes=True)
+noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), 2, in_bytes=False)
+noise("bfloat16 64 classes", logits(HALF, 64), 0, in_bytes=True)
+
+for name, z, labels, ignore in (
+    ("float32", logits(SINGLE), torch.int64, None),
+    ("bfloat16", logits(HALF), torch.uint8, 255),
+    ("float16 2 classes", logits(torch.float16, 2), torch.uint8, None),
+    ("bfloat16 64 classes", logits(HALF, 64), torch.int64, None),
+):
+    y = torch.zeros(z[:, 0].shape, dtype=labels)
+    add(f"segmentation_stats {name}", segmentation_stats.forward, z, y, 0, 10, 100, ignore)
+
+for shape in ((2, 32, 32), (2, 16, 32, 32)):
+    unit, out = [1.0] * (len(shape) - 1), torch.zeros(shape)
+    for labels in (torch.int64, torch.uint8):
+        for limit, ignore in ((4.0, None), (None, 255)):
+            name = f"boundary_distance {list(shape[1:])} {str(labels)[6:]} limit {limit} ignore {ignore}"
+            add(name, boundary_distance.forward, torch.zeros(shape, dtype=labels), unit, limit, ignore, out)
+    name = f"boundary_distance {list(shape[1:])} in bytes"
+    add(name, boundary_distance.forward, torch.zeros(shape, dtype=torch.int64), unit, 4.0, 255, out.to(torch.uint8))
