@@ -338,9 +338,10 @@ struct Scratch {
 template <typename Value, typename Key>
 int64_t by_sorting(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
                    Arena arena, double* loss, Value* slope) {
-  const SortBuffers<Key> sort(arena, s.capacity, sort_blocks(queue, s.capacity));
-  uint32_t* sequence = arena.take<uint32_t>(s.capacity);
   const Dealing<true> dealing(arena, s.capacity);
+  Arena slopes(dealing.slope[0]);  // not in use before the keys are sorted
+  const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(queue, s.capacity));
+  uint32_t* sequence = arena.take<uint32_t>(s.capacity);
   Sums* totals = arena.take<Sums>(deal_tiles(s.capacity) + 1);
   if (slope == nullptr) return arena.used();
   const int half = order_rankings(queue, sort, r, sequence);

@@ -21,8 +21,11 @@ struct SortBuffers {
   uint32_t* payload[2];
   uint32_t* counts;  // [kDigits, blocks], then [kDigits] totals
 
-  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks) {
-    for (int i = 0; i < 2; ++i) keys[i] = arena.take<Key>(capacity);
+  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks) : SortBuffers(arena, arena, capacity, blocks) {}
+
+  // Keys in memory that is free while the sort lasts.
+  SortBuffers(Arena& free, Arena& arena, int64_t capacity, int64_t blocks) {
+    for (int i = 0; i < 2; ++i) keys[i] = free.take<Key>(capacity);
     for (int i = 0; i < 2; ++i) payload[i] = arena.take<uint32_t>(capacity);
     counts = arena.take<uint32_t>(kDigits * (blocks + 1));
   }

@@ -40,6 +40,8 @@ def supports(name: str, t: Tensor, most: int = MOST_ELEMENTS) -> str | None:
 
 @torch.compiler.assume_constant_result
 def _architecture(index: int | None) -> str | None:
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
     return _architecture_of(torch.cuda.current_device() if index is None else index)
 
 
@@ -64,6 +66,13 @@ def queue(t: Tensor) -> Iterator[Any]:
         return
     with torch.cuda.device(t.device):
         yield library.Queue(torch.cuda.current_stream().cuda_stream, _multiprocessors(torch.cuda.current_device()))
+
+
+def address(t: Tensor) -> int:
+    """For the library's kernels, which would crash on memory of another device."""
+    if t.device.type != device_type:
+        raise ValueError(f"expected a tensor on a CUDA device for its kernels, got one on {t.device}")
+    return t.data_ptr()
 
 
 def workspace(size: int, like: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _run_cuda(
     loss: Tensor,
     slope: Tensor,
 ) -> None:
-    library = _device.library
+    library, address = _device.library, _device.address
     groups = (0, DTYPES[torch.int64]) if label is None else (address(label), DTYPES[label.dtype])
     args = library.PairLossArgs(
         address(u), address(g), DTYPES[u.dtype], address(d), DTYPES[d.dtype], *groups, len(u), u[0].numel(), threshold,

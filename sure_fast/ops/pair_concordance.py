@@ -79,6 +79,7 @@ def row_pair_args(a: Tensor, b: Tensor, mask: Tensor | None) -> _cpu.RowPairArgs
 
 def row_pair_args_cuda(a: Tensor, b: Tensor, mask: Tensor | None) -> Any:
     """The CUDA kernels' arguments of contiguous [rows, n] tensors, which must outlive them."""
+    address = _device.address
     mask_address = 0 if mask is None else address(mask)
     return _device.library.RowPairArgs(address(a), address(b), DTYPES[a.dtype], mask_address, *a.shape)
 
@@ -93,7 +94,7 @@ def _op(a: Tensor, b: Tensor, mask: Tensor | None, tolerance: float, backend: st
         library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
         with _device.queue(a) as queue:
             scratch = _device.workspace(library.pair_concordance_workspace(cuda_args, queue), a)
-            library.pair_concordance_forward(cuda_args, queue, tolerance, address(scratch), address(counts))
+            library.pair_concordance_forward(cuda_args, queue, tolerance, *map(_device.address, (scratch, counts)))
         return counts
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.pair_concordance_workspace(args))

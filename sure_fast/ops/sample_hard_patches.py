@@ -53,8 +53,9 @@ def _op(
     u, d = single_or_double(uncertainty).contiguous(), single_or_double(distance).contiguous()
     noisy, label = noisy.to(u.dtype).contiguous(), label.contiguous()
     flat = label.dim() == 3
+    at = _device.address if backend == "cuda" else address
     maps = (
-        address(u), address(noisy), DTYPES[u.dtype], address(label), DTYPES[label.dtype], address(d), DTYPES[d.dtype],
+        at(u), at(noisy), DTYPES[u.dtype], at(label), DTYPES[label.dtype], at(d), DTYPES[d.dtype],
         (len(label), 1, *label.shape[1:]) if flat else tuple(label.shape),
         (1, *patch_size) if flat else tuple(patch_size),
         label.dim() - 1, num_classes, num_patches, max_distance,
@@ -62,10 +63,10 @@ def _op(
     if backend == "cuda":
         library = _device.library
         seed = seed.to(u.device, non_blocking=True)  # stays on the device
-        cuda_args = library.HardPatchArgs(*maps, address(seed))
+        cuda_args = library.HardPatchArgs(*maps, at(seed))
         with _device.queue(u) as queue:
             scratch = _device.workspace(library.sample_hard_patches_workspace(cuda_args, queue), u)
-            library.sample_hard_patches_forward(cuda_args, queue, address(scratch), address(centers), address(valid))
+            library.sample_hard_patches_forward(cuda_args, queue, at(scratch), at(centers), at(valid))
         return centers, valid
     args = _cpu.HardPatchArgs(*maps, int(seed), torch.get_num_threads())
     scratch = workspace(_cpu.sample_hard_patches_workspace(args))
@@ -97,13 +98,14 @@ def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, bac
     if images.numel():
         image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
         flat = (1,) * (5 - image.dim())
+        at = _device.address if backend == "cuda" else address
         args = (
-            address(image), address(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
-            (*flat, *noise.shape[1:]), len(noise), address(centers), address(valid), valid.shape[1], image.dim() - 2,
+            at(image), at(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
+            (*flat, *noise.shape[1:]), len(noise), at(centers), at(valid), valid.shape[1], image.dim() - 2,
         )  # fmt: skip
         if backend == "cuda":
             with _device.queue(image) as queue:
-                _device.library.sample_hard_patches_images(queue, *args, address(images))
+                _device.library.sample_hard_patches_images(queue, *args, at(images))
         else:
             _cpu.sample_hard_patches_images(*args, torch.get_num_threads(), address(images))
     return images
@@ -127,6 +129,8 @@ def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *
         raise ValueError(
             f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
         )
+    for name, value in (("noise", noise), ("centers", centers), ("valid", valid)):
+        _checks.same_device(name, value, "image", image)
     chosen = _backends.choose("sample_hard_patches", backend, image)
     if chosen != "reference":
         return _images_op(image, noise, centers, valid, chosen)
@@ -221,6 +225,7 @@ def sample_hard_patches(
                 f"image: expected [N, K, *S] to match uncertainty {_checks.shape_text(u.shape)}, "
                 f"got {_checks.shape_text(image.shape)}"
             )
+        _checks.same_device("image", image, "uncertainty", u)
         if tuple(noise.shape[1:]) != size:
             raise ValueError(f"noise: expected [M, *{list(size)}], got {_checks.shape_text(noise.shape)}")
     source = generator.device if generator is not None else u.device

@@ -24,7 +24,7 @@ def _op(a: Tensor, b: Tensor, mask: Tensor | None, backend: str = "cpu") -> Tens
         library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
         with _device.queue(a) as queue:
             scratch = _device.workspace(library.spearman_workspace(cuda_args, queue), a)
-            library.spearman_forward(cuda_args, queue, address(scratch), address(out))
+            library.spearman_forward(cuda_args, queue, *map(_device.address, (scratch, out)))
         return out
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.spearman_workspace(args))

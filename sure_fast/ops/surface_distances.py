@@ -64,8 +64,9 @@ def _op(
         planar = target.dim() == 3
         size = (len(target), 1, *target.shape[1:]) if planar else tuple(target.shape)
         steps = (1.0, *spacing) if planar else tuple(spacing)
+        at = _device.address if backend == "cuda" else address
         common = (
-            address(prediction), DTYPES[prediction.dtype], address(target), DTYPES[target.dtype], num_classes,
+            at(prediction), DTYPES[prediction.dtype], at(target), DTYPES[target.dtype], num_classes,
             ignore_index, size, steps, planar, percentile / 100, tolerance,
         )  # fmt: skip
         if backend == "cuda":
@@ -92,7 +93,7 @@ def _op(
 def _run_cuda(
     args: Any, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None, records: Tensor
 ) -> None:
-    library = _device.library
+    library, address = _device.library, _device.address
     labels = target.new_empty((2, *target.shape), dtype=torch.int16)
     boxes = target.new_empty((len(target), num_classes, 6), dtype=torch.int32)
     bad = target.new_empty(1, dtype=torch.int64)
