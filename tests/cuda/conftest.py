@@ -5,14 +5,13 @@ import pytest
 from tests.cuda import emulated
 from tests.ops.conftest import _poisoned_memory  # noqa: F401
 
-FOLDER = emulated.ROOT / "build" / "emulation"
 ORDERS = {"forward": (0, 0), "reverse": (1, 0), "random": (2, 7), "random again": (2, 8)}
 
 
 @pytest.fixture(scope="session")
 def library():
     """The CUDA library for the CPU, compiled where it has changed."""
-    return emulated.load(emulated.build(FOLDER))
+    return emulated.load(emulated.build(emulated.FOLDER))
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from sure_fast.ops import _device
 ROOT = Path(__file__).parent.parent.parent
 CSRC = ROOT / "csrc"
 EMULATION = ROOT / "tests" / "cuda" / "emulation"
+SANITIZE = os.environ.get("SURE_FAST_SANITIZE") == "1"
+FOLDER = ROOT / "build" / ("emulation_sanitized" if SANITIZE else "emulation")
 
 
 LIBRARY = (
@@ -36,7 +38,7 @@ def build(folder: Path, name: str = "_cuda", sources: Sequence[Path] = LIBRARY) 
     flags = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-ipa-reference"]
     flags += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-DSURE_FAST_CUDA_EMULATION"]
     flags += [f"-I{path}" for path in includes]
-    if os.environ.get("SURE_FAST_SANITIZE") == "1":
+    if SANITIZE:
         flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compiler = os.environ.get("CXX", "g++").split()
 

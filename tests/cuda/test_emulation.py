@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.cuda import emulated
-from tests.cuda.conftest import FOLDER, ORDERS
+from tests.cuda.conftest import ORDERS
 
 
 @pytest.fixture(scope="module")
 def faulty():
     sources = (emulated.EMULATION / "faulty.cpp", emulated.EMULATION / "emulation.cpp")
-    return emulated.load(emulated.build(FOLDER, "faulty", sources), "faulty")
+    return emulated.load(emulated.build(emulated.FOLDER, "faulty", sources), "faulty")
 
 
 def in_all_orders(faulty, fault):
