@@ -1,4 +1,4 @@
-.PHONY: build test sanitize bench lint format docs
+.PHONY: build test sanitize cuda-check bench lint format docs
 
 build:
 	pip install -c constraints.txt -e ".[dev]"
@@ -18,7 +18,12 @@ sanitize:
 	cd $(SANITIZED) && export ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$$PWD \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
 	  python -c "import sure_fast; assert 'sanitized' in sure_fast._cpu.__file__" && \
-	  python -m pytest -q tests/ops -k "not compile and not opcheck and not fork and not registered"
+	  SURE_FAST_SANITIZE=1 python -m pytest -q tests/ops tests/cuda/test_emulation.py tests/cuda/test_gpu_cases.py \
+	    -k "not compile and not opcheck and not fork and not registered"
+
+# Registers and shared memory of every CUDA kernel; an error where one spills or needs a stack. Needs nvcc, no GPU.
+cuda-check:
+	python -m tests.cuda.resources
 
 bench:
 	mkdir -p benchmarks/results
@@ -29,12 +34,12 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+	clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 format:
 	ruff check --fix .
 	ruff format .
-	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu')
+	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 docs:
 	pytest --doctest-modules sure_fast --ignore=sure_fast/kernels

@@ -19,25 +19,25 @@ def logarithm(x):
     m = ((i & 0x007FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True)
     s = (m - 1.0) / (m + 1.0)
     w = s * s
-    q = 0.1166548203  # (atanh(s) / s - 1) / s^2
-    q = q * w + 0.1427540128
-    q = q * w + 0.20000061
-    q = q * w + 0.3333333328
-    return exponent * 0.693145752 + (exponent * 1.42860677e-6 + 2.0 * (s + s * w * q))
+    q = 0.149358645  # (atanh(s) / s - 1) / s^2
+    q = q * w + 0.199887708
+    q = q * w + 0.33333388
+    s2 = 2.0 * s
+    return exponent * 0.693145752 + (exponent * 1.42860677e-6 + (s2 + s2 * w * q))
 
 
 @triton.jit
 def log_one_plus(x):
     """ln(1 + x) of x in [0, 1]."""
-    s = x / (2.0 + x)
-    w = s * s
-    q = 0.1039380843  # (atanh(s) / s - 1) / s^2 on s <= 1/3
-    q = q * w + 0.08732351233
-    q = q * w + 0.111323556
-    q = q * w + 0.1428515286
-    q = q * w + 0.2000000538
-    q = q * w + 0.3333333333
-    return 2.0 * (s + s * w * q)
+    q = 0.00536482967  # (ln(1 + x) - x) / x^2
+    q = q * x - 0.030065814
+    q = q * x + 0.0792045668
+    q = q * x - 0.137538046
+    q = q * x + 0.191536561
+    q = q * x - 0.248571634
+    q = q * x + 0.33321324
+    q = q * x - 0.499996483
+    return q * (x * x) + x
 
 
 @triton.jit
@@ -61,38 +61,61 @@ def evidence(z, KIND: tl.constexpr):
 
 
 @triton.jit
+def psi_series(i):
+    """psi(x) - ln x of i = 1/x in (0, 1]."""
+    q = 0.000216583125
+    q = q * i + 0.000118552445
+    q = q * i - 0.00394201046
+    q = q * i + 0.0100836661
+    q = q * i - 0.000400699035
+    q = q * i - 0.0832901672
+    q = q * i - 0.50000155
+    return q * i
+
+
+@triton.jit
+def entropic_series(i):
+    """entropic(x) + ln(x) / 2."""
+    q = -0.00102961576
+    q = q * i + 0.0033731116
+    q = q * i - 0.00116851192
+    q = q * i - 0.0105542038
+    q = q * i + 0.0117260674
+    q = q * i + 0.0832545981
+    q = q * i + 0.333337098
+    q = q * i - 1.41893852
+    return q
+
+
+@triton.jit
 def digamma_entropic(x):
-    """psi(x) and (x - 1) psi(x) - lnGamma(x) - x for x >= 1: a shift by four and the asymptotic series."""
-    large = x >= 5.0
-    s = tl.where(large, 1.0, x)
-    y = tl.where(large, x, x + 4.0)
-    t = s * (s + 3.0)
-    product = t * (t + 2.0)
-    shift = tl.where(large, 0.0, (2.0 * s + 3.0) * (2.0 * t + 2.0) / product)
-    i = 1.0 / y
-    w = i * i
-    tail = 0.5 * i + w * (0.0833333333 - w * (0.00833333333 - w * 0.00396825397))
-    gamma_tail = i * (0.0833333333 - w * (0.00277777778 - w * 0.000793650794))
-    log_y = logarithm(y)
-    log_ratio = logarithm(tl.where(large, 1.0, product * (w * w)))  # ln(P / y^4) of the shifted
-    moved = tl.where(large, 0.0, 4.0) - 0.91893853320467274178
-    entropic = (log_ratio - 0.5 * log_y) + moved - gamma_tail - (x - 1.0) * (tail + shift)
-    return log_y - tail - shift, entropic
+    """psi(x) and (x - 1) psi(x) - lnGamma(x) - x for x >= 1."""
+    log_x = logarithm(x)
+    i = 1.0 / x
+    return log_x + psi_series(i), entropic_series(i) - 0.5 * log_x
 
 
 @triton.jit
 def trigamma_entropic(x):
     """psi'(x) and the derivative (x - 1) psi'(x) - 1 of the entropic function, for x >= 1."""
-    large = x >= 5.0
-    s = tl.where(large, 1.0, x)
-    y = tl.where(large, x, x + 4.0)
-    t = s * (s + 3.0)
-    u = t + 2.0
-    p = t * u
-    shift = tl.where(large, 0.0, ((2.0 * t + 9.0) * u * u + (2.0 * t + 5.0) * t * t) / (p * p))
-    i = 1.0 / y
-    w = i * i
-    rest = 0.5 * w + i * w * (0.166666667 - w * (0.0333333333 - w * (0.0238095238 - w * 0.0333333333)))
-    value = i + rest + shift
-    slope = tl.where(large, (x - 1.0) * rest - i, (x - 1.0) * value - 1.0)
-    return value, slope
+    i = 1.0 / x
+    u = -0.00621528598
+    u = u * i + 0.0285253264
+    u = u * i - 0.0491602123
+    u = u * i + 0.0255119372
+    u = u * i + 0.035227228
+    u = u * i - 0.0339605734
+    u = u * i - 0.166592076
+    u = u * i - 0.333336413
+    u = u * i - 0.49999997
+    slope = i * u
+    t = 0.00277188001
+    t = t * i - 0.0106026102
+    t = t * i + 0.0108598024
+    t = t * i + 0.0125615196
+    t = t * i - 0.0381858125
+    t = t * i + 0.000948568806
+    t = t * i + 0.166577622
+    t = t * i + 0.500003159
+    t = t * i + 1.0
+    return i * t, slope

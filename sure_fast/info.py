@@ -29,7 +29,7 @@ def report() -> str:
         *(f"{name:<11} {version(name)}" for name in ("torch", "numpy", "monai", "nibabel", "triton")),
         f"CPU         instruction set {isa()} (best here: {best_isa()}), "
         f"OpenMP {'yes' if openmp() else 'no'}, {torch.get_num_threads()} threads",
-        f"CUDA        {cuda()}",
+        f"CUDA        {cuda()}; {cuda_library()}",
         f"Triton      {triton()}",
         f"backend     {_backends.requested() or 'chosen by the arguments'}",
         "",
@@ -45,6 +45,12 @@ def cuda() -> str:
     if not torch.cuda.is_available():
         return "no device"
     return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def cuda_library() -> str:
+    from .ops import _device
+
+    return _device.missing or "kernels built, for compute capability 8.0 and up"
 
 
 def triton() -> str:

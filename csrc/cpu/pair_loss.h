@@ -8,8 +8,8 @@
 
 #include "cpu/gradient_uncertainty_loss.h"
 #include "cpu/pairs.h"
-#include "cpu/random.h"
 #include "cpu/sort.h"
+#include "math/random.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -149,9 +149,7 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
     int64_t violating = 0;
     const int64_t last = a.num_pairs * (stream + 1) / kStreams;
     for (int64_t k = a.num_pairs * stream / kStreams; k < last; ++k) {
-      const uint64_t random = random_bits(start, k);
-      int64_t draw = static_cast<int64_t>(static_cast<double>(random) * 0x1p-53 * static_cast<double>(total));
-      draw = draw < total ? draw : total - 1;
+      const int64_t draw = random_below(random_bits(start, k), total);
       int64_t low = 0, high = runs;  // the run that holds the draw
       while (high - low > 1) {
         const int64_t middle = (low + high) / 2;

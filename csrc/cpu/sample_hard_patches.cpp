@@ -7,7 +7,7 @@
 // Bytes per voxel: u, u_noisy, label and distance once. Bound by the keys: three 64-bit multiplications a voxel.
 #include "cpu/sample_hard_patches.h"
 
-#include "cpu/random.h"
+#include "math/random.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {

@@ -2,36 +2,11 @@
 #pragma once
 
 #include "cpu/common.h"
+#include "math/order.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
-
-// Unsigned keys in the order of the numbers; -0 and 0 are one key, NaN the largest.
-SURE_FAST_INLINE uint32_t sort_key(float x) {
-  const uint32_t bits = static_cast<uint32_t>(math::bits_of(x + 0.0f));
-  const uint32_t key = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return x != x ? UINT32_MAX : key;
-}
-
-SURE_FAST_INLINE uint64_t sort_key(double x) {
-  const double y = x + 0.0;
-  uint64_t bits;
-  memcpy(&bits, &y, sizeof(bits));
-  const uint64_t key = bits >> 63 ? ~bits : bits | 0x8000000000000000u;
-  return x != x ? UINT64_MAX : key;
-}
-
-template <typename Value>
-struct KeyOf;
-template <>
-struct KeyOf<float> {
-  using type = uint32_t;
-};
-template <>
-struct KeyOf<double> {
-  using type = uint64_t;
-};
 
 constexpr int kRadixBits = 11;
 constexpr int kRadixBins = 1 << kRadixBits;

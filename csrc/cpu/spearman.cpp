@@ -13,8 +13,6 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-__extension__ typedef __int128 int128;
-
 template <typename Value>
 struct Scratch {
   using Key = typename KeyOf<Value>::type;
@@ -28,8 +26,6 @@ struct Scratch {
         rank(arena.take<uint32_t>(args.most)),
         sort(arena, args.most, threads) {}
 };
-
-SURE_FAST_INLINE int128 cube_less(int64_t t) { return static_cast<int128>(t) * t * t - t; }
 
 template <typename Value>
 double correlate_row(const RowPairArgs& args, int64_t row, int threads, Scratch<Value> s) {
@@ -63,11 +59,7 @@ double correlate_row(const RowPairArgs& args, int64_t row, int threads, Scratch<
     product += static_cast<int128>(begin + end - n) * sum;
     if (end - begin > 1) spread_a -= cube_less(end - begin);
   }
-  if (spread_a == 0 || spread_b == 0) return __builtin_nan("");
-  // one root of the product: exactly 1 for equal rankings
-  const double scale = __builtin_sqrt(static_cast<double>(spread_a / 3) * static_cast<double>(spread_b / 3));
-  const double r = static_cast<double>(product) / scale;
-  return r > 1.0 ? 1.0 : r < -1.0 ? -1.0 : r;
+  return rank_correlation(product, spread_a, spread_b);
 }
 
 template <typename Value>

@@ -1,6 +1,7 @@
 // The scalar functions of csrc/math, one thread an element, grid-stride loop.
 #include "cuda/special_functions.h"
 
+#include "cuda/launch.h"
 #include "math/gamma.h"
 
 namespace sure_fast {
@@ -30,18 +31,15 @@ __global__ void evaluate(int which, const T* __restrict__ x, int64_t count, T* _
 
 }  // namespace
 
-const char* special_function_cuda(int which, bool wide, const void* x, int64_t count, void* out, void* stream) {
-  if (count <= 0) return nullptr;
-  const int64_t needed = (count + 255) / 256;
-  const unsigned blocks = static_cast<unsigned>(needed < 65535 ? needed : 65535);
-  const cudaStream_t queue = static_cast<cudaStream_t>(stream);
+void special_function_cuda(const Queue& queue, int which, bool wide, const void* x, int64_t count, void* out) {
+  const int64_t blocks = fill(queue, ceil_div<int64_t>(count, 256));
   if (wide) {
-    evaluate<<<blocks, 256, 0, queue>>>(which, static_cast<const double*>(x), count, static_cast<double*>(out));
+    launch(queue, "special_function", blocks, 256, evaluate<double>, which, static_cast<const double*>(x), count,
+           static_cast<double*>(out));
   } else {
-    evaluate<<<blocks, 256, 0, queue>>>(which, static_cast<const float*>(x), count, static_cast<float*>(out));
+    launch(queue, "special_function", blocks, 256, evaluate<float>, which, static_cast<const float*>(x), count,
+           static_cast<float*>(out));
   }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace sure_fast

@@ -21,6 +21,9 @@ DTYPES = {  # the order of `enum class DType` in csrc/cpu/common.h
 
 
 def address(t: Tensor) -> int:
+    """For the CPU's kernels, which would crash on memory of another device."""
+    if t.device.type != "cpu":
+        raise ValueError(f"expected a tensor on the CPU for its kernels, got one on {t.device}")
     return t.data_ptr()
 
 

@@ -7,11 +7,15 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.gradient_uncertainty_loss import gradient_uncertainty_loss as _reference
+from . import _device
 from ._native import DTYPES, address, single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
 MOST_ELEMENTS = 2**32 - 1
 """Voxels of one image that the kernel's 32-bit ranks can tell apart."""
+
+COMPARED = 8192
+"""Voxels of an image up to which the CUDA kernel compares all pairs instead of sorting; an estimate, not measured."""
 
 
 def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
@@ -22,10 +26,14 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
     return None
 
 
-_backends.register("gradient_uncertainty_loss", cpu=_cpu_supports)
+def _cuda_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
+    return _device.supports("uncertainty", uncertainty)
 
 
-@torch.library.custom_op("sure_fast::gradient_uncertainty_loss", mutates_args=(), device_types="cpu")
+_backends.register("gradient_uncertainty_loss", cpu=_cpu_supports, cuda=_cuda_supports)
+
+
+@torch.library.custom_op("sure_fast::gradient_uncertainty_loss", mutates_args=(), device_types=("cpu", "cuda"))
 def _op(
     uncertainty: Tensor,
     gradient: Tensor,
@@ -34,6 +42,7 @@ def _op(
     threshold: float,
     num_pairs: int,
     seed: int,
+    backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S]."""
     u = single_or_double(uncertainty).contiguous()
@@ -42,6 +51,9 @@ def _op(
         return loss.zero_(), slope
     g = gradient.to(u.dtype).contiguous()
     d = single_or_double(distance).contiguous()
+    if backend == "cuda":
+        _run_cuda(u, g, d, None if label is None else label.contiguous(), threshold, num_pairs, seed, loss, slope)
+        return loss, slope
     groups = None if label is None else label.to(torch.int64).contiguous()
     n = u[0].numel()
     args = _cpu.PairArgs(
@@ -66,6 +78,28 @@ def _op(
     return loss, slope
 
 
+def _run_cuda(
+    u: Tensor,
+    g: Tensor,
+    d: Tensor,
+    label: Tensor | None,
+    threshold: float,
+    num_pairs: int,
+    seed: int,
+    loss: Tensor,
+    slope: Tensor,
+) -> None:
+    library, address = _device.library, _device.address
+    groups = (0, DTYPES[torch.int64]) if label is None else (address(label), DTYPES[label.dtype])
+    args = library.PairLossArgs(
+        address(u), address(g), DTYPES[u.dtype], address(d), DTYPES[d.dtype], *groups, len(u), u[0].numel(), threshold,
+        num_pairs, seed, COMPARED,
+    )  # fmt: skip
+    with _device.queue(u) as queue:
+        scratch = _device.workspace(library.gradient_uncertainty_workspace(args, queue), u)
+        library.gradient_uncertainty_forward(args, queue, address(scratch), address(loss), address(slope))
+
+
 @_op.register_fake
 def _empty(uncertainty: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if uncertainty.dtype == torch.float64 else torch.float32
@@ -82,7 +116,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad_loss: Tensor, _: Tensor):
     (slope,) = ctx.saved_tensors
     scale = grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1))
-    return (slope * scale).to(ctx.dtype), None, None, None, None, None, None
+    return (slope * scale).to(ctx.dtype), None, None, None, None, None, None, None
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -151,7 +185,8 @@ def gradient_uncertainty_loss(
         raise ValueError(f"num_pairs: expected at least 1, got {num_pairs}")
     if label is not None:
         label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
-    if _backends.choose("gradient_uncertainty_loss", backend, u) == "cpu":
-        loss, _ = _op(u, g, d, label, threshold, num_pairs if pairs == "sampled" else 0, seed)
+    chosen = _backends.choose("gradient_uncertainty_loss", backend, u)
+    if chosen != "reference":
+        loss, _ = _op(u, g, d, label, threshold, num_pairs if pairs == "sampled" else 0, seed, chosen)
         return loss.sum().div(max(len(u), 1)).to(torch.float64 if u.dtype == torch.float64 else torch.float32)
     return _reference(u, g, d, threshold=threshold, pairs=pairs, num_pairs=num_pairs, label=label, seed=seed)

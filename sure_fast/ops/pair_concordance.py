@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.pair_concordance import pair_concordance as _reference
+from . import _device
 from ._native import DTYPES, address, workspace
 
 MOST_ELEMENTS = 2**31 - 1
@@ -23,7 +24,13 @@ def row_pairs_cpu_supports(a: Tensor, *_: object, **__: object) -> str | None:
     return None
 
 
-_backends.register("pair_concordance", cpu=row_pairs_cpu_supports)
+def row_pairs_cuda_supports(a: Tensor, *_: object, **__: object) -> str | None:
+    if a.dim() and a.shape[-1] > MOST_ELEMENTS:
+        return f"a row has {a.shape[-1]} elements, more than {MOST_ELEMENTS}"
+    return _device.supports("a", a)
+
+
+_backends.register("pair_concordance", cpu=row_pairs_cpu_supports, cuda=row_pairs_cuda_supports)
 
 
 class PairConcordance(NamedTuple):
@@ -70,12 +77,25 @@ def row_pair_args(a: Tensor, b: Tensor, mask: Tensor | None) -> _cpu.RowPairArgs
     )
 
 
-@torch.library.custom_op("sure_fast::pair_concordance", mutates_args=(), device_types="cpu")
-def _op(a: Tensor, b: Tensor, mask: Tensor | None, tolerance: float) -> Tensor:
+def row_pair_args_cuda(a: Tensor, b: Tensor, mask: Tensor | None) -> Any:
+    """The CUDA kernels' arguments of contiguous [rows, n] tensors, which must outlive them."""
+    address = _device.address
+    mask_address = 0 if mask is None else address(mask)
+    return _device.library.RowPairArgs(address(a), address(b), DTYPES[a.dtype], mask_address, *a.shape)
+
+
+@torch.library.custom_op("sure_fast::pair_concordance", mutates_args=(), device_types=("cpu", "cuda"))
+def _op(a: Tensor, b: Tensor, mask: Tensor | None, tolerance: float, backend: str = "cpu") -> Tensor:
     counts = _empty(a)
     if a.numel() == 0:
         return counts.zero_()
     a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
+    if backend == "cuda":
+        library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
+        with _device.queue(a) as queue:
+            scratch = _device.workspace(library.pair_concordance_workspace(cuda_args, queue), a)
+            library.pair_concordance_forward(cuda_args, queue, tolerance, *map(_device.address, (scratch, counts)))
+        return counts
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.pair_concordance_workspace(args))
     _cpu.pair_concordance_forward(args, tolerance, address(scratch), address(counts))
@@ -105,7 +125,8 @@ def pair_concordance(
         PairConcordance(concordant, discordant, ties_a, ties_b, ties_both, close), int64 [...].
 
     Raises:
-        TypeError, ValueError: wrong types, shapes or tolerance; a NaN among the elements that count (on the CPU).
+        TypeError, ValueError: wrong types, shapes or tolerance; a NaN among the elements that count (on the CPU; the
+            cuda backend counts -1 in such a row).
 
     Grad:
         None.
@@ -121,11 +142,13 @@ def pair_concordance(
     """
     a, b, mask, shape = rows(a, b, mask)
     tolerance = _checks.positive("tolerance", tolerance, zero=True)
-    if _backends.choose("pair_concordance", backend, a) == "cpu":
-        counts = _op(a, b, mask, tolerance)
-        spoiled = not torch.compiler.is_compiling() and counts.numel() > 0 and int(counts.min()) < 0
+    chosen = _backends.choose("pair_concordance", backend, a)
+    looks = a.device.type == "cpu" and not torch.compiler.is_compiling()
+    if chosen != "reference":
+        counts = _op(a, b, mask, tolerance, chosen)
+        spoiled = looks and counts.numel() > 0 and int(counts.min()) < 0
     else:
-        spoiled = a.device.type == "cpu" and not torch.compiler.is_compiling() and bool(_nan(a, b, mask).any())
+        spoiled = looks and bool(_nan(a, b, mask).any())
         mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask
         counts = torch.stack(_reference(a.double(), b.double(), mask=mask, tolerance=tolerance), -1)
     if spoiled:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.sample_hard_patches import noisy_images as _images_reference
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
+from . import _device
 from ._native import DTYPES, address, single_or_double, workspace
 
 
@@ -20,10 +21,20 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
     return f"the uncertainty is on {uncertainty.device}, not on the CPU"
 
 
-_backends.register("sample_hard_patches", cpu=_cpu_supports)
+MOST_CUDA_CLASSES = 254
+"""Classes that the bytes of the CUDA kernel can tell apart."""
 
 
-@torch.library.custom_op("sure_fast::sample_hard_patches", mutates_args=(), device_types="cpu")
+def _cuda_supports(uncertainty: Tensor, *_: object, num_classes: int = 1, **__: object) -> str | None:
+    if num_classes > MOST_CUDA_CLASSES:
+        return f"there are {num_classes} classes, more than {MOST_CUDA_CLASSES}"
+    return _device.supports("uncertainty", uncertainty)
+
+
+_backends.register("sample_hard_patches", cpu=_cpu_supports, cuda=_cuda_supports)
+
+
+@torch.library.custom_op("sure_fast::sample_hard_patches", mutates_args=(), device_types=("cpu", "cuda"))
 def _op(
     uncertainty: Tensor,
     noisy: Tensor,
@@ -34,6 +45,7 @@ def _op(
     num_classes: int,
     num_patches: int,
     max_distance: float,
+    backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     centers, valid = _empty(uncertainty, noisy, label, distance, seed, patch_size, num_classes, num_patches)
     if label.numel() == 0:
@@ -41,12 +53,22 @@ def _op(
     u, d = single_or_double(uncertainty).contiguous(), single_or_double(distance).contiguous()
     noisy, label = noisy.to(u.dtype).contiguous(), label.contiguous()
     flat = label.dim() == 3
-    args = _cpu.HardPatchArgs(
-        address(u), address(noisy), DTYPES[u.dtype], address(label), DTYPES[label.dtype], address(d), DTYPES[d.dtype],
+    at = _device.address if backend == "cuda" else address
+    maps = (
+        at(u), at(noisy), DTYPES[u.dtype], at(label), DTYPES[label.dtype], at(d), DTYPES[d.dtype],
         (len(label), 1, *label.shape[1:]) if flat else tuple(label.shape),
         (1, *patch_size) if flat else tuple(patch_size),
-        label.dim() - 1, num_classes, num_patches, max_distance, int(seed), torch.get_num_threads(),
+        label.dim() - 1, num_classes, num_patches, max_distance,
     )  # fmt: skip
+    if backend == "cuda":
+        library = _device.library
+        seed = seed.to(u.device, non_blocking=True)  # stays on the device
+        cuda_args = library.HardPatchArgs(*maps, at(seed))
+        with _device.queue(u) as queue:
+            scratch = _device.workspace(library.sample_hard_patches_workspace(cuda_args, queue), u)
+            library.sample_hard_patches_forward(cuda_args, queue, at(scratch), at(centers), at(valid))
+        return centers, valid
+    args = _cpu.HardPatchArgs(*maps, int(seed), torch.get_num_threads())
     scratch = workspace(_cpu.sample_hard_patches_workspace(args))
     _cpu.sample_hard_patches_forward(args, address(scratch), address(centers), address(valid))
     return centers, valid
@@ -63,23 +85,29 @@ def _empty(
     num_classes: int,
     num_patches: int,
     max_distance: float = 0.0,
+    backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     slots = (len(label), num_classes * num_patches)
     centers = label.new_empty((*slots, label.dim() - 1), dtype=torch.int64)
     return centers, label.new_empty(slots, dtype=torch.bool)
 
 
-@torch.library.custom_op("sure_fast::noisy_images", mutates_args=(), device_types="cpu")
-def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor) -> Tensor:
+@torch.library.custom_op("sure_fast::noisy_images", mutates_args=(), device_types=("cpu", "cuda"))
+def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, backend: str = "cpu") -> Tensor:
     images = _empty_images(image, noise)
     if images.numel():
         image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
         flat = (1,) * (5 - image.dim())
-        _cpu.sample_hard_patches_images(
-            address(image), address(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
-            (*flat, *noise.shape[1:]), len(noise), address(centers), address(valid), valid.shape[1], image.dim() - 2,
-            torch.get_num_threads(), address(images),
+        at = _device.address if backend == "cuda" else address
+        args = (
+            at(image), at(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
+            (*flat, *noise.shape[1:]), len(noise), at(centers), at(valid), valid.shape[1], image.dim() - 2,
         )  # fmt: skip
+        if backend == "cuda":
+            with _device.queue(image) as queue:
+                _device.library.sample_hard_patches_images(queue, *args, at(images))
+        else:
+            _cpu.sample_hard_patches_images(*args, torch.get_num_threads(), address(images))
     return images
 
 
@@ -101,8 +129,11 @@ def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *
         raise ValueError(
             f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
         )
-    if _backends.choose("sample_hard_patches", backend, image) == "cpu":
-        return _images_op(image, noise, centers, valid)
+    for name, value in (("noise", noise), ("centers", centers), ("valid", valid)):
+        _checks.same_device(name, value, "image", image)
+    chosen = _backends.choose("sample_hard_patches", backend, image)
+    if chosen != "reference":
+        return _images_op(image, noise, centers, valid, chosen)
     return _images_reference(image, noise, centers, valid)
 
 
@@ -194,12 +225,14 @@ def sample_hard_patches(
                 f"image: expected [N, K, *S] to match uncertainty {_checks.shape_text(u.shape)}, "
                 f"got {_checks.shape_text(image.shape)}"
             )
+        _checks.same_device("image", image, "uncertainty", u)
         if tuple(noise.shape[1:]) != size:
             raise ValueError(f"noise: expected [M, *{list(size)}], got {_checks.shape_text(noise.shape)}")
     source = generator.device if generator is not None else u.device
     seed = torch.randint(2**62, (), generator=generator, device=source)
-    if _backends.choose("sample_hard_patches", backend, u) == "cpu":
-        centers, valid = _op(u, noisy, label, d, seed, list(size), num_classes, num_patches, max_distance)
+    chosen = _backends.choose("sample_hard_patches", backend, u, num_classes=num_classes)
+    if chosen != "reference":
+        centers, valid = _op(u, noisy, label, d, seed, list(size), num_classes, num_patches, max_distance, chosen)
     else:
         centers, valid = _reference(
             u.detach(), noisy.detach(), label, d, num_classes=num_classes, patch_size=size, num_patches=num_patches,

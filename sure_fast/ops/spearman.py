@@ -7,18 +7,25 @@ from torch import Tensor
 
 from .. import _backends, _cpu
 from ..reference.spearman import spearman as _reference
+from . import _device
 from ._native import address, workspace
-from .pair_concordance import row_pair_args, row_pairs_cpu_supports, rows
+from .pair_concordance import row_pair_args, row_pair_args_cuda, row_pairs_cpu_supports, row_pairs_cuda_supports, rows
 
-_backends.register("spearman", cpu=row_pairs_cpu_supports)
+_backends.register("spearman", cpu=row_pairs_cpu_supports, cuda=row_pairs_cuda_supports)
 
 
-@torch.library.custom_op("sure_fast::spearman", mutates_args=(), device_types="cpu")
-def _op(a: Tensor, b: Tensor, mask: Tensor | None) -> Tensor:
+@torch.library.custom_op("sure_fast::spearman", mutates_args=(), device_types=("cpu", "cuda"))
+def _op(a: Tensor, b: Tensor, mask: Tensor | None, backend: str = "cpu") -> Tensor:
     out = _empty(a)
     if a.numel() == 0:
         return out.fill_(torch.nan)
     a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
+    if backend == "cuda":
+        library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
+        with _device.queue(a) as queue:
+            scratch = _device.workspace(library.spearman_workspace(cuda_args, queue), a)
+            library.spearman_forward(cuda_args, queue, *map(_device.address, (scratch, out)))
+        return out
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.spearman_workspace(args))
     _cpu.spearman_forward(args, address(scratch), address(out))
@@ -50,7 +57,7 @@ def spearman(a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str |
         None.
 
     Notes:
-        Deterministic, O(n log n); on the cpu backend sums are exact integers.
+        Deterministic, O(n log n); on the cpu and cuda backends sums are exact integers.
 
     Example:
         >>> import sure_fast, torch
@@ -58,7 +65,8 @@ def spearman(a: Tensor, b: Tensor, *, mask: Tensor | None = None, backend: str |
         tensor(0.5000, dtype=torch.float64)
     """
     a, b, mask, shape = rows(a, b, mask)
-    if _backends.choose("spearman", backend, a) == "cpu":
-        return _op(a, b, mask).reshape(shape)
+    chosen = _backends.choose("spearman", backend, a)
+    if chosen != "reference":
+        return _op(a, b, mask, chosen).reshape(shape)
     mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask
     return _reference(a.double(), b.double(), mask=mask).reshape(shape)

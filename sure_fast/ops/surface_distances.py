@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.surface_distances import surface_distances as _reference
+from . import _device
 from ._native import DTYPES, address, workspace
 
 MOST_CLASSES = 1 << 16
@@ -34,10 +35,18 @@ def _cpu_supports(prediction: Tensor, target: Tensor, *_: object, **__: object) 
     return None if prediction.device.type == "cpu" else f"the labels are on {prediction.device}, not on the CPU"
 
 
-_backends.register("surface_distances", cpu=_cpu_supports)
+VOXELS_AT_ONCE = 1 << 25
+"""Voxels of the boxes of classes that the CUDA kernels measure together, which bounds their scratch memory."""
 
 
-@torch.library.custom_op("sure_fast::surface_distances", mutates_args=(), device_types="cpu")
+def _cuda_supports(prediction: Tensor, target: Tensor, *_: object, **__: object) -> str | None:
+    return _device.supports("prediction", prediction, most=2**31 - 1)
+
+
+_backends.register("surface_distances", cpu=_cpu_supports, cuda=_cuda_supports)
+
+
+@torch.library.custom_op("sure_fast::surface_distances", mutates_args=(), device_types=("cpu", "cuda"))
 def _op(
     prediction: Tensor,
     target: Tensor,
@@ -46,19 +55,26 @@ def _op(
     percentile: float,
     tolerance: float,
     ignore_index: int | None,
+    backend: str = "cpu",
 ) -> Tensor:
     """The reference's records."""
-    records = torch.zeros((len(target), num_classes, 10), dtype=torch.float64)
+    records = target.new_zeros((len(target), num_classes, 10), dtype=torch.float64)
     if target.numel():
         prediction, target = prediction.contiguous(), target.contiguous()
         planar = target.dim() == 3
         size = (len(target), 1, *target.shape[1:]) if planar else tuple(target.shape)
         steps = (1.0, *spacing) if planar else tuple(spacing)
-        threads = torch.get_num_threads()
-        args = _cpu.SurfaceArgs(
-            address(prediction), DTYPES[prediction.dtype], address(target), DTYPES[target.dtype], num_classes,
-            ignore_index, size, steps, planar, percentile / 100, tolerance, threads,
+        at = _device.address if backend == "cuda" else address
+        common = (
+            at(prediction), DTYPES[prediction.dtype], at(target), DTYPES[target.dtype], num_classes,
+            ignore_index, size, steps, planar, percentile / 100, tolerance,
         )  # fmt: skip
+        if backend == "cuda":
+            records[..., 2:] = torch.nan
+            _run_cuda(_device.library.SurfaceArgs(*common), prediction, target, num_classes, ignore_index, records)
+            return records[:, 1:].clone()
+        threads = torch.get_num_threads()
+        args = _cpu.SurfaceArgs(*common, threads)
         labels = torch.empty((2, *target.shape), dtype=torch.int16)
         boxes = torch.empty((threads, len(target), num_classes, 6), dtype=torch.int32)
         bad, largest = _cpu.surface_distances_boxes(args, address(labels), address(boxes))
@@ -72,6 +88,54 @@ def _op(
     else:
         records[..., 2:] = torch.nan
     return records[:, 1:].clone()
+
+
+def _run_cuda(
+    args: Any, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None, records: Tensor
+) -> None:
+    library, address = _device.library, _device.address
+    labels = target.new_empty((2, *target.shape), dtype=torch.int16)
+    boxes = target.new_empty((len(target), num_classes, 6), dtype=torch.int32)
+    bad = target.new_empty(1, dtype=torch.int64)
+    with _device.queue(target) as queue:
+        library.surface_boxes(args, queue, address(labels), address(boxes), address(bad))
+        if int(bad):
+            _checks.labels_in_range("prediction", prediction.cpu(), num_classes)
+            _checks.labels_in_range("target", target.cpu(), num_classes, ignore_index)
+        for tasks in _rounds(boxes.cpu().long()):
+            number, voxels, rows = len(tasks) - 1, int(tasks[-1, 0]), int(tasks[-1, 1])
+            tasks = tasks.to(target.device)
+            lists = _device.workspace(library.surface_list_workspace(args, queue, number, voxels), target)
+            begins = target.new_empty(2 * number + 1, dtype=torch.int32)
+            library.surface_list(
+                args, queue, address(labels), address(tasks), number, voxels, address(lists), address(begins)
+            )
+            listed = int(begins[-1]) % 2**32
+            scratch = _device.workspace(library.surface_measure_workspace(args, queue, number, voxels, listed), target)
+            library.surface_measure(
+                args, queue, address(tasks), number, voxels, rows, listed, address(lists), address(begins),
+                address(scratch), address(records),
+            )  # fmt: skip
+
+
+def _rounds(boxes: Tensor) -> Iterator[Tensor]:
+    """Of boxes [N, C, 6]: rows of `SurfaceTask` of csrc/cuda/surface_distances.h, an empty one at the end."""
+    first, size = boxes[..., 0::2], boxes[..., 1::2] - boxes[..., 0::2] + 1
+    image, label = (size > 0).all(-1).nonzero().unbind(1)
+    image, label = image[label > 0], label[label > 0]
+    first, size = first[image, label], size[image, label]
+    volume = size.prod(1)
+    begin = 0
+    while begin < len(volume):
+        fit = int((volume[begin:].cumsum(0) <= VOXELS_AT_ONCE).sum())
+        part = slice(begin, begin + max(fit, 1))
+        tasks = torch.zeros((len(volume[part]) + 1, 10), dtype=torch.int64)
+        tasks[1:, 0] = volume[part].cumsum(0)
+        tasks[1:, 1] = size[part, :2].prod(1).cumsum(0)
+        tasks[:-1, 2], tasks[:-1, 3] = image[part], label[part]
+        tasks[:-1, 4:7], tasks[:-1, 7:] = first[part], size[part]
+        yield tasks
+        begin = part.stop
 
 
 @_op.register_fake
@@ -114,7 +178,7 @@ def surface_distances(
 
     Raises:
         TypeError: a label map that is not integer.
-        ValueError: shapes that differ, a label outside [0, C) (on the CPU), a wrong option.
+        ValueError: shapes that differ, a label outside [0, C) (on a GPU not by the reference), a wrong option.
 
     Grad:
         None: labels are not differentiated.
@@ -144,8 +208,9 @@ def surface_distances(
         raise ValueError(f"percentile: expected a number in [0, 100], got {percentile}")
     tolerance = _checks.positive("tolerance", tolerance, zero=True)
     steps = _checks.spacing(spacing, target.dim() - 1) or [1.0] * (target.dim() - 1)
-    if _backends.choose("surface_distances", backend, prediction, target) == "cpu":
-        records = _op(prediction, target, num_classes, steps, percentile, tolerance, ignore_index)
+    chosen = _backends.choose("surface_distances", backend, prediction, target)
+    if chosen != "reference":
+        records = _op(prediction, target, num_classes, steps, percentile, tolerance, ignore_index, chosen)
     else:
         _checks.labels_in_range("prediction", prediction, num_classes)
         _checks.labels_in_range("target", target, num_classes, ignore_index)

@@ -2,10 +2,9 @@
 // same anywhere.
 #pragma once
 
-#include "cpu/common.h"
+#include "math/elementary.h"
 
 namespace sure_fast {
-namespace {
 
 constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
 
@@ -26,5 +25,10 @@ SURE_FAST_INLINE uint64_t random_bits(uint64_t start, int64_t counter) {
   return splitmix(start + static_cast<uint64_t>(counter) * kGolden) >> 11;
 }
 
-}  // namespace
+// A number below `total` from 53 random bits.
+SURE_FAST_INLINE int64_t random_below(uint64_t bits, int64_t total) {
+  const int64_t draw = static_cast<int64_t>(static_cast<double>(bits) * 0x1p-53 * static_cast<double>(total));
+  return draw < total ? draw : total - 1;
+}
+
 }  // namespace sure_fast

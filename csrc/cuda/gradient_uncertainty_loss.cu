@@ -1,0 +1,483 @@
+// Gradient-uncertainty loss of rows of n voxels, over B = {i : d_i <= threshold}, and its gradient in u.
+//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum over violating j of (g_i - g_j) / #{v >
+//   0}
+// B is compacted, then every pair is counted by sorting (rankings.h, partners.h), or directly where a row is short, or
+// pairs are drawn (splitmix64 of seed, row, draw). As many rows together as make 2^22 voxels; no grid depends on |B|.
+// Slopes are sums of g in 64-bit fixed point, of range * 2^-(62 - log2 |B|): exact, whatever the order; the loss is a
+// float64 sum in fixed slices. Bytes per voxel: d and the slope once; per voxel of B about 12 sort passes of 20 and
+// log2 |B| - 10 dealing passes of 60. Bound by these, or by reading d where B is thin.
+#include "cuda/gradient_uncertainty_loss.h"
+
+#include "cuda/compact.h"
+#include "cuda/partners.h"
+#include "cuda/rankings.h"
+#include "cuda/rows.h"
+#include "math/fixed_point.h"
+#include "math/random.h"
+
+namespace sure_fast {
+namespace {
+
+constexpr int kPairThreads = 256;
+constexpr int64_t kDrawsEach = 4096;  // draws a block makes
+
+// Marks B and clears the slopes in passing.
+template <typename Value, typename Distance>
+struct NearAndClear {
+  const Distance* distance;
+  Distance threshold;
+  Value* slope;
+  SURE_FAST_DEVICE_MEMBER bool operator()(int64_t i) const {
+    slope[i] = Value(0);
+    return distance[i] <= threshold;
+  }
+};
+
+// Smallest and largest sort keys of g and u.
+struct Extremes {
+  unsigned long long low_g, high_g, low_u, high_u;
+};
+
+SURE_FAST_DEVICE Extremes operator+(const Extremes& x, const Extremes& y) {
+  return {x.low_g < y.low_g ? x.low_g : y.low_g, x.high_g > y.high_g ? x.high_g : y.high_g,
+          x.low_u < y.low_u ? x.low_u : y.low_u, x.high_u > y.high_u ? x.high_u : y.high_u};
+}
+
+struct RowScale {
+  FixedPoint g;
+  double center_u;
+  bool spoiled;  // a NaN or an infinity
+  double each;   // 1 / number of pairs, NaN where spoiled
+};
+
+// What a row, or a slice of it, adds up to.
+struct PairSum {
+  unsigned long long pairs;
+  double violation;
+};
+
+SURE_FAST_DEVICE PairSum operator+(const PairSum& x, const PairSum& y) {
+  return {x.pairs + y.pairs, x.violation + y.violation};
+}
+
+SURE_FAST_DEVICE double number_of_key(unsigned long long key) {
+  const unsigned long long bits = key >> 63 != 0 ? key ^ 0x8000000000000000u : ~key;
+  double x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
+template <typename Value>
+__global__ void __launch_bounds__(kRowThreads, 4)
+    slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* found) {
+  __shared__ Extremes shared[kRowThreads];
+  const RowSlice slice = row_slice(begins, slices);
+  Extremes own = {~0ull, 0, ~0ull, 0};
+  for (int64_t e = slice.first + threadIdx.x; e < slice.last; e += kRowThreads) {
+    const uint32_t i = r.place(static_cast<uint32_t>(e));
+    const unsigned long long g = sort_key(static_cast<double>(r.g[i])), u = sort_key(static_cast<double>(r.u[i]));
+    own = own + Extremes{g, g, u, u};
+  }
+  const Extremes all = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x == 0) found[blockIdx.x] = all;
+}
+
+__global__ void __launch_bounds__(kRowThreads, 4)
+    row_scales(const Extremes* found, int64_t slices, const uint32_t* begins, int64_t num_pairs, RowScale* scales) {
+  __shared__ Extremes shared[kRowThreads];
+  const int64_t row = blockIdx.x, t = threadIdx.x;
+  const Extremes own = t < slices ? found[row * slices + t] : Extremes{~0ull, 0, ~0ull, 0};
+  const Extremes x = block_sum<kRowThreads>(own, shared);
+  if (t != 0) return;
+  const int64_t elements = begins[row + 1] - begins[row], terms = num_pairs > 0 ? num_pairs : elements;
+  RowScale scale = {fixed_point(0.0, 0.0, 0), 0.0, false, 0.0};
+  if (elements > 0) {
+    const double low_g = number_of_key(x.low_g), high_g = number_of_key(x.high_g);
+    const double low_u = number_of_key(x.low_u), high_u = number_of_key(x.high_u);
+    scale.spoiled = !((high_g - low_g) * 0.0 == 0.0 && (high_u - low_u) * 0.0 == 0.0);
+    int bits = 0;
+    while ((int64_t{1} << bits) < terms) ++bits;
+    if (!scale.spoiled) {
+      scale.g = fixed_point(low_g, high_g, bits);
+      scale.center_u = low_u / 2 + high_u / 2;
+    }
+  }
+  scales[row] = scale;
+}
+
+template <typename Value>
+SURE_FAST_DEVICE Fixed fixed_g(const Rankings<Value>& r, const RowScale* scales, uint32_t element) {
+  const RowScale& scale = scales[r.row(element)];
+  return scale.spoiled ? 0 : static_cast<Fixed>(to_fixed(scale.g, static_cast<double>(r.g[r.place(element)])));
+}
+
+// Puts each place of the sequence into the half where its dealing begins, and lists the elements by position.
+template <typename Value>
+__global__ void start_dealing(Rankings<Value> r, const RowScale* scales, const uint32_t* sequence,
+                              const uint32_t* positions, Dealing<true> d, uint32_t* order) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, m = *r.length;
+  const int half = top_bit(m) & 1;
+  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < m; p += step) {
+    const uint32_t s = positions[p], element = sequence[s];
+    order[p] = element;
+    store(d, half, s, {static_cast<uint32_t>(p), 0, fixed_g(r, scales, element), 0});
+  }
+}
+
+// All pairs of a row: a block compares kPairThreads elements with the whole row, tile by tile.
+template <typename Value>
+__global__ void __launch_bounds__(kPairThreads)
+    compare_all(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t chunks, uint32_t* number,
+                Fixed* slope) {
+  __shared__ Value tile_g[kPairThreads], tile_u[kPairThreads];
+  __shared__ Fixed tile_weight[kPairThreads];
+  __shared__ unsigned long long tile_label[kPairThreads];
+  const int64_t row = blockIdx.x / chunks, begin = begins[row], end = begins[row + 1];
+  const int64_t first = begin + blockIdx.x % chunks * kPairThreads;
+  if (first >= end) return;
+  const int64_t own = first + threadIdx.x;
+  const uint32_t at = r.place(static_cast<uint32_t>(own < end ? own : end - 1));
+  const Value g = r.g[at], u = r.u[at];
+  const unsigned long long label = r.label.data != nullptr ? label_key(r.label, at) : 0;
+  uint32_t partners = 0;
+  Fixed sum = 0;
+  for (int64_t tile = begin; tile < end; tile += kPairThreads) {
+    const int64_t other = tile + threadIdx.x;
+    if (other < end) {
+      const uint32_t i = r.place(static_cast<uint32_t>(other));
+      tile_g[threadIdx.x] = r.g[i];
+      tile_u[threadIdx.x] = r.u[i];
+      tile_weight[threadIdx.x] = fixed_g(r, scales, static_cast<uint32_t>(other));
+      tile_label[threadIdx.x] = r.label.data != nullptr ? label_key(r.label, i) : 0;
+    }
+    __syncthreads();
+    const int size = static_cast<int>(end - tile < kPairThreads ? end - tile : kPairThreads);
+    for (int j = 0; j < size; ++j) {
+      const bool violates =
+          ((g < tile_g[j] && u < tile_u[j]) || (g > tile_g[j] && u > tile_u[j])) && label == tile_label[j];
+      partners += violates;
+      sum += violates ? tile_weight[j] : 0;
+    }
+    __syncthreads();
+  }
+  if (own >= end) return;
+  number[own] = partners;
+  slope[own] = fixed_g(r, scales, static_cast<uint32_t>(own)) * partners - sum;
+}
+
+// The loss is linear in u over the violating pairs.
+template <typename Value>
+__global__ void __launch_bounds__(kRowThreads, 4)
+    sum_slices(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t slices, const uint32_t* order,
+               const uint32_t* number, const Fixed* slope, PairSum* sums) {
+  __shared__ PairSum shared[kRowThreads];
+  const RowSlice slice = row_slice(begins, slices);
+  const RowScale scale = scales[slice.row];
+  PairSum own = {0, 0.0};
+  for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
+    const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
+    const double u = static_cast<double>(r.u[r.place(element)]) - scale.center_u;
+    own = own + PairSum{number[p], u * static_cast<double>(static_cast<long long>(slope[p]))};
+  }
+  const PairSum all = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x == 0) sums[blockIdx.x] = all;
+}
+
+// Of each row: the loss, and what its slopes are multiplied by. `sums` has `parts` a row, each pair `times` over, their
+// violations in units of the scale where `fixed`.
+__global__ void __launch_bounds__(kRowThreads, 4)
+    finish_rows(const PairSum* sums, int64_t parts, int times, bool fixed, RowScale* scales, double* loss) {
+  __shared__ PairSum shared[kRowThreads];
+  const int64_t row = blockIdx.x;
+  PairSum own = {0, 0.0};
+  for (int64_t k = threadIdx.x; k < parts; k += kRowThreads) own = own + sums[row * parts + k];
+  const PairSum all = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x != 0) return;
+  const unsigned long long pairs = all.pairs / static_cast<unsigned>(times);
+  const double spoiled = scales[row].spoiled ? static_cast<double>(NAN) : 0.0;  // a NaN stays one
+  const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
+  loss[row] = (fixed ? from_fixed(scales[row].g, all.violation) : all.violation) * each + spoiled;
+  scales[row].each = each + spoiled;
+}
+
+template <typename Value>
+__global__ void write_slopes(Rankings<Value> r, const RowScale* scales, const uint32_t* order, const Fixed* slope,
+                             Value* out) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, m = *r.length;
+  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < m; p += step) {
+    const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
+    const RowScale& scale = scales[r.row(element)];
+    const double value = from_fixed(scale.g, static_cast<double>(static_cast<long long>(slope[p]))) * scale.each;
+    out[r.place(element)] = static_cast<Value>(value);
+  }
+}
+
+constexpr int kRunTile = 1024;
+
+// Elements in the order of rows and labels: where the run of one label begins, and how long it is; totals of tiles.
+template <typename Value>
+__global__ void __launch_bounds__(kPairThreads)
+    find_runs(Rankings<Value> r, const uint32_t* order, const uint32_t* begins, uint32_t* run_begin,
+              unsigned long long* ahead, unsigned long long* totals) {
+  __shared__ unsigned long long shared[kPairThreads];
+  const int64_t m = *r.length;
+  for (int64_t tile = blockIdx.x; tile * kRunTile < m; tile += gridDim.x) {
+    unsigned long long own = 0;
+    for (int64_t k = tile * kRunTile + threadIdx.x; k < (tile + 1) * kRunTile && k < m; k += kPairThreads) {
+      const uint32_t row = r.row(order[k]);
+      const unsigned long long label = label_key(r.label, r.place(order[k]));
+      const auto label_of = [&](int64_t i) { return label_key(r.label, r.place(order[i])); };
+      const int64_t begin = first_not(begins[row], k, [&](int64_t i) { return label_of(i) < label; });
+      const int64_t end = first_not(k, begins[row + 1], [&](int64_t i) { return label_of(i) == label; });
+      run_begin[k] = static_cast<uint32_t>(begin);
+      ahead[k] = static_cast<unsigned long long>(end - begin);
+      own += ahead[k];
+    }
+    const unsigned long long total = block_sum<kPairThreads>(own, shared);
+    if (threadIdx.x == 0) totals[tile] = total;
+  }
+}
+
+// ahead: from run lengths to the ordered pairs before each element; ahead[m] is their number.
+__global__ void __launch_bounds__(kPairThreads)
+    sum_runs(const uint32_t* length, const unsigned long long* totals, unsigned long long* ahead) {
+  __shared__ ScanShared<unsigned long long, kPairThreads> shared;
+  constexpr int kEach = kRunTile / kPairThreads;
+  const int64_t m = *length;
+  for (int64_t tile = blockIdx.x; tile * kRunTile <= m; tile += gridDim.x) {
+    const int64_t first = tile * kRunTile + threadIdx.x * kEach;
+    unsigned long long item[kEach], own = 0;
+    for (int k = 0; k < kEach; ++k) {
+      item[k] = first + k < m ? ahead[first + k] : 0;
+      own += item[k];
+    }
+    unsigned long long total;
+    unsigned long long before = totals[tile] + block_exclusive<kPairThreads>(own, 0ull, shared, total);
+    for (int k = 0; k < kEach; ++k) {
+      if (first + k <= m) ahead[first + k] = before;
+      before += item[k];
+    }
+    __syncthreads();
+  }
+}
+
+// Draws of a row. Without labels element i stands for the ordered pairs (i, every one); with them for those of its run.
+template <typename Value>
+__global__ void __launch_bounds__(kPairThreads)
+    draw_pairs(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t first_row, int64_t parts,
+               int64_t num_pairs, uint64_t seed, const uint32_t* order, const uint32_t* run_begin,
+               const unsigned long long* ahead, Fixed* slope, PairSum* sums) {
+  __shared__ PairSum shared[kPairThreads];
+  const int64_t row = blockIdx.x / parts, part = blockIdx.x % parts;
+  const uint32_t begin = begins[row], m = begins[row + 1] - begin;
+  const unsigned long long base = ahead != nullptr ? ahead[begin] : 0;
+  const int64_t total =
+      static_cast<int64_t>(ahead != nullptr ? ahead[begin + m] - base : static_cast<unsigned long long>(m) * m);
+  const uint64_t start = random_row(seed, first_row + row);
+  PairSum own = {0, 0.0};
+  const int64_t last = (part + 1) * kDrawsEach < num_pairs ? (part + 1) * kDrawsEach : num_pairs;
+  for (int64_t k = part * kDrawsEach + threadIdx.x; k < last && m > 0; k += kPairThreads) {
+    const unsigned long long draw = static_cast<unsigned long long>(random_below(random_bits(start, k), total));
+    uint32_t i, j;
+    if (ahead != nullptr) {
+      uint32_t low = begin, high = begin + m;  // the element that holds the draw
+      while (high - low > 1) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (ahead[middle] - base <= draw) {
+          low = middle;
+        } else {
+          high = middle;
+        }
+      }
+      i = order[low];
+      j = order[run_begin[low] + static_cast<uint32_t>(draw - (ahead[low] - base))];
+    } else {
+      i = begin + static_cast<uint32_t>(draw / m);
+      j = begin + static_cast<uint32_t>(draw % m);
+    }
+    const uint32_t at = r.place(i), other = r.place(j);
+    const double by = static_cast<double>(r.g[at]) - static_cast<double>(r.g[other]);
+    const double v = by * (static_cast<double>(r.u[at]) - static_cast<double>(r.u[other]));
+    if (!(v > 0.0)) continue;
+    own = own + PairSum{1, v};
+    const Fixed apart = fixed_g(r, scales, i) - fixed_g(r, scales, j);
+    atomicAdd(&slope[i], apart);  // integers: their order does not matter
+    atomicAdd(&slope[j], 0 - apart);
+  }
+  const PairSum all = block_sum<kPairThreads>(own, shared);
+  if (threadIdx.x == 0) sums[blockIdx.x] = all;
+}
+
+__global__ void clear(Fixed* slope, const uint32_t* length) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, m = *length;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < m; i += step) slope[i] = 0;
+}
+
+int64_t draw_parts(const PairLossArgs& a) { return ceil_div<int64_t>(a.num_pairs, kDrawsEach); }
+
+// Scratch of the rows that go together; the three ways to find pairs share the memory of `rest`.
+template <typename Value>
+struct Scratch {
+  int64_t rows, capacity, slices;
+  Compaction compaction;
+  uint32_t* begins;
+  Extremes* extremes;
+  RowScale* scales;
+  PairSum* sums;
+
+  Scratch(const PairLossArgs& a, Arena& arena)
+      : rows(rows_at_once(a.rows, a.n)), capacity(rows * a.n), slices(row_slices(a.n)), compaction(arena, capacity) {
+    begins = arena.take<uint32_t>(rows + 1);
+    extremes = arena.take<Extremes>(rows * slices);
+    scales = arena.take<RowScale>(rows);
+    sums = arena.take<PairSum>(rows * (a.num_pairs > 0 ? draw_parts(a) : slices));
+  }
+};
+
+// Every pair by sorting.
+template <typename Value, typename Key>
+int64_t by_sorting(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+                   Arena arena, double* loss, Value* slope) {
+  const Dealing<true> dealing(arena, s.capacity);
+  Arena slopes(dealing.slope[0]);  // not in use before the keys are sorted
+  const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(queue, s.capacity));
+  uint32_t* sequence = arena.take<uint32_t>(s.capacity);
+  Sums* totals = arena.take<Sums>(deal_tiles(s.capacity) + 1);
+  if (slope == nullptr) return arena.used();
+  const int half = order_rankings(queue, sort, r, sequence);
+  uint32_t* order = sort.payload[half ^ 1];
+  const int64_t blocks = fill(queue, ceil_div<int64_t>(s.capacity, 256));
+  launch(queue, "start_dealing", blocks, 256, start_dealing<Value>, r, s.scales, sequence, sort.payload[half], dealing,
+         order);
+  deal(queue, dealing, totals, s.capacity, r.length);
+  launch(queue, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices, order,
+         dealing.number[0], dealing.slope[0], s.sums);
+  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(queue, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, order, dealing.slope[0], slope);
+  (void)a;
+  return arena.used();
+}
+
+// Every pair of short rows, compared.
+template <typename Value>
+int64_t by_comparing(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+                     Arena arena, double* loss, Value* slope) {
+  uint32_t* number = arena.take<uint32_t>(s.capacity);
+  Fixed* sums = arena.take<Fixed>(s.capacity);
+  if (slope == nullptr) return arena.used();
+  const int64_t chunks = ceil_div<int64_t>(a.n, kPairThreads);
+  launch(queue, "compare_all", r.rows * chunks, kPairThreads, compare_all<Value>, r, s.scales, s.begins, chunks, number,
+         sums);
+  launch(queue, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
+         nullptr, number, sums, s.sums);
+  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(queue, "write_slopes", fill(queue, ceil_div<int64_t>(s.capacity, 256)), 256, write_slopes<Value>, r, s.scales,
+         nullptr, sums, slope);
+  return arena.used();
+}
+
+template <typename Value>
+int64_t by_drawing(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+                   int64_t first_row, Arena arena, double* loss, Value* slope) {
+  using Key = unsigned long long;
+  const bool labels = a.label.data != nullptr;
+  const int64_t most = labels ? s.capacity : 0, tiles = ceil_div<int64_t>(most, kRunTile) + 1;
+  Fixed* sums = arena.take<Fixed>(s.capacity);
+  const SortBuffers<Key> sort(arena, most, sort_blocks(queue, s.capacity));
+  uint32_t* run_begin = arena.take<uint32_t>(most);
+  unsigned long long* ahead = arena.take<unsigned long long>(most + 1);
+  unsigned long long* totals = arena.take<unsigned long long>(tiles + 1);
+  if (slope == nullptr) return arena.used();
+  const int64_t blocks = fill(queue, ceil_div<int64_t>(s.capacity, 256));
+  const uint32_t* order = nullptr;
+  if (labels) {
+    launch(queue, "count_up", blocks, 256, count_up, sort.payload[0], r.length);
+    order = sort.payload[sort_groups(queue, sort, 0, r, nullptr, false)];
+    launch(queue, "find_runs", fill(queue, tiles), kPairThreads, find_runs<Value>, r, order, s.begins, run_begin, ahead,
+           totals);
+    launch(queue, "scan_totals", 1, kScanThreads, scan_totals<unsigned long long>, totals, r.length, int64_t{0},
+           kRunTile, 0ull);
+    launch(queue, "sum_runs", fill(queue, tiles), kPairThreads, sum_runs, r.length, totals, ahead);
+  }
+  launch(queue, "clear", blocks, 256, clear, sums, r.length);
+  launch(queue, "draw_pairs", r.rows * draw_parts(a), kPairThreads, draw_pairs<Value>, r, s.scales, s.begins, first_row,
+         draw_parts(a), a.num_pairs, a.seed, order, labels ? run_begin : nullptr, labels ? ahead : nullptr, sums,
+         s.sums);
+  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, s.scales, loss);
+  launch(queue, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, nullptr, sums, slope);
+  return arena.used();
+}
+
+// Bytes of scratch where `slope` is null; else the loss and slopes of rows first_row ...
+template <typename Value>
+int64_t find_pairs(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+                   int64_t first_row, const Arena& arena, double* loss, Value* slope) {
+  if (a.num_pairs > 0) return by_drawing(a, queue, s, r, first_row, arena, loss, slope);
+  if (a.n <= a.compared) return by_comparing(a, queue, s, r, arena, loss, slope);
+  if (sizeof(Value) == 8 || (a.label.data != nullptr && label_bits(a.label.dtype) == 64)) {
+    return by_sorting<Value, unsigned long long>(a, queue, s, r, arena, loss, slope);
+  }
+  return by_sorting<Value, uint32_t>(a, queue, s, r, arena, loss, slope);
+}
+
+template <typename T>
+const T* at(const void* map, int64_t first) {
+  return static_cast<const T*>(map) + first;
+}
+
+LabelMap labels_from(const LabelMap& label, int64_t first) {
+  if (label.data == nullptr) return label;
+  return {static_cast<const char*>(label.data) + first * (label_bits(label.dtype) / 8), label.dtype};
+}
+
+template <typename Value>
+int64_t workspace(const PairLossArgs& a, const Queue& queue) {
+  Arena arena(nullptr);
+  const Scratch<Value> s(a, arena);
+  return find_pairs<Value>(a, queue, s, Rankings<Value>{}, 0, arena, nullptr, nullptr);
+}
+
+template <typename Value, typename Distance>
+void run(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
+  Arena arena(workspace);
+  const Scratch<Value> s(a, arena);
+  for (int64_t first = 0; first < a.rows; first += s.rows) {
+    const int64_t rows = a.rows - first < s.rows ? a.rows - first : s.rows, begin = first * a.n;
+    const NearAndClear<Value, Distance> near = {at<Distance>(a.distance, begin), static_cast<Distance>(a.threshold),
+                                                slope + begin};
+    compact(queue, near, rows * a.n, s.compaction);
+    const Rankings<Value> r = {at<Value>(a.gradient, begin),
+                               at<Value>(a.uncertainty, begin),
+                               s.compaction.list,
+                               s.compaction.length(rows * a.n),
+                               rows * a.n,
+                               rows,
+                               a.n,
+                               labels_from(a.label, begin)};
+    find_rows(queue, r.list, r.length, a.n, rows, s.begins);
+    launch(queue, "slice_extremes", rows * s.slices, kRowThreads, slice_extremes<Value>, r, s.begins, s.slices,
+           s.extremes);
+    launch(queue, "row_scales", rows, kRowThreads, row_scales, s.extremes, s.slices, s.begins, a.num_pairs, s.scales);
+    find_pairs(a, queue, s, r, first, arena, loss + first, slope + begin);
+  }
+}
+
+}  // namespace
+
+int64_t gradient_uncertainty_workspace(const PairLossArgs& a, const Queue& queue) {
+  return a.dtype == DType::f64 ? workspace<double>(a, queue) : workspace<float>(a, queue);
+}
+
+void gradient_uncertainty_forward(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss,
+                                  void* slope) {
+  const bool wide = a.distance_dtype == DType::f64;
+  if (a.dtype == DType::f64) {
+    double* out = static_cast<double*>(slope);
+    return wide ? run<double, double>(a, queue, workspace, loss, out)
+                : run<double, float>(a, queue, workspace, loss, out);
+  }
+  float* out = static_cast<float*>(slope);
+  wide ? run<float, double>(a, queue, workspace, loss, out) : run<float, float>(a, queue, workspace, loss, out);
+}
+
+}  // namespace sure_fast

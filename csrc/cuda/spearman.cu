@@ -1,0 +1,122 @@
+// Spearman's rank correlation of rows of n elements, ties sharing their average rank.
+//   r = sum c_a c_b / sqrt(sum c_a^2 sum c_b^2), c = 2 rank - (n - 1), an integer; 3 sum c^2 = n^3 - n - sum (t^3 - t)
+//   over the runs of t tied elements.
+// The masked elements are compacted and sorted by b, then by a; each finds the ends of its run by bisection. As many
+// rows together as make 2^22 elements; sums over fixed slices of a row, in integers of 128 bits: exact.
+// Bytes per element: a and b once, then 8 sort passes of 20 (float64: 16 of 28); bound by these.
+#include "cuda/masked_rows.h"
+
+namespace sure_fast {
+namespace {
+
+struct RankSums {
+  int128 product, ties_a, ties_b;  // sum c_a c_b, and of t^2 - 1 over the elements
+  unsigned long long spoiled;
+};
+
+SURE_FAST_DEVICE RankSums operator+(const RankSums& x, const RankSums& y) {
+  return {x.product + y.product, x.ties_a + y.ties_a, x.ties_b + y.ties_b, x.spoiled + y.spoiled};
+}
+
+// Where the run of equal values around place p of the row [begin, end) of `order` begins and ends.
+template <typename Value>
+SURE_FAST_DEVICE void find_run(const Rankings<Value>& r, const Value* values, const uint32_t* order, int64_t begin,
+                               int64_t end, int64_t p, int64_t& first, int64_t& last) {
+  const auto value = [&](int64_t i) { return values[r.place(order[i])]; };
+  const Value x = value(p);
+  first = first_not(begin, p, [&](int64_t i) { return value(i) < x; });
+  last = first_not(p, end, [&](int64_t i) { return !(value(i) > x); });
+}
+
+// The doubled rank in b of each element.
+template <typename Value>
+__global__ void __launch_bounds__(kRowThreads, 4) rank_slices(Rankings<Value> r, const uint32_t* begins, int64_t slices,
+                                                              const uint32_t* order, uint32_t* rank, RankSums* sums) {
+  __shared__ RankSums shared[kRowThreads];
+  const RowSlice slice = row_slice(begins, slices);
+  const int64_t begin = begins[slice.row], end = begins[slice.row + 1];
+  RankSums own = {0, 0, 0, 0};
+  for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
+    int64_t first, last;
+    find_run(r, r.u, order, begin, end, p, first, last);
+    rank[order[p]] = static_cast<uint32_t>(first + last - 1 - 2 * begin);
+    own.ties_b += (last - first) * (last - first) - 1;
+    const Value b = r.u[r.place(order[p])];
+    own.spoiled += b != b;
+  }
+  const RankSums all = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x == 0) sums[blockIdx.x] = all;
+}
+
+template <typename Value>
+__global__ void __launch_bounds__(kRowThreads, 4)
+    correlate_slices(Rankings<Value> r, const uint32_t* begins, int64_t slices, const uint32_t* order,
+                     const uint32_t* rank, RankSums* sums) {
+  __shared__ RankSums shared[kRowThreads];
+  const RowSlice slice = row_slice(begins, slices);
+  const int64_t begin = begins[slice.row], end = begins[slice.row + 1], n = end - begin;
+  RankSums own = {0, 0, 0, 0};
+  for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
+    int64_t first, last;
+    find_run(r, r.g, order, begin, end, p, first, last);
+    const int64_t here = first + last - 2 * begin - n, there = static_cast<int64_t>(rank[order[p]]) - (n - 1);
+    own.product += here * there;
+    own.ties_a += (last - first) * (last - first) - 1;
+    const Value a = r.g[r.place(order[p])];
+    own.spoiled += a != a;
+  }
+  const RankSums all = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x == 0) sums[blockIdx.x] = sums[blockIdx.x] + all;
+}
+
+__global__ void __launch_bounds__(kRowThreads, 4)
+    finish_correlations(const RankSums* sums, int64_t slices, const uint32_t* begins, double* out) {
+  __shared__ RankSums shared[kRowThreads];
+  const int64_t row = blockIdx.x;
+  const RankSums own = threadIdx.x < slices ? sums[row * slices + threadIdx.x] : RankSums{0, 0, 0, 0};
+  const RankSums x = block_sum<kRowThreads>(own, shared);
+  if (threadIdx.x != 0) return;
+  const int64_t n = begins[row + 1] - begins[row];
+  const int128 all = cube_less(n);
+  out[row] =
+      x.spoiled != 0 || n < 2 ? static_cast<double>(NAN) : rank_correlation(x.product, all - x.ties_a, all - x.ties_b);
+}
+
+// Bytes of scratch where `out` is null.
+template <typename Value>
+int64_t run(const RowPairArgs& a, const Queue& queue, void* workspace, double* out) {
+  using Key = typename KeyOf<Value>::type;
+  Arena arena(workspace);
+  const MaskedRows rows(a, arena);
+  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(queue, rows.capacity));
+  uint32_t* rank = arena.take<uint32_t>(rows.capacity);
+  RankSums* sums = arena.take<RankSums>(rows.rows * rows.slices);
+  for (int64_t first = 0; out != nullptr && first < a.rows; first += rows.rows) {
+    const Rankings<Value> r = rows.compact<Value>(a, queue, first);
+    const auto sorted_by = [&](const Value* values) {
+      launch(queue, "count_up", fill(queue, ceil_div<int64_t>(r.capacity, 256)), 256, count_up, sort.payload[0],
+             r.length);
+      const int half = sort_stage(queue, sort, 0, r, values, nullptr, false);
+      return sort.payload[sort_groups(queue, sort, half, r, nullptr, false)];
+    };
+    launch(queue, "rank_slices", r.rows * rows.slices, kRowThreads, rank_slices<Value>, r, rows.begins, rows.slices,
+           sorted_by(r.u), rank, sums);
+    launch(queue, "correlate_slices", r.rows * rows.slices, kRowThreads, correlate_slices<Value>, r, rows.begins,
+           rows.slices, sorted_by(r.g), rank, sums);
+    launch(queue, "finish_correlations", r.rows, kRowThreads, finish_correlations, sums, rows.slices, rows.begins,
+           out + first);
+  }
+  return arena.used();
+}
+
+}  // namespace
+
+int64_t spearman_workspace(const RowPairArgs& a, const Queue& queue) {
+  return a.dtype == DType::f64 ? run<double>(a, queue, nullptr, nullptr) : run<float>(a, queue, nullptr, nullptr);
+}
+
+void spearman_forward(const RowPairArgs& a, const Queue& queue, void* workspace, double* out) {
+  a.dtype == DType::f64 ? run<double>(a, queue, workspace, out) : run<float>(a, queue, workspace, out);
+}
+
+}  // namespace sure_fast

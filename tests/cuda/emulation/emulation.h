@@ -1,0 +1,156 @@
+// A CUDA grid on one CPU thread, for tests of the kernels: blocks one after the other, each thread of a block a fiber
+// that runs until it waits. Blocks and threads take turns forward, in reverse, or at random (set_order): a kernel
+// without races gives the same bits in every order. Shared memory is poisoned before each block. Threads that wait in
+// different places, or have left while others wait, are an error. Collectives of a warp need all of its lanes.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __shared__ static __attribute__((section("cuda_shared")))
+
+namespace emulation {
+
+struct Index {
+  unsigned x;
+};
+
+struct Site {
+  const char* file;
+  int line;
+};
+
+void run(const char* name, int64_t blocks, int threads, const std::function<void()>& body);
+void set_order(int order, uint64_t seed);  // 0: forward, 1: reverse, 2: random
+
+void wait_for_block(Site site);
+const uint64_t* exchange(uint64_t value, Site site);  // what the 32 lanes gave
+int lane();
+
+template <typename T>
+uint64_t bits_of(T value) {
+  static_assert(sizeof(T) <= 8, "a lane exchanges at most 8 bytes");
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  return bits;
+}
+
+template <typename T>
+T value_of(uint64_t bits) {
+  T value;
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+void check_mask(unsigned mask, Site site);
+
+template <typename T>
+T shuffle(Site site, unsigned mask, T value, int from) {
+  check_mask(mask, site);
+  const uint64_t* all = exchange(bits_of(value), site);
+  return from < 0 || from > 31 ? value : value_of<T>(all[from]);
+}
+
+template <typename T>
+T shuffle_up(Site site, unsigned mask, T value, int by) {
+  return shuffle(site, mask, value, lane() - by);
+}
+
+template <typename T>
+T shuffle_down(Site site, unsigned mask, T value, int by) {
+  return shuffle(site, mask, value, lane() + by);
+}
+
+template <typename T>
+T shuffle_xor(Site site, unsigned mask, T value, int by) {
+  return shuffle(site, mask, value, lane() ^ by);
+}
+
+template <typename T>
+unsigned match_any(Site site, unsigned mask, T value) {
+  check_mask(mask, site);
+  const uint64_t own = bits_of(value);
+  const uint64_t* all = exchange(own, site);
+  unsigned same = 0;
+  for (int i = 0; i < 32; ++i) same |= static_cast<unsigned>(all[i] == own) << i;
+  return same;
+}
+
+inline unsigned ballot(Site site, unsigned mask, bool value) {
+  check_mask(mask, site);
+  const uint64_t* all = exchange(value, site);
+  unsigned set = 0;
+  for (int i = 0; i < 32; ++i) set |= static_cast<unsigned>(all[i]) << i;
+  return set;
+}
+
+template <typename T>
+T atomic_add(T* place, T value) {
+  const T before = *place;
+  *place = static_cast<T>(before + value);
+  return before;
+}
+
+template <typename T>
+T atomic_min(T* place, T value) {
+  const T before = *place;
+  *place = value < before ? value : before;
+  return before;
+}
+
+template <typename T>
+T atomic_max(T* place, T value) {
+  const T before = *place;
+  *place = value > before ? value : before;
+  return before;
+}
+
+template <typename T>
+T atomic_or(T* place, T value) {
+  const T before = *place;
+  *place = before | value;
+  return before;
+}
+
+}  // namespace emulation
+
+extern emulation::Index threadIdx, blockIdx, blockDim, gridDim;
+
+#define SURE_FAST_SITE \
+  emulation::Site { __FILE__, __LINE__ }
+#define __syncthreads() emulation::wait_for_block(SURE_FAST_SITE)
+#define __syncwarp() static_cast<void>(emulation::exchange(0, SURE_FAST_SITE))
+#define __shfl_sync(...) emulation::shuffle(SURE_FAST_SITE, __VA_ARGS__)
+#define __shfl_up_sync(...) emulation::shuffle_up(SURE_FAST_SITE, __VA_ARGS__)
+#define __shfl_down_sync(...) emulation::shuffle_down(SURE_FAST_SITE, __VA_ARGS__)
+#define __shfl_xor_sync(...) emulation::shuffle_xor(SURE_FAST_SITE, __VA_ARGS__)
+#define __ballot_sync(...) emulation::ballot(SURE_FAST_SITE, __VA_ARGS__)
+#define __match_any_sync(...) emulation::match_any(SURE_FAST_SITE, __VA_ARGS__)
+
+template <typename T>
+T atomicAdd(T* place, T value) {
+  return emulation::atomic_add(place, value);
+}
+template <typename T>
+T atomicMin(T* place, T value) {
+  return emulation::atomic_min(place, value);
+}
+template <typename T>
+T atomicMax(T* place, T value) {
+  return emulation::atomic_max(place, value);
+}
+template <typename T>
+T atomicOr(T* place, T value) {
+  return emulation::atomic_or(place, value);
+}
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }

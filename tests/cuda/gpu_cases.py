@@ -1,0 +1,163 @@
+"""One call of every op with a GPU kernel, on inputs of a given device: what the tests and the benchmarks on a GPU run.
+
+`python -m tests.cuda.gpu_cases` runs all of them once, small, for compute-sanitizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import sure_fast
+from sure_fast import _backends
+
+GPU_BACKENDS = ("triton", "cuda")
+SYNCHRONISES = ("surface_distances",)
+"""Ops whose sizes depend on the data; metrics, not losses."""
+
+Tensors = dict[str, Tensor]
+
+
+class Case(NamedTuple):
+    make: Callable[[tuple[int, ...], torch.Generator], Tensors]
+    """Inputs from (N, *S), on the CPU."""
+    call: Callable[..., object]
+    """The op, from these inputs by name and `backend`."""
+    differentiated: tuple[str, ...] = ()
+
+
+def _logits(shape: tuple[int, ...], generator: torch.Generator, classes: int = 4) -> Tensor:
+    return torch.randn((shape[0], classes, *shape[1:]), generator=generator) * 3
+
+
+def _label(shape: tuple[int, ...], generator: torch.Generator, classes: int = 4) -> Tensor:
+    """Blocks of one label, so that most voxels are far from a boundary."""
+    coarse = [shape[0], *(-(-s // 8) for s in shape[1:])]
+    label = torch.randint(0, classes, coarse, generator=generator)
+    for axis, size in enumerate(shape[1:], 1):
+        label = label.repeat_interleave(8, axis).narrow(axis, 0, size)
+    return label.contiguous()
+
+
+def _maps(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    u, g, noise = torch.rand((3, *shape), generator=generator)
+    distance = (torch.rand(shape, generator=generator) * 30).floor()  # one voxel of fifteen is near
+    return {"u": u, "g": g, "noisy": u + noise - 0.5, "distance": distance, "label": _label(shape, generator)}
+
+
+def _rankings(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    a, b = torch.randn((2, shape[0], torch.Size(shape[1:]).numel()), generator=generator)
+    return {"a": a, "b": (a + b).round(decimals=1), "mask": torch.rand(a.shape, generator=generator) < 0.7}
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    return {
+        "logits": _logits(shape, generator),
+        "noisy1": _logits(shape, generator),
+        "noisy2": _logits(shape, generator),
+        "distance": torch.rand(shape, generator=generator) * 9,
+        "centers": torch.stack([torch.randint(0, s, (shape[0], 12), generator=generator) for s in shape[1:]], -1),
+        "levels": torch.tensor([0.3, 0.8]),
+        "valid": torch.rand((shape[0], 12), generator=generator) < 0.8,
+    }
+
+
+def _labelled(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    return {"logits": _logits(shape, generator), "label": _label(shape, generator)}
+
+
+def _two_labels(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    label = _label(shape, generator)
+    return {"prediction": label.roll(1, 1), "target": label}
+
+
+def _draw(u, g, noisy, distance, label, backend):
+    generator = torch.Generator().manual_seed(3)  # the CPU's: the same draws on every device
+    return sure_fast.sample_hard_patches(
+        u, noisy, label, distance, num_classes=4, patch_size=3, generator=generator, backend=backend
+    )[:2]
+
+
+def _pairs(**options):
+    def call(u, g, noisy, distance, label, backend):
+        groups = {"label": label} if "per_class" in options else {}
+        rest = {k: v for k, v in options.items() if k != "per_class"}
+        return sure_fast.gradient_uncertainty_loss(u, g, distance, backend=backend, **groups, **rest)
+
+    return call
+
+
+CASES: dict[str, Case] = {
+    "dirichlet_uncertainty": Case(
+        _labelled, lambda logits, label, backend: sure_fast.dirichlet_uncertainty(logits, backend=backend), ("logits",)
+    ),
+    "gradient_magnitude": Case(
+        lambda shape, generator: {"image": torch.randn((shape[0], 1, *shape[1:]), generator=generator)},
+        lambda image, backend: sure_fast.gradient_magnitude(image, backend=backend),
+    ),
+    "evidential_loss": Case(
+        _labelled,
+        lambda logits, label, backend: sure_fast.evidential_loss(logits, label, epoch=5, backend=backend)[:4],
+        ("logits",),
+    ),
+    "noise_uncertainty_loss": Case(
+        _noise,
+        lambda backend, **inputs: sure_fast.noise_uncertainty_loss(**inputs, backend=backend),
+        ("logits", "noisy1", "noisy2"),
+    ),
+    "segmentation_stats": Case(
+        _labelled, lambda logits, label, backend: sure_fast.segmentation_stats(logits, label, backend=backend)
+    ),
+    "boundary_distance": Case(
+        lambda shape, generator: {"label": _label(shape, generator)},
+        lambda label, backend: sure_fast.boundary_distance(label, max_distance=4.0, backend=backend),
+    ),
+    "gradient_uncertainty_loss": Case(_maps, _pairs(), ("u",)),
+    "gradient_uncertainty_loss per_class": Case(_maps, _pairs(per_class=True), ("u",)),
+    "gradient_uncertainty_loss sampled": Case(_maps, _pairs(pairs="sampled"), ("u",)),
+    "pair_concordance": Case(
+        _rankings, lambda a, b, mask, backend: sure_fast.pair_concordance(a, b, mask=mask, backend=backend)
+    ),
+    "spearman": Case(_rankings, lambda a, b, mask, backend: sure_fast.spearman(a, b, mask=mask, backend=backend)),
+    "sample_hard_patches": Case(_maps, _draw),
+    "surface_distances": Case(
+        _two_labels,
+        lambda prediction, target, backend: sure_fast.surface_distances(prediction, target, 4, backend=backend),
+    ),
+}
+
+
+def available() -> list[tuple[str, str]]:
+    """(case, backend) of every op that has a GPU kernel."""
+    found = _backends.registered()
+    pairs = ((name, backend) for name in CASES for backend in GPU_BACKENDS)
+    return [(name, backend) for name, backend in pairs if backend in found[name.split()[0]]]
+
+
+def inputs_of(case: Case, shape: tuple[int, ...], device: str, seed: int = 0) -> Tensors:
+    made = case.make(shape, torch.Generator().manual_seed(seed))
+    tensors = {name: t.to(device) for name, t in made.items()}
+    for name in case.differentiated:
+        tensors[name].requires_grad_()
+    return tensors
+
+
+def run(case: Case, tensors: Tensors, backend: str | None) -> list[Tensor]:
+    """What the op gives, and the gradients of its first result."""
+    result = case.call(**tensors, backend=backend)
+    outputs = [result] if isinstance(result, Tensor) else [t for t in result if isinstance(t, Tensor)]  # type: ignore[attr-defined]
+    if not case.differentiated:
+        return outputs
+    gradients = torch.autograd.grad(outputs[0].sum(), [tensors[name] for name in case.differentiated])
+    return [t.detach() for t in outputs] + list(gradients)
+
+
+if __name__ == "__main__":
+    for name, backend in available():
+        for shape in ((2, 33, 34), (1, 11, 23, 17), (1, 200, 210)):
+            run(CASES[name], inputs_of(CASES[name], shape, "cuda"), backend)
+        torch.cuda.synchronize()
+        print(name, backend, flush=True)

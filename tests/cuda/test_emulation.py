@@ -1,0 +1,52 @@
+"""The emulator finds what it is there to find."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cuda import emulated
+from tests.cuda.conftest import ORDERS
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    sources = (emulated.EMULATION / "faulty.cpp", emulated.EMULATION / "emulation.cpp")
+    return emulated.load(emulated.build(emulated.FOLDER, "faulty", sources), "faulty")
+
+
+def in_all_orders(faulty, fault):
+    found = []
+    for order in ORDERS.values():
+        faulty.set_order(*order)
+        found.append(faulty.run(fault))
+    faulty.set_order(0, 0)
+    return found
+
+
+def test_a_sound_kernel_is_the_same_in_every_order(faulty):
+    assert in_all_orders(faulty, "none") == [[i + (i + 1) % 64 for i in range(64)]] * len(ORDERS)
+
+
+@pytest.mark.parametrize("fault", ["race", "race of blocks"])
+def test_races_show_in_another_order(faulty, fault):
+    found = in_all_orders(faulty, fault)
+    assert any(other != found[0] for other in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("left early", "leave_early, block 0: some threads have left, others wait"),
+        ("apart", "wait_apart, block 0: threads wait in different places"),
+        ("divided warp", "divide_warp, block 0: a warp waits with some of its lanes, not at one place"),
+    ],
+)
+def test_divergence_is_an_error(faulty, fault, text):
+    with pytest.raises(RuntimeError, match=text):
+        faulty.run(fault)
+    assert faulty.run("none")  # and does not hold up the next
+
+
+def test_shared_memory_is_poisoned(faulty):
+    faulty.run("race")
+    assert set(faulty.run("unwritten shared")) == {int.from_bytes(b"\xcb" * 4, "little", signed=True)}
