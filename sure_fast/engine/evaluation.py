@@ -15,10 +15,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..data import load_case
-from ..metrics import compute_dice, compute_surface_metrics, compute_uncertainty_metrics, ece_of_stats
-from ..ops.boundary_distance import boundary_distance
+from ..metrics import (
+    Statistics,
+    compute_dice,
+    compute_surface_metrics,
+    compute_uncertainty_metrics,
+    dice_of_stats,
+    ece_of_stats,
+    gradient_and_distance,
+    summarize,
+)
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.segmentation_stats import segmentation_stats
 from .pictures import save_case
 
@@ -35,29 +42,17 @@ class EvaluationResult:
     class_names: dict[int, str]
     per_case: list[dict[str, Any]] = field(default_factory=list)
 
-    def values(self, metric: str) -> list[float]:
-        return [case[metric] for case in self.per_case if not math.isnan(case[metric])]
-
     def metrics(self) -> list[str]:
         return [key for key, value in self.per_case[0].items() if isinstance(value, float)] if self.per_case else []
 
     @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Mean, standard deviation, bootstrap interval and number of undefined cases of every metric."""
+        return {metric: summarize(case[metric] for case in self.per_case) for metric in self.metrics()}
+
+    @property
     def mean(self) -> dict[str, float]:
-        values = {metric: self.values(metric) for metric in self.metrics()}
-        return {metric: sum(v) / len(v) if v else math.nan for metric, v in values.items()}
-
-    @property
-    def std(self) -> dict[str, float]:
-        """Sample standard deviation over the cases."""
-        result = {}
-        for metric, mean in self.mean.items():
-            v = self.values(metric)
-            result[metric] = math.sqrt(sum((x - mean) ** 2 for x in v) / (len(v) - 1)) if len(v) > 1 else math.nan
-        return result
-
-    @property
-    def undefined(self) -> dict[str, int]:
-        return {metric: len(self.per_case) - len(self.values(metric)) for metric in self.metrics()}
+        return {metric: found.mean for metric, found in self.statistics.items()}
 
     @property
     def absent(self) -> dict[str, int]:
@@ -71,12 +66,11 @@ class EvaluationResult:
         def plain(values: dict[str, Any]) -> dict[str, Any]:
             return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
+        statistics = self.statistics
         return {
             "cases": len(self.per_case),
             "class_names": {str(k): v for k, v in self.class_names.items()},
-            "mean": plain(self.mean),
-            "std": plain(self.std),
-            "undefined": self.undefined,
+            **{name: plain({m: getattr(s, name) for m, s in statistics.items()}) for name in Statistics._fields},
             "absent": self.absent,
             "per_case": [plain(case) for case in self.per_case],
         }
@@ -171,16 +165,10 @@ def evaluate_cases(
         for level in LEVELS:
             noise = torch.randn(image.shape, generator=generator).to(device) * NOISE_STD + level
             noisy.append(dirichlet_uncertainty(predict(image + noise), evidence=evidence)[:, 0])
-        channels = "luma" if image.shape[1] in (1, 3) else "mean"
-        gradient = gradient_magnitude(image, channels=channels)[:, 0]
-        ignored = torch.zeros_like(label, dtype=torch.bool)
-        if info.ignore_index is not None:
-            ignored = label == info.ignore_index
-        distance = boundary_distance(label, max_distance=4.0, ignore_index=info.ignore_index)
-        distance = distance.masked_fill(ignored, math.inf)  # near no boundary: outside of every uncertainty metric
+        gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
         maps = compute_uncertainty_metrics(uncertainty, gradient, distance, noisy[0], noisy[1], levels=LEVELS)
-        ece, top_label_ece = ece_of_stats(stats)
-        dice, absent = compute_dice(prediction, label, classes, ignore_index=info.ignore_index)
+        ece, top_label_ece = ece_of_stats(stats)[0], ece_of_stats(stats, top_label=True)
+        dice, absent = dice_of_stats(stats)
         surface = compute_surface_metrics(prediction, label, classes, sample.spacing_mm, ignore_index=info.ignore_index)
         row: dict[str, Any] = {"case": case.name}
         for c in range(1, classes):

@@ -18,8 +18,7 @@ NAMES = {
 
 
 def table(result: EvaluationResult) -> str:
-    """One line a metric: mean, standard deviation over the cases, and how many cases leave it undefined."""
-    mean, std, undefined = result.mean, result.std, result.undefined
+    """One line a metric: mean, its 95 % interval, standard deviation over the cases, how many leave it undefined."""
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
     rows: list[tuple[str, str, str]] = []
     for title, key, wanted in (
@@ -33,10 +32,16 @@ def table(result: EvaluationResult) -> str:
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
     rows += [(NAMES[key], key, WANTED[key]) for key in UNCERTAINTY]
     width = max(len(title) for title, _, _ in rows)
-    lines = [f"{'':{width}}  {'mean':>8}  {'std':>8}  wanted  undefined   ({len(result.per_case)} cases)"]
+    head = f"{'':{width}}  {'mean':>8}  {'95 % interval':>18}  {'std':>8}  wanted  undefined"
+    lines = [f"{head}   ({len(result.per_case)} cases)"]
+    statistics = result.statistics
     for title, key, wanted in rows:
-        numbers = ["–" if math.isnan(v) else f"{v:.3f}" for v in (mean[key], std[key])]
-        lines.append(f"{title:{width}}  {numbers[0]:>8}  {numbers[1]:>8}  {wanted:>6}  {undefined[key]:>9}")
+        found = statistics[key]
+        mean, low, high, std = (
+            "–" if math.isnan(v) else f"{v:.3f}" for v in (found.mean, found.low, found.high, found.std)
+        )
+        interval = "–" if low == "–" else f"{low} … {high}"
+        lines.append(f"{title:{width}}  {mean:>8}  {interval:>18}  {std:>8}  {wanted:>6}  {found.undefined:>9}")
     absent = [f"{name} in {number}" for name, number in result.absent.items() if number]
     if absent:
         lines.append(f"in neither label nor prediction (Dice 1, HD95 0): {', '.join(absent)} of the cases")

@@ -138,11 +138,11 @@ def test_undefined_values_are_counted_and_left_out_of_the_mean():
     maps = dict.fromkeys(("ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"), 0.25)
     result = EvaluationResult(names, [{**row, "ucc_g": -0.5, **maps}, {**row, "ucc_g": math.nan, **maps}])
     assert result.mean["ucc_g"] == -0.5
-    assert result.undefined["ucc_g"] == 1
-    assert result.undefined["dice"] == 0
-    assert math.isnan(result.std["ucc_g"])
+    assert result.statistics["ucc_g"].undefined == 1
+    assert result.statistics["dice"].undefined == 0
+    assert math.isnan(result.statistics["ucc_g"].std)
     line = next(text for text in table(result).splitlines() if text.startswith("UCC_g"))
-    assert line.split() == ["UCC_g", "-0.500", "–", "-1", "1"]
+    assert line.split() == ["UCC_g", "-0.500", "–", "–", "-1", "1"]
     plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert plain["per_case"][1]["ucc_g"] is None
 
