@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PROGRAM = "sure_fast.train"
-PRODUCTS = ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints", "pictures", "tensorboard")
+PRODUCTS = ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints", "pictures", "tensorboard",
+            "robustness")  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,6 +57,7 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     from .engine import cli, loop, pictures
     from .engine.config import ConfigError, save
     from .engine.evaluation import evaluate_cases
+    from .engine.prediction import Predictor
     from .engine.table import print_table
 
     cli.new_folder(output, overwrite)
@@ -110,11 +112,9 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
     pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
-        trainer.model,
+        Predictor([trainer.model], plan.patch_size, evidence=config.evidence),
         split.test,
         info=cases.info,
-        patch_size=plan.patch_size,
-        evidence=config.evidence,
         device=device,
         seed=config.seed,
         progress=progress,

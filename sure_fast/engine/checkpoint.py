@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ..models import build_model
+from .prediction import Predictor
 
 FORMAT = "sure_fast checkpoint 1"
 
@@ -103,3 +105,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except RuntimeError:
         raise ValueError(f"checkpoint {find(path)}: its weights do not fit the network it describes") from None
     return model.eval(), content
+
+
+def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, Any]]:
+    """Predicts as the run was trained to; and the checkpoint's content."""
+    model, content = load_model(path, device)
+    plan = content["plan"]
+    return Predictor([model], plan.patch_size, evidence=plan.evidence), content
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a checkpoint's weights file: whose results these are."""
+    return hashlib.sha256(find(path).read_bytes()).hexdigest()

@@ -6,9 +6,12 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from ..data.corruptions import CORRUPTIONS
 
 TERMS = ("data", "kl", "dice", "gradient", "order", "distance", "far")
 TITLES = {
@@ -120,3 +123,36 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
         axis.remove()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "losses.png", dpi=90)
+
+
+def save_robustness(path: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Curves of the main metrics against severity: a column a corruption, a line with its interval a table."""
+    from matplotlib.figure import Figure
+
+    metrics = {"dice": "Dice", "ece": "ECE", "ueo": "UEO", "mean_uncertainty": "mean u", "ucc_g": "UCC_g"}
+    some = next(iter(tables.values()))
+    kinds = [kind for kind in CORRUPTIONS if any(row["kind"] == kind for row in some)]
+    figure = Figure(figsize=(2.7 * max(len(kinds), 2), 2.1 * len(metrics) + 0.6), layout="constrained")
+    axes = figure.subplots(len(metrics), len(kinds), squeeze=False, sharex="col", sharey="row")
+    for column, kind in enumerate(kinds):
+        for row, (metric, title) in enumerate(metrics.items()):
+            axis = axes[row, column]
+            for number, (name, table) in enumerate(tables.items()):
+                points = [r for r in table if r["metric"] == metric and r["kind"] in ("clean", kind)]
+                severity = [r["severity"] for r in points]
+                colour = f"C{number % 10}"
+                axis.plot(severity, [r["mean"] for r in points], marker="o", markersize=3, color=colour, label=name)
+                low, high = ([r[end] for r in points] for end in ("low", "high"))
+                axis.fill_between(severity, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.grid(alpha=0.3)
+            if row == 0:
+                axis.set_title(CORRUPTIONS[kind].title)
+            if column == 0:
+                axis.set_ylabel(title)
+        levels = CORRUPTIONS[kind].severities
+        axes[-1, column].set_xticks(range(len(levels) + 1), ["clean", *(f"{level:g}" for level in levels)], fontsize=8)
+        axes[-1, column].set_xlabel(CORRUPTIONS[kind].unit)
+    if len(tables) > 1:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
+    figure.savefig(path, dpi=110)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 
-from .evaluation import UNCERTAINTY, EvaluationResult
+from .evaluation import EvaluationResult
 
-WANTED = {"ucc_g": "-1", "ucc_d": "-1", "ucc_noise": "+1", "ur_g": "1", "ur_d": "1", "ur_noise": "1"}
-NAMES = {
-    "ucc_g": "UCC_g",
-    "ucc_d": "UCC_d",
-    "ucc_noise": "UCC_noise",
-    "ur_g": "UR_g",
-    "ur_d": "UR_d",
-    "ur_noise": "UR_noise",
+SINGLE = {
+    "adaptive_ece": ("Adaptive ECE", "0"),
+    "brier": ("Brier", "0"),
+    "nll": ("NLL", "0"),
+    "ueo": ("UEO", "1"),
+    "aurc": ("AURC", "0"),
+    "auroc": ("Error AUROC", "1"),
+    "mean_uncertainty": ("mean u", ""),
+    "ucc_g": ("UCC_g", "-1"),
+    "ucc_d": ("UCC_d", "-1"),
+    "ucc_noise": ("UCC_noise", "+1"),
+    "ur_g": ("UR_g", "1"),
+    "ur_d": ("UR_d", "1"),
+    "ur_noise": ("UR_noise", "1"),
 }
+"""Metrics without classes: title, and the value that is wanted."""
 
 
 def table(result: EvaluationResult) -> str:
@@ -23,6 +30,7 @@ def table(result: EvaluationResult) -> str:
     rows: list[tuple[str, str, str]] = []
     for title, key, wanted in (
         ("Dice", "dice", "1"),
+        ("IoU", "iou", "1"),
         ("HD95 (mm)", "hd95_mm", "0"),
         ("ASSD (mm)", "assd_mm", "0"),
         ("NSD 1 mm", "nsd", "1"),
@@ -30,7 +38,7 @@ def table(result: EvaluationResult) -> str:
     ):
         rows += [(f"{title} {name}", f"{key}/{name}", wanted) for name in classes]
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
-    rows += [(NAMES[key], key, WANTED[key]) for key in UNCERTAINTY]
+    rows += [(title, key, wanted) for key, (title, wanted) in SINGLE.items()]
     width = max(len(title) for title, _, _ in rows)
     head = f"{'':{width}}  {'mean':>8}  {'95 % interval':>18}  {'std':>8}  wanted  undefined"
     lines = [f"{head}   ({len(result.per_case)} cases)"]
@@ -45,6 +53,8 @@ def table(result: EvaluationResult) -> str:
     absent = [f"{name} in {number}" for name, number in result.absent.items() if number]
     if absent:
         lines.append(f"in neither label nor prediction (Dice 1, HD95 0): {', '.join(absent)} of the cases")
+    if result.spoiled:
+        lines.append(f"NaN or infinity in the prediction, every metric undefined: {', '.join(result.spoiled)}")
     return "\n".join(lines)
 
 
