@@ -17,8 +17,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PROGRAM = "sure_fast.train"
-PRODUCTS = ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints", "pictures", "tensorboard",
-            "robustness")  # fmt: skip
+PRODUCTS = (
+    "config.yaml",
+    "split.json",
+    "metrics.jsonl",
+    "metrics-*.jsonl",
+    "results.json",
+    "checkpoints",
+    "pictures",
+    "tensorboard",
+    "robustness",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,12 +116,17 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
           f"{len(split.test)} test cases; patch {plan.patch_size}; {device}", flush=True)  # fmt: skip
     print(f"{PROGRAM}: {loop.describe_backends()}", flush=True)
 
-    trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output)
-    trainer.train(progress)
-    print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
+    models = []
+    for member in range(config.members):
+        if config.members > 1:
+            print(f"{PROGRAM}: network {member + 1} of {config.members}", flush=True)
+        trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
+        trainer.train(progress)
+        models.append(trainer.model)
+        print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
     pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
-        Predictor([trainer.model], plan.patch_size, evidence=config.evidence),
+        Predictor(models, plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
         split.test,
         info=cases.info,
         device=device,
@@ -140,8 +154,7 @@ def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:
 
 def clear(output: Path) -> None:
     """Removes the products of an earlier run, and nothing else."""
-    for name in PRODUCTS:
-        path = output / name
+    for path in (found for name in PRODUCTS for found in output.glob(name)):
         if path.is_dir():
             shutil.rmtree(path)
         else:

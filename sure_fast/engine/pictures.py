@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..data.corruptions import CORRUPTIONS
 
-TERMS = ("data", "kl", "dice", "gradient", "order", "distance", "far")
 TITLES = {
     "total": "total loss",
     "data": "data term",
@@ -23,7 +22,15 @@ TITLES = {
     "order": "L_nu, order term",
     "distance": "L_nu, distance term",
     "far": "L_nu, far term",
+    "cross_entropy": "cross-entropy",
+    "calibration": "DEviS, calibration term",
+    "contrast": "PriUS, contrast",
+    "corruption": "PriUS, corruption",
+    "geometry": "PriUS, geometry",
 }
+
+BASIC = ("total", "data", "kl", "dice", "cross_entropy")
+"""Terms that apply in every epoch; the others are drawn from the epoch on where they do."""
 
 
 def save_case(
@@ -98,18 +105,18 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
     for line in metrics_jsonl.read_text().splitlines():
         row = json.loads(line)
         if row["kind"] == "step":
-            for term in (*TERMS, "total"):
+            for term in TITLES.keys() & row.keys():
                 sums[term][row["epoch"]].append(row[term])
         elif row.get("val_dice") is not None:
             validation.append((row["epoch"], row["val_dice"]))
-    drawn = [term for term in ("total", *TERMS) if any(any(values) for values in sums[term].values())]
+    drawn = [term for term in TITLES if any(any(values) for values in sums[term].values())]
     columns = 4
     panels = len(drawn) + bool(validation)
     rows = max(1, -(-panels // columns))
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, term in zip(axes, drawn, strict=False):
-        epochs = [e for e, values in sums[term].items() if term not in TERMS[3:] or any(values)]
+        epochs = [e for e, values in sums[term].items() if term in BASIC or any(values)]
         axis.plot(epochs, [float(np.mean(sums[term][e])) for e in epochs], marker="o" if len(epochs) < 4 else None)
         axis.set_title(TITLES[term])
     if validation:

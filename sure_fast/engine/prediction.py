@@ -16,8 +16,7 @@ from ..metrics import probability_stats
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
 from ..reference.dirichlet_uncertainty import evidence as evidence_of
-
-INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
+from .config import INFERENCE
 
 
 @dataclass(frozen=True)
