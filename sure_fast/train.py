@@ -146,8 +146,9 @@ def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:
     from .engine.config import ConfigError
 
     cases = discover(folder, config.layout, label_map=config.label_map or None)
+    seed = config.seed if config.split_seed is None else config.split_seed
     try:
-        return cases, split_cases(cases, tuple(config.fractions), config.seed)
+        return cases, split_cases(cases, tuple(config.fractions), seed)
     except ValueError as error:
         raise ConfigError(f"data {source}: {error}") from None
 

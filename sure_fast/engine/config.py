@@ -7,6 +7,7 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class TrainConfig:
     members: int = option(1, "networks of an ensemble, trained one after the other (preset)")
     device: str = option("auto", "torch device; auto: cuda where there is one, else cpu")
     seed: int = option(0, "seed of the split, the network, the crops and the noise")
+    split_seed: int | None = option(None, "seed of the split (default: seed)")
     epochs: int = option(40, "number of epochs")
     batch_size: int = option(4, "volumes per step")
     patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
@@ -90,6 +92,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "validate_every", "num_patches", "members"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.split_seed is not None and self.split_seed < 0:
+            raise ConfigError(f"split_seed: expected a number >= 0, got {self.split_seed}")
         if not 0 <= self.start_epoch < self.epochs:
             raise ConfigError(
                 f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}"
@@ -208,9 +212,11 @@ def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConf
     return TrainConfig(**{**base, **given})
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """One flag per key of TrainConfig; those not given are absent from the namespace."""
     for entry in fields(TrainConfig):
+        if entry.name in without:
+            continue
         flag, text = "--" + entry.name.replace("_", "-"), entry.metadata["help"]
         if _TYPES[entry.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
