@@ -146,8 +146,9 @@ class CaseMetric:
     Notes:
         `update` takes what the function takes and returns what it returns, and so does a call of the metric, as with
         torchmetrics and MONAI. `compute` (MONAI's `aggregate`) is the `Summary` of the cases of all processes of
-        torch.distributed; it does not depend on how they were batched, ordered or spread. With `names`, a case that
-        comes twice, as a DistributedSampler repeats some to fill its last round, counts once.
+        torch.distributed (with NCCL the current device must be set); how they were batched, ordered or spread changes
+        nothing. With `names`, a case that comes twice, as a DistributedSampler repeats some to fill its last round,
+        counts once.
 
     Example:
         >>> import torch
