@@ -149,12 +149,12 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
         "assd_mm": surface.assd_mm,
         "nsd": surface.nsd,
     }
-    ece = ece_of_stats(stats)[0]
+    ece, ueo = ece_of_stats(stats)[0], ueo_of_stats(stats)[0]
     row: dict[str, float] = {}
     for c in range(1, classes):
         name = info.class_names[c]
         row.update({f"{metric}/{name}": float(values[0, c - 1]) for metric, values in by_class.items()})
-        row[f"ece/{name}"] = float(ece[c])
+        row[f"ece/{name}"], row[f"ueo/{name}"] = float(ece[c]), float(ueo[c])
     row.update({metric: float(values.mean()) for metric, values in by_class.items()})
     p, u = prediction.probabilities, prediction.uncertainty
     errors = (u, prediction.labels, label, classes)

@@ -43,7 +43,8 @@ h2 { font-size: 1.3rem; margin: 2.4rem 0 .5rem; padding-top: .8rem; border-top: 
 h3 { font-size: 1.02rem; margin: 1.3rem 0 .4rem; }
 p, li { max-width: 75ch; } .note { color: var(--soft); font-size: .9rem; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; } a { color: #0b5cad; }
-pre { background: #f5f6f8; padding: .7rem .9rem; border-radius: 6px; overflow-x: auto; font-size: .85rem; }
+pre { background: #f5f6f8; padding: .7rem .9rem; border-radius: 6px; font-size: .85rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .4rem 0 1rem; }
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; font-size: .92rem;
   min-width: 100%; }
