@@ -42,6 +42,7 @@ def build_model(
     num_classes: int,
     channels: Sequence[int] = (16, 32, 64),
     strides: Sequence[Sequence[int]] = ((2, 2, 2), (2, 2, 2)),
+    dropout: float = 0.0,
 ) -> nn.Module:
     """MONAI's residual U-Net, image [N, in_channels, *S] -> logits [N, num_classes, *S].
 
@@ -50,6 +51,7 @@ def build_model(
         in_channels, num_classes: channels of the image and of the logits.
         channels: feature channels per level.
         strides: one per downsampling and axis, as `plan_strides` gives.
+        dropout: probability, after every convolution.
     """
     from monai.networks.nets import UNet
 
@@ -61,4 +63,5 @@ def build_model(
         strides=[tuple(step) for step in strides],  # type: ignore[misc]
         num_res_units=2,
         norm="instance",
+        dropout=dropout,
     )

@@ -22,20 +22,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="torch device")
     options = parser.parse_args(arguments)
 
-    import torch
     from tqdm import tqdm
 
     from .data import discover, load_case
     from .engine import checkpoint, cli
-    from .engine.evaluation import predictor
-    from .ops.dirichlet_uncertainty import dirichlet_uncertainty
 
     cli.new_folder(options.output)
     device = cli.choose_device(options.device)
-    model, content = checkpoint.load_model(options.checkpoint, device)
+    predictor, content = checkpoint.load_predictor(options.checkpoint, device)
     plan = content["plan"]
     cases = discover(options.input, options.layout, part="all", require_labels=False)
-    predict = predictor(model, plan.patch_size)
     with tqdm(cases, desc="predict", unit="case") as bar:
         for case in bar:
             sample = load_case(case, normalized=True)
@@ -44,10 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
                     f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "
                     f"got {list(sample.image.shape)}"
                 )
-            with torch.no_grad():
-                logits = predict(sample.image[None].to(device))
-                uncertainty = dirichlet_uncertainty(logits, evidence=plan.evidence)[0, 0].cpu().numpy()
-            segmentation = logits.argmax(1)[0].cpu().numpy().astype("uint8" if plan.num_classes <= 256 else "uint16")
+            prediction = predictor(sample.image[None].to(device))
+            uncertainty = prediction.uncertainty[0].cpu().numpy()
+            segmentation = prediction.labels[0].cpu().numpy().astype("uint8" if plan.num_classes <= 256 else "uint16")
             options.output.mkdir(parents=True, exist_ok=True)
             write(options.output, sample, segmentation, uncertainty)
 

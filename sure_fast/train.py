@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PROGRAM = "sure_fast.train"
-PRODUCTS = ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints", "pictures", "tensorboard")
+PRODUCTS = (
+    "config.yaml",
+    "split.json",
+    "metrics.jsonl",
+    "metrics-*.jsonl",
+    "results.json",
+    "checkpoints",
+    "pictures",
+    "tensorboard",
+    "robustness",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,6 +66,7 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
     from .engine import cli, loop, pictures
     from .engine.config import ConfigError, save
     from .engine.evaluation import evaluate_cases
+    from .engine.prediction import Predictor
     from .engine.table import print_table
 
     cli.new_folder(output, overwrite)
@@ -105,16 +116,19 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
           f"{len(split.test)} test cases; patch {plan.patch_size}; {device}", flush=True)  # fmt: skip
     print(f"{PROGRAM}: {loop.describe_backends()}", flush=True)
 
-    trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output)
-    trainer.train(progress)
-    print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
+    models = []
+    for member in range(config.members):
+        if config.members > 1:
+            print(f"{PROGRAM}: network {member + 1} of {config.members}", flush=True)
+        trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
+        trainer.train(progress)
+        models.append(trainer.model)
+        print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
     pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
-        trainer.model,
+        Predictor(models, plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
         split.test,
         info=cases.info,
-        patch_size=plan.patch_size,
-        evidence=config.evidence,
         device=device,
         seed=config.seed,
         progress=progress,
@@ -132,16 +146,16 @@ def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:
     from .engine.config import ConfigError
 
     cases = discover(folder, config.layout, label_map=config.label_map or None)
+    seed = config.seed if config.split_seed is None else config.split_seed
     try:
-        return cases, split_cases(cases, tuple(config.fractions), config.seed)
+        return cases, split_cases(cases, tuple(config.fractions), seed)
     except ValueError as error:
         raise ConfigError(f"data {source}: {error}") from None
 
 
 def clear(output: Path) -> None:
     """Removes the products of an earlier run, and nothing else."""
-    for name in PRODUCTS:
-        path = output / name
+    for path in (found for name in PRODUCTS for found in output.glob(name)):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import sure_fast
-from sure_fast.metrics import compute_dice, compute_ece, compute_surface_metrics, dice_of_stats, ece_of_stats
+from sure_fast.metrics import (
+    compute_assd,
+    compute_dice,
+    compute_hd95,
+    compute_iou,
+    compute_nsd,
+    compute_surface_metrics,
+    dice_of_stats,
+    iou_of_stats,
+)
 
 
 def blobs(shift: int = 0) -> torch.Tensor:
@@ -60,20 +70,64 @@ def test_bad_arguments_are_named():
         compute_surface_metrics(t[..., 1:], t, 3, (1, 1, 1))
     with pytest.raises(ValueError, match=r"^spacing_mm: expected 3 numbers, one per axis"):
         compute_surface_metrics(t, t, 3, (1, 1))
-    with pytest.raises(ValueError, match=r"^target: expected one label per voxel of probabilities"):
-        compute_ece(torch.ones(1, 2, 3, 3) / 2, torch.zeros(1, 3, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^target: expected labels in \[0, 3\), got 3$"):
+        compute_dice(t, t + (t == 2), 3)
+    with pytest.raises(TypeError, match=r"^prediction: expected an integer tensor"):
+        compute_iou(t.float(), t, 3)
+    with pytest.raises(TypeError, match=r"^target: expected a torch.Tensor, got list$"):
+        compute_dice(t, [1], 3)
 
 
-def test_ece_by_hand():
-    # Two voxels at p = .9 of which one is right, two at .6 of which both are: (2/4) |.5 - .9| + (2/4) |1 - .6|
-    p1 = torch.tensor([0.9, 0.9, 0.6, 0.6])
-    p = torch.stack([p1, 1 - p1])[None, :, None, :]
-    per_class, top = compute_ece(p, torch.tensor([[[0, 1, 0, 0]]]))
-    assert top.item() == pytest.approx(0.4)
-    assert per_class.tolist() == pytest.approx([0.4, 0.4])
-    assert compute_ece(p[..., :0], torch.zeros(1, 1, 0, dtype=torch.long))[1].isnan()
-    one = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
-    assert compute_ece(one, torch.zeros(1, 1, 1, dtype=torch.long))[1].item() == 0
+def one_hot(label):
+    return torch.nn.functional.one_hot(label, 3).movedim(-1, 1)
+
+
+def test_iou_is_monais_and_torchmetrics():
+    from monai.metrics import compute_iou as monai_iou
+    from torchmetrics.classification import MulticlassJaccardIndex
+
+    p, t = blobs(2), blobs()
+    got = compute_iou(p, t, 3)
+    torch.testing.assert_close(got.values.float(), monai_iou(one_hot(p), one_hot(t), include_background=False))
+    torch.testing.assert_close(got.values[0].float(), MulticlassJaccardIndex(3, average="none")(p, t)[1:])
+    assert got.values[0, 0] != compute_dice(p, t, 3).values[0, 0]
+
+
+def test_surface_distances_are_monais():
+    from monai import metrics as monai
+
+    p, t, spacing = blobs(2), blobs(), (1.5, 1.0, 5.0)
+    hot = (one_hot(p).float(), one_hot(t).float())
+    close = {"rtol": 1e-5, "atol": 1e-5, "check_dtype": False}
+    want = monai.compute_hausdorff_distance(*hot, percentile=95, spacing=spacing)
+    torch.testing.assert_close(compute_hd95(p, t, 3, spacing).values, want, **close)
+    want = monai.compute_average_surface_distance(*hot, symmetric=True, spacing=spacing)
+    torch.testing.assert_close(compute_assd(p, t, 3, spacing).values, want, **close)
+    want = monai.compute_surface_dice(*hot, class_thresholds=[1.6, 1.6], spacing=spacing)
+    torch.testing.assert_close(compute_nsd(p, t, 3, spacing, tolerance_mm=1.6).values, want, **close)
+
+
+def test_ignored_voxels_count_in_neither():
+    p, t = blobs(2), blobs()
+    marked = t.clone()
+    marked[:, :7] = 255
+    kept = marked != 255
+    for metric in (compute_dice, compute_iou):
+        got = metric(p, marked, 3, ignore_index=255)
+        want = metric(p[kept][None], t[kept][None], 3)
+        assert torch.equal(got.values, want.values)
+        assert not torch.equal(got.values, metric(p, t, 3).values)
+
+
+def test_arrays_of_every_kind():
+    p, t = blobs(2), blobs()
+    want = compute_dice(p, t, 3).values
+    backwards = np.ascontiguousarray(p.numpy()[..., ::-1])[..., ::-1]
+    assert torch.equal(compute_dice(backwards, t.numpy().astype(np.uint16), 3).values, want)
+    fixed = t.numpy()
+    fixed.flags.writeable = False
+    assert torch.equal(compute_dice(p.to(torch.uint8), fixed, 3).values, want)
+    assert torch.equal(compute_dice(p.numpy() == 1, t.numpy() == 1, 2).values[:, 0], want[:, 0])
 
 
 def test_from_segmentation_stats():
@@ -82,10 +136,6 @@ def test_from_segmentation_stats():
     target = torch.randint(0, 3, (2, 20, 22), generator=generator)
     target[0, :5] = -1
     stats = sure_fast.segmentation_stats(logits, target, ignore_index=-1)
-    for got, want in zip(dice_of_stats(stats), compute_dice(logits.argmax(1), target, 3, ignore_index=-1), strict=True):
-        assert torch.equal(got, want)
-    alpha = torch.nn.functional.softplus(logits) + 1
-    kept = target >= 0
-    p = (alpha / alpha.sum(1, keepdim=True)).movedim(1, -1)[kept].T[None]
-    for got, want in zip(ece_of_stats(stats), compute_ece(p, target[kept][None]), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    for of_stats, compute in ((dice_of_stats, compute_dice), (iou_of_stats, compute_iou)):
+        for got, want in zip(of_stats(stats), compute(logits.argmax(1), target, 3, ignore_index=-1), strict=True):
+            assert torch.equal(got, want)

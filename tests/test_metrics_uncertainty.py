@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sure_fast.metrics import compute_ucc, compute_uncertainty_metrics, compute_ur, thin_by_gradient
+from sure_fast.metrics import (
+    compute_ucc,
+    compute_ucc_noise,
+    compute_uncertainty_metrics,
+    compute_ur,
+    compute_ur_noise,
+    gradient_and_distance,
+    thin_by_gradient,
+)
 from tests._golden import GOLDEN, load
 
 
@@ -128,3 +136,52 @@ def test_principles_fulfilled_and_broken():
     assert bad["ur_noise"].item() == bad["ur_g"].item() == 0
     with pytest.raises(ValueError, match="levels: expected the weaker noise level first"):
         compute_uncertainty_metrics(u, g, d, u, u, levels=(0.9, 0.1))
+
+
+def test_several_noise_levels():
+    from scipy.stats import spearmanr
+
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randint(0, 4, (4, 2, 5, 6), generator=generator).double() / 4
+    mask = torch.rand((2, 5, 6), generator=generator) < 0.8
+    ucc = compute_ucc_noise(list(u), mask=mask)
+    ur = {
+        protocol: compute_ur_noise(list(u.numpy()), mask=mask.numpy(), protocol=protocol)
+        for protocol in ("sure", "paper")
+    }
+    for n in range(2):
+        voxels = u[:, n, mask[n]].T.numpy()
+        want = [0.0 if np.ptp(v) == 0 else spearmanr([0, 1, 2, 3], v).statistic for v in voxels]
+        assert ucc[n].item() == pytest.approx(np.mean(want), abs=1e-12)
+        pairs = [(v[i], v[j]) for v in voxels for i in range(4) for j in range(i + 1, 4)]
+        assert ur["sure"][n].item() == pytest.approx(np.mean([b > a for a, b in pairs]), abs=1e-12)
+        assert ur["paper"][n].item() == pytest.approx(np.mean([b >= a for a, b in pairs]), abs=1e-12)
+    two = compute_ucc_noise(list(u[:2]), mask=mask)
+    want = ((u[1] - u[0]).sign() * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+    torch.testing.assert_close(two, want, rtol=1e-12, atol=1e-12)
+    u[2, 1][mask[1]] = math.nan
+    assert compute_ucc_noise(list(u), mask=mask).isnan().tolist() == [False, True]
+    assert compute_ur_noise(list(u), mask=mask & False).isnan().all()
+    with pytest.raises(ValueError, match=r"^noisy: expected the uncertainty under at least two levels, got 1$"):
+        compute_ucc_noise([u[0]])
+    with pytest.raises(ValueError, match=r"^mask: expected the shape of noisy\[0\]"):
+        compute_ur_noise(list(u), mask=mask[:, 1:])
+
+
+def test_gradient_and_distance():
+    image = torch.arange(12.0).expand(1, 1, 10, 12)
+    label = torch.zeros(1, 10, 12, dtype=torch.long)
+    label[..., 6:] = 1
+    gradient, distance = gradient_and_distance(image, label)
+    assert gradient[0, 5, 5] == 1
+    assert distance[0, 5].tolist() == [math.inf, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, math.inf]
+    gradient, distance = gradient_and_distance(image.numpy(), label[:, None].numpy(), spacing=(1.0, 2.0))
+    assert gradient[0, 5, 5] == 0.5
+    assert distance[0, 5, 3:8].tolist() == [4, 2, 0, 0, 2]
+    label[:, :4] = 9
+    _, distance = gradient_and_distance(image, label, ignore_index=9)
+    assert distance[0, :4].isinf().all()
+    assert distance[0, 5, 5] == 0
+    _, distance = gradient_and_distance(image, torch.zeros_like(label))
+    assert distance.isinf().all()  # no boundary: every uncertainty metric is undefined
+    assert compute_uncertainty_metrics(distance, gradient, distance, distance, distance)["ucc_g"].isnan().all()

@@ -68,6 +68,6 @@ def test_rooms_know_only_what_they_may():
             for dots, name in re.findall(r"^\s*from (\.+)(\w*)", file.read_text(), re.M):
                 assert len(dots) == 1 or not name or name in others, (file, name)
     for file in (ROOT / "sure_fast").rglob("*.py"):
-        commands = ("train.py", "evaluate.py", "predict.py", "info.py")
+        commands = ("train.py", "evaluate.py", "predict.py", "compare.py", "info.py")
         if file.parent.name != "engine" and file.name not in commands:
             assert not re.search(r"^\s*from \.+engine", file.read_text(), re.M), file

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sure_fast.data import phantom
 from sure_fast.data.cases import Case, CaseList, DatasetInfo
+from sure_fast.data.corruptions import CORRUPTIONS, corrupt
 from sure_fast.data.dataset import SegmentationDataset
 from sure_fast.data.errors import DataError
 from sure_fast.data.layouts import LAYOUTS, discover
@@ -16,6 +17,7 @@ from sure_fast.data.split import Split, split_cases
 from sure_fast.data.writing import save_nifti
 
 __all__ = [
+    "CORRUPTIONS",
     "LAYOUTS",
     "Case",
     "CaseList",
@@ -24,6 +26,7 @@ __all__ = [
     "Sample",
     "SegmentationDataset",
     "Split",
+    "corrupt",
     "discover",
     "load_case",
     "normalize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ..models import build_model
+from .prediction import Predictor
 
 FORMAT = "sure_fast checkpoint 1"
 
@@ -29,9 +31,17 @@ class ModelPlan:
     patch_size: list[int]
     class_names: dict[int, str]
     evidence: str
+    dropout: float = 0.0
 
     def build(self) -> nn.Module:
-        return build_model(self.dims, self.in_channels, self.num_classes, self.channels, self.strides)
+        return build_model(
+            self.dims, self.in_channels, self.num_classes, self.channels, self.strides, dropout=self.dropout
+        )
+
+
+def member_name(name: str, member: int) -> str:
+    """File of a member of an ensemble: last.pt, last-1.pt, …"""
+    return name if member == 0 else f"{name.removesuffix('.pt')}-{member}.pt"
 
 
 def save(
@@ -103,3 +113,25 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except RuntimeError:
         raise ValueError(f"checkpoint {find(path)}: its weights do not fit the network it describes") from None
     return model.eval(), content
+
+
+def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, Any]]:
+    """Predicts as the run was trained to, an ensemble from the checkpoints beside; and the checkpoint's content."""
+    model, content = load_model(path, device)
+    models = [model, *(load_model(member, device)[0] for member in _members(path, content)[1:])]
+    plan, inference = content["plan"], content["config"].get("inference", "evidential")
+    seed = content["config"].get("seed", 0)
+    return Predictor(models, plan.patch_size, inference=inference, evidence=plan.evidence, seed=seed), content
+
+
+def _members(path: Path, content: dict[str, Any]) -> list[Path]:
+    first = find(path)
+    return [first.with_name(member_name(first.name, k)) for k in range(content["config"].get("members", 1))]
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a checkpoint's file, or of those of an ensemble: whose results these are."""
+    digest = hashlib.sha256()
+    for member in _members(path, load(path)):
+        digest.update(member.read_bytes())
+    return digest.hexdigest()

@@ -7,16 +7,29 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+_PLAIN: dict[str, Any] = {"loss": "evidential", "inference": "evidential", "beta": 0.0, "gamma": 0.0,
+                          "dropout": 0.0, "members": 1}  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
-    "evidential": {"beta": 0.0, "gamma": 0.0},
-    "sure": {"beta": 100.0, "gamma": 0.3},
+    "softmax": {**_PLAIN, "loss": "softmax", "inference": "softmax"},
+    "mc-dropout": {**_PLAIN, "loss": "softmax", "inference": "mc-dropout", "dropout": 0.2},
+    "ensemble": {**_PLAIN, "loss": "softmax", "inference": "ensemble", "members": 3},
+    "tta": {**_PLAIN, "loss": "softmax", "inference": "tta"},
+    "evidential": _PLAIN,
+    "devis": {**_PLAIN, "loss": "devis"},
+    "sure": {**_PLAIN, "beta": 100.0, "gamma": 0.3},
+    "prius": {**_PLAIN, "loss": "prius"},
 }
 PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
 QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
+
+
+LOSSES = ("evidential", "softmax", "devis", "prius")
+INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 
 
 class ConfigError(ValueError):
@@ -39,9 +52,14 @@ class TrainConfig:
     label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
     fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
     phantom_cases: int = option(32, "cases of the phantom set")
-    preset: str = option("sure", "loss preset; sets beta and gamma", tuple(PRESETS))
+    preset: str = option("sure", "method; sets the options named after it", tuple(PRESETS))
+    loss: str = option("evidential", "training loss (preset)", LOSSES)
+    inference: str = option("evidential", "where the uncertainty comes from (preset)", INFERENCE)
+    dropout: float = option(0.0, "dropout probability of the network (preset)")
+    members: int = option(1, "networks of an ensemble, trained one after the other (preset)")
     device: str = option("auto", "torch device; auto: cuda where there is one, else cpu")
     seed: int = option(0, "seed of the split, the network, the crops and the noise")
+    split_seed: int | None = option(None, "seed of the split (default: seed)")
     epochs: int = option(40, "number of epochs")
     batch_size: int = option(4, "volumes per step")
     patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
@@ -54,8 +72,8 @@ class TrainConfig:
     evidence: str = option("softplus", "evidence of a logit", ("softplus", "relu", "exp"))
     annealing_epochs: int = option(20, "epochs until the KL term has its full weight")
     start_epoch: int | None = option(None, "first epoch with supervised uncertainty (default: 30 %% of the epochs)")
-    beta: float = option(PRESETS["sure"]["beta"], "weight of the gradient-uncertainty loss")
-    gamma: float = option(PRESETS["sure"]["gamma"], "weight of the noise-uncertainty loss")
+    beta: float = option(PRESETS["sure"]["beta"], "weight of the gradient-uncertainty loss (preset)")
+    gamma: float = option(PRESETS["sure"]["gamma"], "weight of the noise-uncertainty loss (preset)")
     order_weight: float = option(1.0, "weight of its order term")
     distance_weight: float = option(1.0, "weight of its distance term")
     far_weight: float = option(0.1, "weight of its far term")
@@ -64,15 +82,18 @@ class TrainConfig:
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
     operator: str = option("sobel", "image gradient operator", ("sobel", "central"))
     blur_sigma: float = option(0.0, "Gaussian blur before the image gradient, in voxels")
+    prius_distance: str = option("region", "distance of the PriUS terms", ("region", "boundary"))
     validate_every: int = option(5, "epochs between validations")
     quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
 
     def __post_init__(self) -> None:
         if self.start_epoch is None:
             self.start_epoch = int(0.3 * self.epochs)
-        for name in ("epochs", "batch_size", "validate_every", "num_patches"):
+        for name in ("epochs", "batch_size", "validate_every", "num_patches", "members"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.split_seed is not None and self.split_seed < 0:
+            raise ConfigError(f"split_seed: expected a number >= 0, got {self.split_seed}")
         if not 0 <= self.start_epoch < self.epochs:
             raise ConfigError(
                 f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}"
@@ -83,12 +104,29 @@ class TrainConfig:
         for name in (*weights, "num_workers", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout: expected a number in [0, 1), got {self.dropout}")
+        self._check_method()
         if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
             raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")
         if self.quick and self.data is None and len(self.channels) > 3:
             raise ConfigError(f"channels: expected at most 3 levels with quick, got {len(self.channels)}")
         if not self.channels or min(self.channels) < 1:
             raise ConfigError(f"channels: expected one number >= 1 per level, got {self.channels}")
+
+    def _check_method(self) -> None:
+        """Loss, inference and network belong together."""
+        softmax = self.inference != "evidential"
+        if softmax != (self.loss == "softmax"):
+            wanted = "softmax" if softmax else "evidential, devis or prius"
+            raise ConfigError(f"loss: expected {wanted} with inference {self.inference}, got {self.loss!r}")
+        if self.loss != "evidential" and (self.beta or self.gamma):
+            raise ConfigError(f"beta, gamma: expected 0 with loss {self.loss}, got {self.beta}, {self.gamma}")
+        if (self.inference == "ensemble") != (self.members > 1):
+            wanted = "at least 2" if self.inference == "ensemble" else "1"
+            raise ConfigError(f"members: expected {wanted} with inference {self.inference}, got {self.members}")
+        if self.inference == "mc-dropout" and not self.dropout:
+            raise ConfigError("dropout: expected a number > 0 with inference mc-dropout, got 0")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -174,9 +212,11 @@ def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConf
     return TrainConfig(**{**base, **given})
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """One flag per key of TrainConfig; those not given are absent from the namespace."""
     for entry in fields(TrainConfig):
+        if entry.name in without:
+            continue
         flag, text = "--" + entry.name.replace("_", "-"), entry.metadata["help"]
         if _TYPES[entry.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)

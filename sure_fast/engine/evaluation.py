@@ -1,4 +1,4 @@
-"""Evaluation of a network case by case: segmentation, calibration and uncertainty metrics."""
+"""Evaluation case by case: segmentation, calibration, error detection and uncertainty metrics."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from ..data import load_case
-from ..metrics import compute_dice, compute_surface_metrics, compute_uncertainty_metrics, ece_of_stats
-from ..ops.boundary_distance import boundary_distance
-from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.gradient_magnitude import gradient_magnitude
-from ..ops.segmentation_stats import segmentation_stats
+from ..data.corruptions import NOISE_STD
+from ..metrics import (
+    Statistics,
+    compute_adaptive_ece,
+    compute_aurc,
+    compute_brier,
+    compute_dice,
+    compute_error_auroc,
+    compute_nll,
+    compute_surface_metrics,
+    compute_ucc,
+    compute_ucc_noise,
+    compute_ur,
+    compute_ur_noise,
+    dice_of_stats,
+    ece_of_stats,
+    gradient_and_distance,
+    iou_of_stats,
+    summarize,
+    ueo_of_stats,
+)
+from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
 from .pictures import save_case
+from .prediction import Prediction, sliding_window
 
 LEVELS = (0.1, 0.9)
-NOISE_STD = 0.3
-UNCERTAINTY = ("ucc_g", "ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise")
 _PICTURES = 4
 
 
@@ -34,30 +49,20 @@ class EvaluationResult:
 
     class_names: dict[int, str]
     per_case: list[dict[str, Any]] = field(default_factory=list)
-
-    def values(self, metric: str) -> list[float]:
-        return [case[metric] for case in self.per_case if not math.isnan(case[metric])]
+    spoiled: list[str] = field(default_factory=list)
+    """Cases whose prediction holds a NaN or infinity: all their metrics are undefined."""
 
     def metrics(self) -> list[str]:
         return [key for key, value in self.per_case[0].items() if isinstance(value, float)] if self.per_case else []
 
     @property
+    def statistics(self) -> dict[str, Statistics]:
+        """Mean, standard deviation, bootstrap interval and number of undefined cases of every metric."""
+        return {metric: summarize(case[metric] for case in self.per_case) for metric in self.metrics()}
+
+    @property
     def mean(self) -> dict[str, float]:
-        values = {metric: self.values(metric) for metric in self.metrics()}
-        return {metric: sum(v) / len(v) if v else math.nan for metric, v in values.items()}
-
-    @property
-    def std(self) -> dict[str, float]:
-        """Sample standard deviation over the cases."""
-        result = {}
-        for metric, mean in self.mean.items():
-            v = self.values(metric)
-            result[metric] = math.sqrt(sum((x - mean) ** 2 for x in v) / (len(v) - 1)) if len(v) > 1 else math.nan
-        return result
-
-    @property
-    def undefined(self) -> dict[str, int]:
-        return {metric: len(self.per_case) - len(self.values(metric)) for metric in self.metrics()}
+        return {metric: found.mean for metric, found in self.statistics.items()}
 
     @property
     def absent(self) -> dict[str, int]:
@@ -71,32 +76,15 @@ class EvaluationResult:
         def plain(values: dict[str, Any]) -> dict[str, Any]:
             return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
+        statistics = self.statistics
         return {
             "cases": len(self.per_case),
             "class_names": {str(k): v for k, v in self.class_names.items()},
-            "mean": plain(self.mean),
-            "std": plain(self.std),
-            "undefined": self.undefined,
+            **{name: plain({m: getattr(s, name) for m, s in statistics.items()}) for name in Statistics._fields},
             "absent": self.absent,
+            "spoiled": self.spoiled,
             "per_case": [plain(case) for case in self.per_case],
         }
-
-
-def predictor(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Logits of a whole image [1, K, *S]: sliding windows of the training crop, blended with a Gaussian."""
-    from monai.inferers.utils import sliding_window_inference
-
-    def predict(image: Tensor) -> Tensor:
-        missing = [max(0, p - s) for p, s in zip(patch_size, image.shape[2:], strict=True)]
-        before = [m // 2 for m in missing]
-        pad = [n for b, m in zip(reversed(before), reversed(missing), strict=True) for n in (b, m - b)]
-        whole = functional.pad(image, pad, mode="replicate") if any(missing) else image
-        logits = sliding_window_inference(whole, tuple(patch_size), 4, model, overlap=0.5, mode="gaussian")
-        for axis, (start, size) in enumerate(zip(before, image.shape[2:], strict=True)):
-            logits = logits.narrow(axis + 2, start, size)  # type: ignore[union-attr]
-        return logits  # type: ignore[return-value]
-
-    return predict
 
 
 @torch.no_grad()
@@ -108,7 +96,7 @@ def validation_dice(
         raise ValueError("cases: expected at least one to validate on, got none")
     training = model.training
     model.eval()
-    predict = predictor(model, patch_size)
+    predict = sliding_window(model, patch_size)
     rows = []
     for case in cases:
         sample = load_case(case, normalized=True)
@@ -121,26 +109,93 @@ def validation_dice(
     return {**dict(zip(names, dice.tolist(), strict=True)), "mean": float(dice.mean())}
 
 
-def case_generator(name: str, seed: int) -> torch.Generator:
-    """Noise of a case follows from its name and the seed alone, not from the order or number of cases."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+def case_seed(name: str, seed: int) -> int:
+    """What is drawn for a case follows from its name and the seed alone, not from the order or number of cases."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "little")
 
 
-@torch.no_grad()
+class Truth(NamedTuple):
+    """A case as metrics see it, on the network's device."""
+
+    image: Tensor
+    """[1, K, *S]."""
+    label: Tensor
+    """[1, *S]."""
+    gradient: Tensor
+    distance: Tensor
+    spacing_mm: tuple[float, ...]
+
+
+def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
+    """Reads a case; ValueError where it has no label."""
+    if case.label is None:
+        raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
+    sample = load_case(case, normalized=True)
+    assert sample.label is not None
+    image, label = sample.image[None].to(device), sample.label[None].to(device)
+    gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
+    return Truth(image, label, gradient, distance, tuple(sample.spacing_mm))
+
+
+def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
+    """Metrics of one prediction, by name: "dice/CLASS" of a class, "dice" over the classes. NaN where it is spoiled."""
+    classes, ignore, label = info.num_classes, info.ignore_index, truth.label
+    stats = prediction.stats(label, ignore)
+    surface = compute_surface_metrics(prediction.labels, label, classes, truth.spacing_mm, ignore_index=ignore)
+    by_class = {
+        "dice": dice_of_stats(stats).values,
+        "iou": iou_of_stats(stats).values,
+        "hd95_mm": surface.hd95_mm,
+        "assd_mm": surface.assd_mm,
+        "nsd": surface.nsd,
+    }
+    ece, ueo = ece_of_stats(stats)[0], ueo_of_stats(stats)[0]
+    row: dict[str, float] = {}
+    for c in range(1, classes):
+        name = info.class_names[c]
+        row.update({f"{metric}/{name}": float(values[0, c - 1]) for metric, values in by_class.items()})
+        row[f"ece/{name}"], row[f"ueo/{name}"] = float(ece[c]), float(ueo[c])
+    row.update({metric: float(values.mean()) for metric, values in by_class.items()})
+    p, u = prediction.probabilities, prediction.uncertainty
+    errors = (u, prediction.labels, label, classes)
+    row["ece"] = float(ece_of_stats(stats, top_label=True))
+    row["adaptive_ece"] = float(compute_adaptive_ece(p, label, top_label=True, ignore_index=ignore))
+    row["brier"] = float(compute_brier(p, label, ignore_index=ignore).sum())
+    row["nll"] = float(compute_nll(p, label, ignore_index=ignore).sum())
+    row["ueo"] = float(ueo_of_stats(stats, per_class=False))
+    row["aurc"] = float(compute_aurc(*errors, ignore_index=ignore))
+    row["auroc"] = float(compute_error_auroc(*errors, ignore_index=ignore))
+    counts = torch.ones_like(label, dtype=torch.bool) if ignore is None else label != ignore
+    row["mean_uncertainty"] = float(u[counts].double().mean())
+    boundary = truth.distance <= GRADIENT_THRESHOLD
+    row["ucc_g"] = float(compute_ucc(truth.gradient, u, mask=boundary))
+    row["ur_g"] = float(compute_ur(truth.gradient, u, mask=boundary))
+    return dict.fromkeys(row, math.nan) if prediction.spoiled else row
+
+
+def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[str, float]:
+    """UCC and UR of the noise principle: u under rising noise; for distance its change under the strongest."""
+    near = truth.distance <= NOISE_THRESHOLD
+    change = noisy[-1].double() - clean.double()
+    return {
+        "ucc_d": float(compute_ucc(truth.distance, change, mask=near)),
+        "ur_d": float(compute_ur(truth.distance, change, mask=near)),
+        "ucc_noise": float(compute_ucc_noise(noisy, mask=near)),
+        "ur_noise": float(compute_ur_noise(noisy, mask=near)),
+    }
+
+
 def evaluate_cases(
-    model: nn.Module,
+    predictor: Callable[[Tensor], Prediction],
     cases: Sequence[Any],
     *,
     info: Any,
-    patch_size: Sequence[int],
-    evidence: str = "softplus",
     device: torch.device,
     seed: int = 0,
     progress: bool = True,
     pictures: Path | None = None,
 ) -> EvaluationResult:
-    """Evaluates every case: Dice, HD95 and ASSD in mm, NSD at 1 mm, ECE; UCC and UR of the three principles.
+    """Evaluates every case: the metrics of `score`; UCC and UR of the three principles.
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image.
     Voxels of the label `info.ignore_index` enter nothing.
@@ -151,53 +206,31 @@ def evaluate_cases(
     """
     if not cases:
         raise ValueError("cases: expected at least one to evaluate, got none")
-    model.eval()
-    predict = predictor(model, patch_size)
-    classes = info.num_classes
-    unlabelled = [case for case in cases if case.label is None]
-    if unlabelled:
-        raise ValueError(f"{unlabelled[0].image}: evaluation needs a label, and the case has none")
+    for case in cases:
+        if case.label is None:
+            raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
     result = EvaluationResult(dict(info.class_names))
     for number, case in enumerate(tqdm(cases, desc="evaluate", unit="case", disable=not progress)):
-        sample = load_case(case, normalized=True)
-        assert sample.label is not None  # checked above
-        image, label = sample.image[None].to(device), sample.label[None].to(device)
-        logits = predict(image)
-        prediction = logits.argmax(1)
-        stats = segmentation_stats(logits, label, evidence=evidence, ignore_index=info.ignore_index)
-        uncertainty = dirichlet_uncertainty(logits, evidence=evidence)[:, 0]
-        generator = case_generator(case.name, seed)
+        truth = load_truth(case, info, device)
+        prediction = predictor(truth.image)
+        row: dict[str, Any] = {"case": case.name, **score(prediction, truth, info)}
+        generator = torch.Generator().manual_seed(case_seed(case.name, seed))
         noisy = []
         for level in LEVELS:
-            noise = torch.randn(image.shape, generator=generator).to(device) * NOISE_STD + level
-            noisy.append(dirichlet_uncertainty(predict(image + noise), evidence=evidence)[:, 0])
-        channels = "luma" if image.shape[1] in (1, 3) else "mean"
-        gradient = gradient_magnitude(image, channels=channels)[:, 0]
-        ignored = torch.zeros_like(label, dtype=torch.bool)
-        if info.ignore_index is not None:
-            ignored = label == info.ignore_index
-        distance = boundary_distance(label, max_distance=4.0, ignore_index=info.ignore_index)
-        distance = distance.masked_fill(ignored, math.inf)  # near no boundary: outside of every uncertainty metric
-        maps = compute_uncertainty_metrics(uncertainty, gradient, distance, noisy[0], noisy[1], levels=LEVELS)
-        ece, top_label_ece = ece_of_stats(stats)
-        dice, absent = compute_dice(prediction, label, classes, ignore_index=info.ignore_index)
-        surface = compute_surface_metrics(prediction, label, classes, sample.spacing_mm, ignore_index=info.ignore_index)
-        row: dict[str, Any] = {"case": case.name}
-        for c in range(1, classes):
-            name = info.class_names[c]
-            row[f"dice/{name}"] = float(dice[0, c - 1])
-            row[f"hd95_mm/{name}"] = float(surface.hd95_mm[0, c - 1])
-            row[f"assd_mm/{name}"] = float(surface.assd_mm[0, c - 1])
-            row[f"nsd/{name}"] = float(surface.nsd[0, c - 1])
-            row[f"ece/{name}"] = float(ece[c])
-        row.update(dice=float(dice.mean()), hd95_mm=float(surface.hd95_mm.mean()))
-        row.update(assd_mm=float(surface.assd_mm.mean()), nsd=float(surface.nsd.mean()), ece=float(top_label_ece))
-        row.update({name: float(maps[name][0]) for name in UNCERTAINTY})
-        row["absent"] = [info.class_names[c] for c in range(1, classes) if bool(absent[0, c - 1])]
+            noise = torch.randn(truth.image.shape, generator=generator).to(device) * NOISE_STD + level
+            noisy.append(predictor(truth.image + noise).uncertainty)
+        row.update(score_noise(prediction.uncertainty, noisy, truth))
+        if prediction.spoiled:
+            result.spoiled.append(case.name)
+        _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)
+        row["absent"] = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
         result.per_case.append(row)
         if pictures is not None and number < _PICTURES:
-            volumes = [x[0].cpu() for x in (image[:, 0], label, prediction, uncertainty, gradient)]
+            maps_shown = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
             save_case(
-                pictures / f"{case.name}.png", *volumes, spacing_mm=sample.spacing_mm, class_names=info.class_names
+                pictures / f"{case.name}.png",
+                *(x[0].cpu() for x in maps_shown),
+                spacing_mm=truth.spacing_mm,
+                class_names=info.class_names,
             )
     return result

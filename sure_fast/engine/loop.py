@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,32 +16,56 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..data import SegmentationDataset
-from ..losses import UncertaintySupervisedLoss
+from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
+from ..losses.prius import PUBLISHED
 from . import checkpoint
 from .cli import RunFailure
 from .config import TrainConfig
 from .evaluation import validation_dice
 
-TERMS = ("total", "segmentation", "data", "kl", "dice", "gradient", "noise", "order", "distance", "far")
+COMPOSITES = ("total", "segmentation", "noise")
+"""Terms made of others, which are blamed last for a NaN."""
+MEMBER_SEED = 100_003  # apart, so that runs with neighbouring seeds share no member
+SHOWN = {"dice": "dice", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
+         "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"}  # fmt: skip
+Objective = Callable[..., Any]
 
 
-def make_loss(
-    config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None
-) -> UncertaintySupervisedLoss:
+def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None) -> Objective:
+    """(logits, label, image, epoch=, model=, generator=) -> the terms of the configured loss as a named tuple."""
     assert config.start_epoch is not None  # set by the configuration
+    channels = "luma" if in_channels in (1, 3) else "mean"
+    evidential: dict[str, Any] = {
+        "num_epochs": config.epochs,
+        "kind": config.kind,
+        "total": config.total,
+        "annealing_epochs": config.annealing_epochs,
+        "evidence": config.evidence,
+        "ignore_index": ignore_index,
+    }
+    if config.loss == "softmax":
+        softmax = CrossEntropyDiceLoss(ignore_index=ignore_index)
+        return lambda logits, label, image, *, epoch, model, generator: softmax(logits, label)
+    if config.loss == "devis":
+        devis = DevisLoss(**evidential)
+        return lambda logits, label, image, *, epoch, model, generator: devis(logits, label, epoch)
+    if config.loss == "prius":
+        return PriusLoss(
+            **evidential,
+            **PUBLISHED[dims],
+            start_epoch=config.start_epoch,
+            distance=config.prius_distance,
+            operator=config.operator,
+            channels=channels,
+        )
     return UncertaintySupervisedLoss(
-        num_epochs=config.epochs,
+        **evidential,
         start_epoch=config.start_epoch,
         beta=config.beta,
         gamma=config.gamma,
-        kind=config.kind,
-        total=config.total,
-        annealing_epochs=config.annealing_epochs,
-        evidence=config.evidence,
-        ignore_index=ignore_index,
         pairs=config.pairs,
         operator=config.operator,
-        channels="luma" if in_channels in (1, 3) else "mean",
+        channels=channels,
         blur_sigma=config.blur_sigma,
         patch_size=config.noise_patch_size,
         num_patches=config.num_patches,
@@ -52,7 +76,7 @@ def make_loss(
 
 
 class Trainer:
-    """One training run in one output folder."""
+    """One training run in one output folder; of an ensemble one `member`, with a seed and files of its own."""
 
     def __init__(
         self,
@@ -63,14 +87,18 @@ class Trainer:
         info: Any,
         device: torch.device,
         output: Path,
+        member: int = 0,
     ) -> None:
+        self.member = member
+        seed = config.seed + MEMBER_SEED * member
+        dataset.seed = seed
         self.config, self.plan, self.info, self.device, self.output = config, plan, info, device, output
         self.dataset, self.validation_cases = dataset, validation_cases
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         self.model = plan.build().to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.loss = make_loss(config, dims=plan.dims, in_channels=plan.in_channels, ignore_index=dataset.ignore_index)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.loader = DataLoader(
             dataset,
             batch_size=config.batch_size,
@@ -82,7 +110,7 @@ class Trainer:
         self.network_seconds = self.supervision_seconds = 0.0
 
     def save(self, name: str, epoch: int) -> Path:
-        path = self.output / "checkpoints" / name
+        path = self.output / "checkpoints" / checkpoint.member_name(name, self.member)
         checkpoint.save(
             path, self.model.state_dict(), self.optimizer.state_dict(), self.plan, epoch, self.config.to_dict()
         )
@@ -90,9 +118,10 @@ class Trainer:
 
     def train(self, progress: bool = True) -> None:
         """Trains to the last epoch; leaves checkpoints/last.pt and best.pt (by validation Dice)."""
+        suffix = f"-{self.member}" if self.member else ""
         with (
-            open(self.output / "metrics.jsonl", "w", encoding="utf-8") as log,
-            SummaryWriter(str(self.output / "tensorboard")) as board,
+            open(self.output / f"metrics{suffix}.jsonl", "w", encoding="utf-8") as log,
+            SummaryWriter(str(self.output / "tensorboard" / suffix[1:])) as board,
         ):
             epoch = 0
             try:
@@ -126,13 +155,8 @@ class Trainer:
             log.write(json.dumps({"kind": "step", "epoch": epoch, "step": self.step, **values}) + "\n")
             for name, value in values.items():
                 board.add_scalar(f"train/{name}", value, self.step)
-            bar.set_postfix(
-                loss=f"{values['total']:.3f}",
-                dice=f"{values['dice']:.3f}",
-                L_gu=f"{values['gradient']:.4f}",
-                L_nu=f"{values['noise']:.4f}",
-                volumes_s=f"{speed:.1f}",
-            )
+            shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
+            bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             self.step += 1
         seconds = time.perf_counter() - started
         row: dict[str, Any] = {
@@ -167,9 +191,9 @@ class Trainer:
         network = _Network(self.model)
         logits = network(image)
         out = self.loss(logits, label, image, epoch=epoch, model=network, generator=self.generator)
-        numbers = torch.stack([getattr(out, name).detach().double() for name in TERMS]).tolist()
-        values = dict(zip(TERMS, numbers, strict=True))
-        for name in (*TERMS[2:], "total"):
+        numbers = torch.stack([term.detach().double() for term in out]).tolist()
+        values = dict(zip(out._fields, numbers, strict=True))
+        for name in sorted(values, key=lambda name: name in COMPOSITES):
             if not math.isfinite(values[name]):
                 self._stop(epoch, f"loss term {name!r} is {values[name]}")
         out.total.backward()
@@ -210,7 +234,8 @@ class _Network:
 
     def backward(self) -> None:
         started = time.perf_counter()
-        answers, gradients = zip(*((answer, leaf.grad) for answer, leaf in self.answers), strict=True)
+        used = [(answer, leaf.grad) for answer, leaf in self.answers if leaf.grad is not None]
+        answers, gradients = zip(*used, strict=True)
         torch.autograd.backward(answers, gradients)
         self.seconds += time.perf_counter() - started
 
@@ -258,4 +283,5 @@ def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: 
         patch_size=patch,
         class_names=dict(info.class_names),
         evidence=config.evidence,
+        dropout=config.dropout,
     )

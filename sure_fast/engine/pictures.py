@@ -6,11 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-TERMS = ("data", "kl", "dice", "gradient", "order", "distance", "far")
+from ..data.corruptions import CORRUPTIONS
+
 TITLES = {
     "total": "total loss",
     "data": "data term",
@@ -20,7 +22,15 @@ TITLES = {
     "order": "L_nu, order term",
     "distance": "L_nu, distance term",
     "far": "L_nu, far term",
+    "cross_entropy": "cross-entropy",
+    "calibration": "DEviS, calibration term",
+    "contrast": "PriUS, contrast",
+    "corruption": "PriUS, corruption",
+    "geometry": "PriUS, geometry",
 }
+
+BASIC = ("total", "data", "kl", "dice", "cross_entropy")
+"""Terms that apply in every epoch; the others are drawn from the epoch on where they do."""
 
 
 def save_case(
@@ -95,18 +105,18 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
     for line in metrics_jsonl.read_text().splitlines():
         row = json.loads(line)
         if row["kind"] == "step":
-            for term in (*TERMS, "total"):
+            for term in TITLES.keys() & row.keys():
                 sums[term][row["epoch"]].append(row[term])
         elif row.get("val_dice") is not None:
             validation.append((row["epoch"], row["val_dice"]))
-    drawn = [term for term in ("total", *TERMS) if any(any(values) for values in sums[term].values())]
+    drawn = [term for term in TITLES if any(any(values) for values in sums[term].values())]
     columns = 4
     panels = len(drawn) + bool(validation)
     rows = max(1, -(-panels // columns))
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, term in zip(axes, drawn, strict=False):
-        epochs = [e for e, values in sums[term].items() if term not in TERMS[3:] or any(values)]
+        epochs = [e for e, values in sums[term].items() if term in BASIC or any(values)]
         axis.plot(epochs, [float(np.mean(sums[term][e])) for e in epochs], marker="o" if len(epochs) < 4 else None)
         axis.set_title(TITLES[term])
     if validation:
@@ -120,3 +130,36 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
         axis.remove()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "losses.png", dpi=90)
+
+
+def save_robustness(path: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Curves of the main metrics against severity: a column a corruption, a line with its interval a table."""
+    from matplotlib.figure import Figure
+
+    metrics = {"dice": "Dice", "ece": "ECE", "ueo": "UEO", "mean_uncertainty": "mean u", "ucc_g": "UCC_g"}
+    some = next(iter(tables.values()))
+    kinds = [kind for kind in CORRUPTIONS if any(row["kind"] == kind for row in some)]
+    figure = Figure(figsize=(2.7 * max(len(kinds), 2), 2.1 * len(metrics) + 0.6), layout="constrained")
+    axes = figure.subplots(len(metrics), len(kinds), squeeze=False, sharex="col", sharey="row")
+    for column, kind in enumerate(kinds):
+        for row, (metric, title) in enumerate(metrics.items()):
+            axis = axes[row, column]
+            for number, (name, table) in enumerate(tables.items()):
+                points = [r for r in table if r["metric"] == metric and r["kind"] in ("clean", kind)]
+                severity = [r["severity"] for r in points]
+                colour = f"C{number % 10}"
+                axis.plot(severity, [r["mean"] for r in points], marker="o", markersize=3, color=colour, label=name)
+                low, high = ([r[end] for r in points] for end in ("low", "high"))
+                axis.fill_between(severity, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.grid(alpha=0.3)
+            if row == 0:
+                axis.set_title(CORRUPTIONS[kind].title)
+            if column == 0:
+                axis.set_ylabel(title)
+        levels = CORRUPTIONS[kind].severities
+        axes[-1, column].set_xticks(range(len(levels) + 1), ["clean", *(f"{level:g}" for level in levels)], fontsize=8)
+        axes[-1, column].set_xlabel(CORRUPTIONS[kind].unit)
+    if len(tables) > 1:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8), frameon=False)
+    figure.savefig(path, dpi=110)

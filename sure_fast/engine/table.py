@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 
-from .evaluation import UNCERTAINTY, EvaluationResult
+from .evaluation import EvaluationResult
 
-WANTED = {"ucc_g": "-1", "ucc_d": "-1", "ucc_noise": "+1", "ur_g": "1", "ur_d": "1", "ur_noise": "1"}
-NAMES = {
-    "ucc_g": "UCC_g",
-    "ucc_d": "UCC_d",
-    "ucc_noise": "UCC_noise",
-    "ur_g": "UR_g",
-    "ur_d": "UR_d",
-    "ur_noise": "UR_noise",
+SINGLE = {
+    "adaptive_ece": ("Adaptive ECE", "0"),
+    "brier": ("Brier", "0"),
+    "nll": ("NLL", "0"),
+    "ueo": ("UEO", "1"),
+    "aurc": ("AURC", "0"),
+    "auroc": ("Error AUROC", "1"),
+    "mean_uncertainty": ("mean u", ""),
+    "ucc_g": ("UCC_g", "-1"),
+    "ucc_d": ("UCC_d", "-1"),
+    "ucc_noise": ("UCC_noise", "+1"),
+    "ur_g": ("UR_g", "1"),
+    "ur_d": ("UR_d", "1"),
+    "ur_noise": ("UR_noise", "1"),
 }
+"""Metrics without classes: title, and the value that is wanted."""
 
 
 def table(result: EvaluationResult) -> str:
-    """One line a metric: mean, standard deviation over the cases, and how many cases leave it undefined."""
-    mean, std, undefined = result.mean, result.std, result.undefined
+    """One line a metric: mean, its 95 % interval, standard deviation over the cases, how many leave it undefined."""
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
     rows: list[tuple[str, str, str]] = []
     for title, key, wanted in (
         ("Dice", "dice", "1"),
+        ("IoU", "iou", "1"),
         ("HD95 (mm)", "hd95_mm", "0"),
         ("ASSD (mm)", "assd_mm", "0"),
         ("NSD 1 mm", "nsd", "1"),
@@ -31,15 +38,23 @@ def table(result: EvaluationResult) -> str:
     ):
         rows += [(f"{title} {name}", f"{key}/{name}", wanted) for name in classes]
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
-    rows += [(NAMES[key], key, WANTED[key]) for key in UNCERTAINTY]
+    rows += [(title, key, wanted) for key, (title, wanted) in SINGLE.items()]
     width = max(len(title) for title, _, _ in rows)
-    lines = [f"{'':{width}}  {'mean':>8}  {'std':>8}  wanted  undefined   ({len(result.per_case)} cases)"]
+    head = f"{'':{width}}  {'mean':>8}  {'95 % interval':>18}  {'std':>8}  wanted  undefined"
+    lines = [f"{head}   ({len(result.per_case)} cases)"]
+    statistics = result.statistics
     for title, key, wanted in rows:
-        numbers = ["–" if math.isnan(v) else f"{v:.3f}" for v in (mean[key], std[key])]
-        lines.append(f"{title:{width}}  {numbers[0]:>8}  {numbers[1]:>8}  {wanted:>6}  {undefined[key]:>9}")
+        found = statistics[key]
+        mean, low, high, std = (
+            "–" if math.isnan(v) else f"{v:.3f}" for v in (found.mean, found.low, found.high, found.std)
+        )
+        interval = "–" if low == "–" else f"{low} … {high}"
+        lines.append(f"{title:{width}}  {mean:>8}  {interval:>18}  {std:>8}  {wanted:>6}  {found.undefined:>9}")
     absent = [f"{name} in {number}" for name, number in result.absent.items() if number]
     if absent:
         lines.append(f"in neither label nor prediction (Dice 1, HD95 0): {', '.join(absent)} of the cases")
+    if result.spoiled:
+        lines.append(f"NaN or infinity in the prediction, every metric undefined: {', '.join(result.spoiled)}")
     return "\n".join(lines)
 
 

@@ -1,17 +1,29 @@
 """Losses as modules: composition of the ops, no kernels."""
 
+from .devis import DevisLoss, DevisOutput, accuracy_uncertainty_loss
 from .evidential import EvidentialLoss
 from .gradient_uncertainty import GradientUncertaintyLoss
 from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, add_noise_patches, draw_levels
+from .prius import PriusLoss, PriusOutput, region_distance, same_label_pairs
+from .softmax import CrossEntropyDiceLoss, CrossEntropyDiceOutput
 from .supervised import SupervisionOutput, UncertaintySupervisedLoss
 
 __all__ = [
+    "CrossEntropyDiceLoss",
+    "CrossEntropyDiceOutput",
+    "DevisLoss",
+    "DevisOutput",
     "EvidentialLoss",
     "GradientUncertaintyLoss",
     "NoiseUncertaintyLoss",
     "NoisyImages",
+    "PriusLoss",
+    "PriusOutput",
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
+    "accuracy_uncertainty_loss",
     "add_noise_patches",
     "draw_levels",
+    "region_distance",
+    "same_label_pairs",
 ]

@@ -1,18 +1,111 @@
-"""Metrics of uncertainty, segmentation and calibration; undefined values are NaN."""
+"""Metrics of segmentation, calibration, error detection and uncertainty.
 
-from .calibration import compute_ece, ece_of_stats
-from .segmentation import SurfaceMetrics, compute_dice, compute_surface_metrics, dice_of_stats
-from .uncertainty import compute_ucc, compute_uncertainty_metrics, compute_ur, thin_by_gradient
+Each is a pure function of a batch, one row a case, and an accumulator of it (`CaseMetric`) whose summary has mean,
+standard deviation and bootstrap interval per class. They take tensors of any device and NumPy arrays. Undefined is NaN.
+"""
+
+from .accumulator import CaseMetric, PerClass, Statistics, Summary, summarize
+from .calibration import (
+    AdaptiveECEMetric,
+    BrierMetric,
+    ECEMetric,
+    NLLMetric,
+    compute_adaptive_ece,
+    compute_brier,
+    compute_ece,
+    compute_nll,
+    ece_of_stats,
+)
+from .error_detection import (
+    AURCMetric,
+    ErrorAUROCMetric,
+    UEOMetric,
+    compute_aurc,
+    compute_error_auroc,
+    compute_risk_coverage,
+    compute_ueo,
+    ueo_of_stats,
+)
+from .segmentation import (
+    ASSDMetric,
+    DiceMetric,
+    HD95Metric,
+    IoUMetric,
+    NSDMetric,
+    SurfaceMetrics,
+    compute_assd,
+    compute_dice,
+    compute_hd95,
+    compute_iou,
+    compute_nsd,
+    compute_surface_metrics,
+    dice_of_stats,
+    iou_of_stats,
+)
+from .stats import probability_stats
+from .uncertainty import (
+    UCCMetric,
+    UCCNoiseMetric,
+    UncertaintyMetrics,
+    URMetric,
+    URNoiseMetric,
+    compute_ucc,
+    compute_ucc_noise,
+    compute_uncertainty_metrics,
+    compute_ur,
+    compute_ur_noise,
+    gradient_and_distance,
+    thin_by_gradient,
+)
 
 __all__ = [
+    "ASSDMetric",
+    "AURCMetric",
+    "AdaptiveECEMetric",
+    "BrierMetric",
+    "CaseMetric",
+    "DiceMetric",
+    "ECEMetric",
+    "ErrorAUROCMetric",
+    "HD95Metric",
+    "IoUMetric",
+    "NLLMetric",
+    "NSDMetric",
+    "PerClass",
+    "Statistics",
+    "Summary",
     "SurfaceMetrics",
+    "UCCMetric",
+    "UCCNoiseMetric",
+    "UEOMetric",
+    "URMetric",
+    "URNoiseMetric",
+    "UncertaintyMetrics",
+    "compute_adaptive_ece",
+    "compute_assd",
+    "compute_aurc",
+    "compute_brier",
     "compute_dice",
     "compute_ece",
+    "compute_error_auroc",
+    "compute_hd95",
+    "compute_iou",
+    "compute_nll",
+    "compute_nsd",
+    "compute_risk_coverage",
     "compute_surface_metrics",
     "compute_ucc",
+    "compute_ucc_noise",
+    "compute_ueo",
     "compute_uncertainty_metrics",
     "compute_ur",
+    "compute_ur_noise",
     "dice_of_stats",
     "ece_of_stats",
+    "gradient_and_distance",
+    "iou_of_stats",
+    "probability_stats",
+    "summarize",
     "thin_by_gradient",
+    "ueo_of_stats",
 ]

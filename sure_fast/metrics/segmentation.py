@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..ops.segmentation_stats import SegmentationStats
 from ..ops.surface_distances import surface_distances
+from ._inputs import Array, label_maps
+from .accumulator import CaseMetric, PerClass
+from .stats import confusion_matrix
 
 
-def compute_dice(
-    prediction: Tensor, target: Tensor, num_classes: int, *, ignore_index: int | None = None
-) -> tuple[Tensor, Tensor]:
+def compute_dice(prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None) -> PerClass:
     r"""Dice per image and foreground class.
 
     Math:
@@ -26,44 +26,65 @@ def compute_dice(
         ignore_index: voxels of this target count in neither.
 
     Returns:
-        Dice float64 [N, C-1] of classes 1 … C-1, and bool [N, C-1]: absent from both.
+        PerClass(values, absent): Dice float64 [N, C-1] of classes 1 … C-1, and bool [N, C-1].
 
     Raises:
-        ValueError: different shapes, or fewer than two classes.
+        TypeError, ValueError: not labels, different shapes, labels outside [0, C), or fewer than two classes.
 
     Example:
         >>> import torch
         >>> from sure_fast.metrics import compute_dice
-        >>> compute_dice(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2)[0]
+        >>> compute_dice(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2).values
         tensor([[0.6667]], dtype=torch.float64)
     """
-    _check(prediction, target, num_classes)
-    counts = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
-    hits, sizes = [], []
-    for c in range(1, num_classes):
-        p, t = ((labels == c).logical_and(counts).flatten(1) for labels in (prediction, target))
-        hits.append((p & t).sum(1))
-        sizes.append(p.sum(1) + t.sum(1))
-    return _dice(torch.stack(hits, 1), torch.stack(sizes, 1))
+    return _dice(
+        confusion_matrix(*label_maps(prediction, target, num_classes, ignore_index), num_classes, ignore_index)
+    )
 
 
-def dice_of_stats(stats: SegmentationStats) -> tuple[Tensor, Tensor]:
+def compute_iou(prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None) -> PerClass:
+    r"""Intersection over union (Jaccard index) per image and foreground class.
+
+    Math:
+        |P ∩ T| / |P ∪ T|. Both empty: 1, and flagged; one empty: 0.
+
+    Args, Returns, Raises: as of `compute_dice`.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.metrics import compute_iou
+        >>> compute_iou(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2).values
+        tensor([[0.5000]], dtype=torch.float64)
+    """
+    return _iou(confusion_matrix(*label_maps(prediction, target, num_classes, ignore_index), num_classes, ignore_index))
+
+
+def dice_of_stats(stats: SegmentationStats) -> PerClass:
     """What `compute_dice` returns, from `sure_fast.segmentation_stats`."""
-    confusion = stats.confusion
-    hits = confusion.diagonal(dim1=1, dim2=2)
-    return _dice(hits[:, 1:], (confusion.sum(1) + confusion.sum(2))[:, 1:])
+    return _dice(stats.confusion)
 
 
-def _dice(hits: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def iou_of_stats(stats: SegmentationStats) -> PerClass:
+    """What `compute_iou` returns, from `sure_fast.segmentation_stats`."""
+    return _iou(stats.confusion)
+
+
+def _overlap(confusion: Tensor) -> tuple[Tensor, Tensor]:
+    """|P ∩ T| and |P| + |T| of the foreground classes, float64."""
+    both = confusion.diagonal(dim1=1, dim2=2)[:, 1:].double()
+    return both, (confusion.sum(1) + confusion.sum(2))[:, 1:].double()
+
+
+def _dice(confusion: Tensor) -> PerClass:
+    both, sizes = _overlap(confusion)
     absent = sizes == 0
-    return (2.0 * hits.double() / sizes).masked_fill(absent, 1.0), absent
+    return PerClass((2.0 * both / sizes).masked_fill(absent, 1.0), absent)
 
 
-def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
-    if prediction.shape != target.shape:
-        raise ValueError(f"prediction: expected the shape of target {list(target.shape)}, got {list(prediction.shape)}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes: expected at least 2, the background included, got {num_classes}")
+def _iou(confusion: Tensor) -> PerClass:
+    both, sizes = _overlap(confusion)
+    absent = sizes == 0
+    return PerClass((both / (sizes - both)).masked_fill(absent, 1.0), absent)
 
 
 class SurfaceMetrics(NamedTuple):
@@ -78,8 +99,8 @@ class SurfaceMetrics(NamedTuple):
 
 
 def compute_surface_metrics(
-    prediction: Tensor,
-    target: Tensor,
+    prediction: Array,
+    target: Array,
     num_classes: int,
     spacing_mm: Sequence[float],
     *,
@@ -100,7 +121,7 @@ def compute_surface_metrics(
         diagonal of the image, the largest distance it holds, and 0.
 
     Raises:
-        ValueError: different shapes, fewer than two classes, or another number of spacings than axes.
+        TypeError, ValueError: as `compute_dice`, or another number of spacings than axes.
 
     Example:
         >>> import torch
@@ -110,14 +131,84 @@ def compute_surface_metrics(
         >>> compute_surface_metrics(target.roll(1, 1), target, 2, (1.5, 1.0)).hd95_mm
         tensor([[1.5000]], dtype=torch.float64)
     """
-    _check(prediction, target, num_classes)
-    if len(spacing_mm) != prediction.dim() - 1:
-        raise ValueError(f"spacing_mm: expected {prediction.dim() - 1} numbers, one per axis, got {list(spacing_mm)}")
-    found = surface_distances(
-        prediction, target, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index
-    )
+    p, t = label_maps(prediction, target, num_classes, ignore_index)
+    if len(spacing_mm) != t.dim() - 1:
+        raise ValueError(f"spacing_mm: expected {t.dim() - 1} numbers, one per axis, got {list(spacing_mm)}")
+    found = surface_distances(p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index)
     there = found.voxels > 0
     missing, absent = ~there.all(-1), ~there.any(-1)
-    diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, prediction.shape[1:], strict=True)))
+    diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, t.shape[1:], strict=True)))
     hd95, assd = (d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (found.percentile, found.average))
     return SurfaceMetrics(hd95, assd, found.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
+
+
+def compute_hd95(
+    prediction: Array,
+    target: Array,
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    *,
+    ignore_index: int | None = None,
+) -> PerClass:
+    """95th percentile of the Hausdorff distance (mm); see `compute_surface_metrics`, which has all in one call."""
+    found = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    return PerClass(found.hd95_mm, found.absent)
+
+
+def compute_assd(
+    prediction: Array,
+    target: Array,
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    *,
+    ignore_index: int | None = None,
+) -> PerClass:
+    """Average symmetric surface distance (mm); see `compute_surface_metrics`, which has all in one call."""
+    found = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    return PerClass(found.assd_mm, found.absent)
+
+
+def compute_nsd(
+    prediction: Array,
+    target: Array,
+    num_classes: int,
+    spacing_mm: Sequence[float],
+    *,
+    tolerance_mm: float = 1.0,
+    ignore_index: int | None = None,
+) -> PerClass:
+    """Normalized surface Dice at a tolerance (mm); see `compute_surface_metrics`, which has all in one call."""
+    found = compute_surface_metrics(
+        prediction, target, num_classes, spacing_mm, tolerance_mm=tolerance_mm, ignore_index=ignore_index
+    )
+    return PerClass(found.nsd, found.absent)
+
+
+class DiceMetric(CaseMetric):
+    """Accumulates `compute_dice`."""
+
+    function = staticmethod(compute_dice)
+
+
+class IoUMetric(CaseMetric):
+    """Accumulates `compute_iou`."""
+
+    function = staticmethod(compute_iou)
+
+
+class HD95Metric(CaseMetric):
+    """Accumulates `compute_hd95`."""
+
+    function = staticmethod(compute_hd95)
+
+
+class ASSDMetric(CaseMetric):
+    """Accumulates `compute_assd`."""
+
+    function = staticmethod(compute_assd)
+
+
+class NSDMetric(CaseMetric):
+    """Accumulates `compute_nsd`."""
+
+    function = staticmethod(compute_nsd)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
 from .. import _checks
+from ..ops.boundary_distance import boundary_distance
+from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.pair_concordance import pair_concordance
 from ..ops.spearman import spearman
+from ._inputs import Array, as_tensor, counted
+from .accumulator import CaseMetric
 
 EXPECTED = ("negative", "positive")
 PROTOCOLS = ("paper", "sure", "prius")
@@ -16,7 +23,37 @@ NOISE_THRESHOLD = 4.0
 PRIUS_TOLERANCE = 1e-4
 
 
-def compute_ucc(a: Tensor, b: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def gradient_and_distance(
+    image: Array,
+    label: Array,
+    *,
+    operator: str = "sobel",
+    spacing: Sequence[float] | float | None = None,
+    ignore_index: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""What uncertainty is held against: image gradient magnitude and distance to the label boundary.
+
+    Args:
+        image: [N, K, \*S]; of several channels other than three the mean, of three the luma. label: integer [N, \*S] or
+            [N, 1, \*S]. operator: as of `gradient_magnitude`. spacing: voxel size per axis, for gradients per mm and
+            distances in mm; None: voxels.
+        ignore_index: voxels of this label are no boundary, and near none: their distance is +inf.
+
+    Returns:
+        Gradient and distance, [N, \*S]; the distance is exact up to 4 (voxels or mm) and +inf beyond.
+
+    Raises:
+        TypeError, ValueError: as the two ops.
+    """
+    x = _checks.batched_image("image", as_tensor("image", image))
+    y = _checks.label("label", as_tensor("label", label), x, "image")
+    channels = "luma" if x.shape[1] in (1, 3) else "mean"
+    gradient = gradient_magnitude(x, operator=operator, channels=channels, spacing=spacing)[:, 0]
+    distance = boundary_distance(y, max_distance=NOISE_THRESHOLD, spacing=spacing, ignore_index=ignore_index)
+    return gradient, distance.masked_fill(~counted(y, ignore_index), torch.inf)
+
+
+def compute_ucc(a: Array, b: Array, *, mask: Array | None = None) -> Tensor:
     r"""Uncertainty correlation coefficient: Spearman's correlation of two maps, per image.
 
     Math:
@@ -35,11 +72,16 @@ def compute_ucc(a: Tensor, b: Tensor, *, mask: Tensor | None = None) -> Tensor:
         >>> compute_ucc(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]))
         tensor([-1.], dtype=torch.float64)
     """
-    return spearman(a.flatten(1), b.flatten(1), mask=None if mask is None else mask.flatten(1))
+    a, b = as_tensor("a", a), as_tensor("b", b)
+    return spearman(a.flatten(1), b.flatten(1), mask=None if mask is None else _mask(mask).flatten(1))
+
+
+def _mask(mask: Array) -> Tensor:
+    return as_tensor("mask", mask).bool()
 
 
 def compute_ur(
-    a: Tensor, b: Tensor, *, expected: str = "negative", protocol: str = "paper", mask: Tensor | None = None
+    a: Array, b: Array, *, expected: str = "negative", protocol: str = "paper", mask: Array | None = None
 ) -> Tensor:
     r"""Uncertainty ratio: the share of unordered voxel pairs that are ordered as a principle says, per image.
 
@@ -68,6 +110,7 @@ def compute_ur(
     """
     _checks.choice("expected", expected, EXPECTED)
     _checks.choice("protocol", protocol, PROTOCOLS)
+    a, b, mask = as_tensor("a", a), as_tensor("b", b), None if mask is None else _mask(mask)
     for name, value in (("b", b), ("mask", mask)):
         if value is not None and value.shape != a.shape:
             raise ValueError(
@@ -92,7 +135,7 @@ def compute_ur(
     return (passed.double() / total).masked_fill(undefined, torch.nan)
 
 
-def thin_by_gradient(gradient: Tensor, mask: Tensor, step: float = 0.04) -> Tensor:
+def thin_by_gradient(gradient: Array, mask: Array, step: float = 0.04) -> Tensor:
     r"""Thins a mask to the voxels nearest in gradient to each point of a grid, once each.
 
     Math:
@@ -105,6 +148,7 @@ def thin_by_gradient(gradient: Tensor, mask: Tensor, step: float = 0.04) -> Tens
         bool [N, \*S], a part of `mask`; all of it in an image whose gradient is not finite there.
     """
     step = _checks.positive("step", step)
+    gradient, mask = as_tensor("gradient", gradient), _mask(mask)
     thinned = torch.zeros_like(mask)
     for g, keep, out in zip(gradient.flatten(1).double(), mask.flatten(1), thinned.flatten(1), strict=True):
         places = keep.nonzero().squeeze(1)
@@ -122,12 +166,81 @@ def thin_by_gradient(gradient: Tensor, mask: Tensor, step: float = 0.04) -> Tens
     return thinned
 
 
+def compute_ucc_noise(noisy: Sequence[Array], *, mask: Array | None = None) -> Tensor:
+    r"""UCC_noise: does the uncertainty of a voxel rise with the noise, per image.
+
+    Math:
+        The mean over voxels of Spearman's correlation of u with the noise level, 0 where u is the same under all. With
+        two levels it is the mean sign of :math:`u^2 - u^1`.
+
+    Args:
+        noisy: u under each noise level, [N, \*S] each, the weakest first, at least two.
+        mask: bool [N, \*S], the voxels that count; None: all.
+
+    Returns:
+        float64 [N] in [-1, 1], wanted near 1; NaN where no voxel counts or one of them is NaN.
+
+    Raises:
+        ValueError: fewer than two levels, maps of different shapes.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.metrics import compute_ucc_noise
+        >>> compute_ucc_noise([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])])
+        tensor([0.], dtype=torch.float64)
+    """
+    levels, counts = _levels(noisy, mask)
+    if len(levels) == 2:
+        rises = (levels[1] - levels[0]).sign()
+    else:
+        by_voxel = torch.stack(levels, -1)
+        rank = torch.arange(len(levels), dtype=torch.float64, device=by_voxel.device).expand(by_voxel.shape)
+        constant = (by_voxel == by_voxel[..., :1]).all(-1)
+        rises = spearman(rank, by_voxel).masked_fill(constant, 0.0)
+    return _mean(rises, levels, counts)
+
+
+def compute_ur_noise(noisy: Sequence[Array], *, protocol: str = "paper", mask: Array | None = None) -> Tensor:
+    r"""UR_noise: the share of voxels, and pairs of noise levels, whose uncertainty is larger under more noise.
+
+    Math:
+        The mean of :math:`[u^l > u^k]`, k < l, by the protocol "sure", of :math:`[u^l \ge u^k]` by the others.
+
+    Args, Returns, Raises: as of `compute_ucc_noise`, in [0, 1]; protocol: how ties count, see `compute_ur`.
+    """
+    _checks.choice("protocol", protocol, PROTOCOLS)
+    levels, counts = _levels(noisy, mask)
+    rises = [b > a if protocol == "sure" else b >= a for a, b in combinations(levels, 2)]
+    return _mean(torch.stack(rises).double().mean(0), levels, counts)
+
+
+def _levels(noisy: Sequence[Array], mask: Array | None) -> tuple[list[Tensor], Tensor]:
+    """The maps as float64 [N, n], and what counts."""
+    maps = [as_tensor(f"noisy[{k}]", u) for k, u in enumerate(noisy)]
+    if len(maps) < 2:
+        raise ValueError(f"noisy: expected the uncertainty under at least two levels, got {len(maps)}")
+    flags = torch.ones_like(maps[0], dtype=torch.bool) if mask is None else _mask(mask)
+    for name, value in (*((f"noisy[{k}]", u) for k, u in enumerate(maps)), ("mask", flags)):
+        if value.shape != maps[0].shape:
+            raise ValueError(
+                f"{name}: expected the shape of noisy[0] {_checks.shape_text(maps[0].shape)}, "
+                f"got {_checks.shape_text(value.shape)}"
+            )
+    return [u.detach().double().flatten(1) for u in maps], flags.flatten(1)
+
+
+def _mean(values: Tensor, levels: Sequence[Tensor], counts: Tensor) -> Tensor:
+    number = counts.sum(1)
+    spoiled = (torch.stack([u.isnan() for u in levels]).any(0) & counts).any(1) | (number == 0)
+    return (values.where(counts, 0.0).sum(1) / number).masked_fill(spoiled, torch.nan)
+
+
 def compute_uncertainty_metrics(
-    uncertainty: Tensor,
-    gradient: Tensor,
-    distance: Tensor,
-    noisy1: Tensor,
-    noisy2: Tensor,
+    uncertainty: Array,
+    gradient: Array,
+    distance: Array,
+    noisy1: Array,
+    noisy2: Array,
     *,
     levels: tuple[float, float] = (0.1, 0.9),
     protocol: str = "paper",
@@ -153,27 +266,51 @@ def compute_uncertainty_metrics(
     """
     if not levels[0] < levels[1]:
         raise ValueError(f"levels: expected the weaker noise level first, got {levels}")
-    boundary = distance <= GRADIENT_THRESHOLD
+    u, gradient, distance = (
+        _checks.floating(name, as_tensor(name, value)).detach()
+        for name, value in (("uncertainty", uncertainty), ("gradient", gradient), ("distance", distance))
+    )
+    boundary, near = distance <= GRADIENT_THRESHOLD, distance <= NOISE_THRESHOLD
     if thin is not None:
         boundary = thin_by_gradient(gradient, boundary, thin)
-    near = distance <= NOISE_THRESHOLD
-    change = noisy2.double() - uncertainty.double()
-    difference = (noisy2.double() - noisy1.double()).flatten(1)
-    counted = near.flatten(1)
-    share = {"paper": difference >= 0, "sure": difference > 0, "prius": difference >= 0}
-    _checks.choice("protocol", protocol, PROTOCOLS)
-    number = counted.sum(1)
-    spoiled = (difference.isnan() & counted).any(1) | (number == 0)
-
-    def mean(values: Tensor) -> Tensor:
-        return ((values.double() * counted).sum(1) / number).masked_fill(spoiled, torch.nan)
-
-    options = {"expected": "negative", "protocol": protocol}
+    noisy = [as_tensor("noisy1", noisy1), as_tensor("noisy2", noisy2)]
+    change = noisy[1].double() - u.double()
+    gradient, distance, u = gradient.double(), distance.double(), u.double()
     return {
-        "ucc_g": compute_ucc(gradient.double(), uncertainty.double(), mask=boundary),
-        "ucc_d": compute_ucc(distance.double(), change, mask=near),
-        "ucc_noise": mean(difference.nan_to_num().sign()),
-        "ur_g": compute_ur(gradient.double(), uncertainty.double(), mask=boundary, **options),
-        "ur_d": compute_ur(distance.double(), change, mask=near, **options),
-        "ur_noise": mean(share[protocol]),
+        "ucc_g": compute_ucc(gradient, u, mask=boundary),
+        "ucc_d": compute_ucc(distance, change, mask=near),
+        "ucc_noise": compute_ucc_noise(noisy, mask=near),
+        "ur_g": compute_ur(gradient, u, protocol=protocol, mask=boundary),
+        "ur_d": compute_ur(distance, change, protocol=protocol, mask=near),
+        "ur_noise": compute_ur_noise(noisy, protocol=protocol, mask=near),
     }
+
+
+class UCCMetric(CaseMetric):
+    """Accumulates `compute_ucc`."""
+
+    function = staticmethod(compute_ucc)
+
+
+class URMetric(CaseMetric):
+    """Accumulates `compute_ur`."""
+
+    function = staticmethod(compute_ur)
+
+
+class UCCNoiseMetric(CaseMetric):
+    """Accumulates `compute_ucc_noise`."""
+
+    function = staticmethod(compute_ucc_noise)
+
+
+class URNoiseMetric(CaseMetric):
+    """Accumulates `compute_ur_noise`."""
+
+    function = staticmethod(compute_ur_noise)
+
+
+class UncertaintyMetrics(CaseMetric):
+    """Accumulates `compute_uncertainty_metrics`: UCC and UR of all three principles."""
+
+    function = staticmethod(compute_uncertainty_metrics)

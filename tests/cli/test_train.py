@@ -61,6 +61,21 @@ def test_overwrite_replaces_the_run_and_keeps_other_files(run, tmp_path):
     assert len(list((again / "tensorboard").iterdir())) == 1
 
 
+def test_robustness_is_done_once(run, tmp_path, capsys):
+    output = tmp_path / "sweep"
+    arguments = ["--checkpoint", str(run), "--robustness", "--output", str(output)]
+    evaluate.main(arguments)
+    assert "contrast 3" in capsys.readouterr().out
+    first = contents(output)
+    assert set(first) == {f"robustness.{suffix}" for suffix in ("jsonl", "csv", "json", "png")}
+    started = (output / "robustness.jsonl").read_text().splitlines(keepends=True)
+    (output / "robustness.jsonl").write_text("".join(started[:10]))
+    evaluate.main(arguments)
+    assert contents(output) == first
+    with pytest.raises(ConfigError, match=r"got others \(data differ\)"):
+        evaluate.main([*arguments, "--data", str(run / "phantom")])
+
+
 def test_evaluate_refuses_images_of_another_kind(run, tmp_path):
     generator = np.random.default_rng(0)
     for name, high, shape in (("images", 256, (16, 16, 3)), ("labels", 4, (16, 16))):

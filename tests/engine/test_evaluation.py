@@ -11,9 +11,10 @@ from PIL import Image
 
 from sure_fast.data import discover, phantom
 from sure_fast.engine import evaluation
-from sure_fast.engine.evaluation import EvaluationResult, evaluate_cases, predictor, validation_dice
+from sure_fast.engine.evaluation import EvaluationResult, evaluate_cases, validation_dice
 from sure_fast.engine.pictures import save_curves
-from sure_fast.engine.table import table
+from sure_fast.engine.prediction import Predictor, sliding_window
+from sure_fast.engine.table import SINGLE, table
 from sure_fast.models import build_model, plan_strides
 
 
@@ -27,10 +28,17 @@ def network(cases):
     return build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2))
 
 
+PATCH = (32, 32, 8)
+
+
+def predictor(model):
+    return Predictor([model], PATCH)
+
+
 def test_every_metric_of_every_case(cases, tmp_path):
     model = network(cases)
-    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu"), "progress": False}
-    result = evaluate_cases(model, cases, seed=1, pictures=tmp_path, **options)
+    options = {"info": cases.info, "device": torch.device("cpu"), "progress": False}
+    result = evaluate_cases(predictor(model), cases, seed=1, pictures=tmp_path, **options)
     assert [row["case"] for row in result.per_case] == [case.name for case in cases]
     for row in result.per_case:
         for name in (
@@ -48,11 +56,11 @@ def test_every_metric_of_every_case(cases, tmp_path):
         ):
             assert math.isfinite(row[name])
     # a case's numbers depend on nothing but the case
-    alone = evaluate_cases(model, cases[1:2], seed=1, **options)
+    alone = evaluate_cases(predictor(model), cases[1:2], seed=1, **options)
     assert alone.per_case[0] == result.per_case[1]
-    other = evaluate_cases(model, cases[1:2], seed=2, **options)
+    other = evaluate_cases(predictor(model), cases[1:2], seed=2, **options)
     assert other.per_case[0]["ucc_noise"] != result.per_case[1]["ucc_noise"]
-    dice = validation_dice(model, cases, info=cases.info, patch_size=(32, 32, 8), device=torch.device("cpu"))
+    dice = validation_dice(model, cases, info=cases.info, patch_size=PATCH, device=torch.device("cpu"))
     assert dice["mean"] == pytest.approx(result.mean["dice"])
     for case in cases:
         picture = np.asarray(Image.open(tmp_path / f"{case.name}.png").convert("L"))
@@ -75,7 +83,7 @@ class Expert(torch.nn.Module):
 def test_unannotated_voxels_enter_nothing(cases, monkeypatch):
     """Whatever the network says where nothing is annotated, and whatever the image shows: the same result."""
     info = dataclasses.replace(cases.info, ignore_index=9)
-    options = {"info": info, "patch_size": (32, 32, 8), "device": torch.device("cpu")}
+    options = {"info": info, "device": torch.device("cpu")}
     sample = evaluation.load_case(cases[0], normalized=True)
     marked = sample.label.clone()
     marked[:, 14:] = 9
@@ -83,10 +91,10 @@ def test_unannotated_voxels_enter_nothing(cases, monkeypatch):
     monkeypatch.setattr(evaluation, "load_case", lambda *_, **__: dataclasses.replace(sample, label=marked))
     results = []
     for filling in (marked.where(marked != 9, 0), sample.label, marked.where(marked != 9, 3)):
-        result = evaluate_cases(Expert(filling), cases[:1], progress=False, **options)
+        result = evaluate_cases(predictor(Expert(filling)), cases[:1], progress=False, **options)
         assert result.mean["dice"] == 1
         assert result.mean["hd95_mm"] == 0
-        assert validation_dice(Expert(filling), cases[:1], **options)["mean"] == 1
+        assert validation_dice(Expert(filling), cases[:1], patch_size=PATCH, **options)["mean"] == 1
         results.append(result.per_case[0])
     assert results[0]["ece"] == results[1]["ece"] == results[2]["ece"]
     # the uncertainty under the network's answer differs only where it is not looked at
@@ -98,15 +106,15 @@ def test_a_class_in_neither_label_nor_prediction_is_told_apart(cases, monkeypatc
     sample = evaluation.load_case(cases[0], normalized=True)
     label = sample.label.where(sample.label != 3, 0)
     monkeypatch.setattr(evaluation, "load_case", lambda *_, **__: dataclasses.replace(sample, label=label))
-    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu"), "progress": False}
-    result = evaluate_cases(Expert(label), cases[:1], **options)
+    options = {"info": cases.info, "device": torch.device("cpu"), "progress": False}
+    result = evaluate_cases(predictor(Expert(label)), cases[:1], **options)
     name = cases.info.class_names[3]
     assert result.per_case[0]["absent"] == [name]
     assert result.to_json()["absent"][name] == 1
     assert sum(result.absent.values()) == 1
     assert table(result).splitlines()[-1].endswith(f"{name} in 1 of the cases")
     # predicted but not there: the worst values
-    missing = evaluate_cases(Expert(sample.label), cases[:1], **options)
+    missing = evaluate_cases(predictor(Expert(sample.label)), cases[:1], **options)
     assert missing.mean[f"dice/{name}"] == 0
     diagonal = math.hypot(*(n * mm for n, mm in zip(label.shape, sample.spacing_mm, strict=True)))
     assert missing.mean[f"hd95_mm/{name}"] == pytest.approx(diagonal)
@@ -114,16 +122,16 @@ def test_a_class_in_neither_label_nor_prediction_is_told_apart(cases, monkeypatc
 
 
 def test_no_case_is_an_error(cases):
-    options = {"info": cases.info, "patch_size": (32, 32, 8), "device": torch.device("cpu")}
+    options = {"info": cases.info, "device": torch.device("cpu")}
     with pytest.raises(ValueError, match=r"^cases: expected at least one to evaluate, got none$"):
-        evaluate_cases(network(cases), [], **options)
+        evaluate_cases(predictor(network(cases)), [], **options)
     with pytest.raises(ValueError, match=r"^cases: expected at least one to validate on, got none$"):
-        validation_dice(network(cases), [], **options)
+        validation_dice(network(cases), [], patch_size=PATCH, **options)
 
 
 def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
     model = network(cases).eval()
-    predict = predictor(model, (32, 32, 8))
+    predict = sliding_window(model, (32, 32, 8))
     with torch.no_grad():
         whole = torch.randn(1, 1, 32, 32, 8)
         torch.testing.assert_close(predict(whole), model(whole), rtol=1e-4, atol=1e-5)
@@ -133,16 +141,17 @@ def test_windows_cover_images_larger_and_smaller_than_the_patch(cases):
 
 def test_undefined_values_are_counted_and_left_out_of_the_mean():
     names = {0: "background", 1: "a"}
-    row = {"case": "x", "absent": [], "dice/a": 0.5, "hd95_mm/a": 1.0, "assd_mm/a": 0.5, "nsd/a": 0.75, "ece/a": 0.1}
-    row |= {"dice": 0.5, "hd95_mm": 1.0, "assd_mm": 0.5, "nsd": 0.75, "ece": 0.1}
-    maps = dict.fromkeys(("ucc_d", "ucc_noise", "ur_g", "ur_d", "ur_noise"), 0.25)
+    row = {"case": "x", "absent": []}
+    for metric in ("dice", "iou", "hd95_mm", "assd_mm", "nsd", "ece"):
+        row |= {f"{metric}/a": 0.5, metric: 0.5}
+    maps = {key: 0.25 for key in SINGLE if key != "ucc_g"}
     result = EvaluationResult(names, [{**row, "ucc_g": -0.5, **maps}, {**row, "ucc_g": math.nan, **maps}])
     assert result.mean["ucc_g"] == -0.5
-    assert result.undefined["ucc_g"] == 1
-    assert result.undefined["dice"] == 0
-    assert math.isnan(result.std["ucc_g"])
+    assert result.statistics["ucc_g"].undefined == 1
+    assert result.statistics["dice"].undefined == 0
+    assert math.isnan(result.statistics["ucc_g"].std)
     line = next(text for text in table(result).splitlines() if text.startswith("UCC_g"))
-    assert line.split() == ["UCC_g", "-0.500", "–", "-1", "1"]
+    assert line.split() == ["UCC_g", "-0.500", "–", "–", "-1", "1"]
     plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert plain["per_case"][1]["ucc_g"] is None
 

@@ -1,0 +1,113 @@
+"""Trains methods on the same data and puts them side by side: python -m sure_fast.compare [--data DIR] [--presets …]
+
+The output folder holds a run per preset and seed, report.html (tables, curves and slices in one file), results.csv,
+results.json and results.md. Started again, it does what is missing. Without --data it uses a phantom set.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .train import Parser
+
+PROGRAM = "sure_fast.compare"
+QUICK: dict[str, Any] = {"epochs": "40", "batch_size": "2", "channels": "8,16", "validate_every": "40"}
+QUICK_CASES, QUICK_SHAPE, QUICK_SEVERITIES = 12, (48, 48, 12), (1, 3, 5)
+OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble", "prius_distance": "prius"}
+"""Options of one preset: they leave the others as they are."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    from .engine.config import PRESETS, add_flags
+
+    parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
+    parser.add_argument("--presets", default=",".join(PRESETS), help="comma-separated (default: all)")
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="output folder")
+    parser.add_argument("--no-robustness", dest="robustness", action="store_false", help="leave out the corruptions")
+    parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, three severities")
+    add_flags(parser, without=("preset", "seed", "quick", "loss", "inference"))
+    flags = vars(parser.parse_args(arguments))
+    presets, seeds, output, robust, quick = (
+        flags.pop(name) for name in ("presets", "seeds", "output", "robustness", "quick")
+    )
+    compare(flags, presets.split(","), seeds.split(","), output, robust, quick, arguments)
+
+
+def compare(
+    flags: dict[str, Any],
+    presets: list[str],
+    seeds: list[str],
+    output: Path,
+    robust: bool = True,
+    quick: bool = False,
+    arguments: list[str] | None = None,
+    progress: bool = True,
+) -> None:
+    import sys
+
+    from tqdm import tqdm
+
+    from . import train
+    from .data import phantom
+    from .engine import cli, comparison, report, robustness
+    from .engine import config as configuration
+
+    if quick and flags.get("data"):
+        raise configuration.ConfigError("quick: expected no data, it uses a phantom set")
+    for preset in presets:
+        configuration.convert("preset", preset)
+    numbers = [configuration.convert("seed", seed) for seed in seeds]
+    for name, values in (("presets", presets), ("seeds", numbers)):
+        if len(set(values)) != len(values):
+            raise configuration.ConfigError(f"{name}: expected each once, got {','.join(map(str, values))}")
+    shared = {**(QUICK if quick else {}), "split_seed": "0", **flags}
+
+    for name, owner in OWNED.items():
+        if name in flags and owner not in presets:
+            raise configuration.ConfigError(f"{name}: is an option of the preset {owner}, which is not compared")
+
+    def configure(preset: str, seed: int) -> Any:
+        own = {name: value for name, value in shared.items() if OWNED.get(name, preset) == preset}
+        return configuration.make({**own, "data": str(folder.resolve()), "preset": preset, "seed": seed})
+
+    folder = Path(flags["data"]) if flags.get("data") else output / "phantom"
+    plan = [(preset, seed) for seed in numbers for preset in presets]
+    configs = {key: configure(*key) for key in plan}  # a wrong option is refused before anything is written
+    if not flags.get("data"):
+        count = QUICK_CASES if quick else int(flags.get("phantom_cases", configs[plan[0]].phantom_cases))
+        phantom.write(folder, count, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
+    runs = []
+    with tqdm(plan, desc="train", unit="run", disable=not progress) as bar:
+        for preset, seed in bar:
+            bar.set_postfix_str(f"{preset}, seed {seed}")
+            config, place = configs[preset, seed], output / f"{preset}-seed{seed}"
+            if not comparison.is_complete(place, config):
+                train.train(config, place, overwrite=True, progress=progress)
+            runs.append(comparison.load_run(preset, seed, place))
+    comparison.check_same(runs)
+    config = configs[plan[0]]
+    cases, split = train.find_cases(config, folder, str(folder))
+    device = cli.choose_device(config.device)
+    chosen = comparison.evaluated_cases(cases, runs[0])
+    wanted = robustness.conditions() if robust else robustness.conditions(())
+    if quick:
+        wanted = tuple(c for c in wanted if c[1] in (0, *QUICK_SEVERITIES))
+    for run in tqdm(runs, desc="examine", unit="run", disable=not progress):
+        comparison.examine(run, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
+    names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
+    command = sys.argv[1:] if arguments is None else arguments
+    described = comparison.describe(command, config, presets, numbers, names)
+    found = comparison.Comparison(runs, dict(cases.info.class_names), described)
+    comparison.write_tables(found, output)
+    report.write(found, output / "report.html")
+    print((output / "results.md").read_text(encoding="utf-8"))
+    print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
+
+
+if __name__ == "__main__":
+    from .engine.cli import run
+
+    run(PROGRAM, main)

@@ -1,0 +1,282 @@
+"""Methods on the same data: what is missing is trained, all is evaluated, and put side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..metrics import Statistics, summarize
+from . import checkpoint, curves, robustness
+from .config import ConfigError, TrainConfig
+
+METHODS = {
+    "softmax": "Softmax entropy",
+    "mc-dropout": "MC dropout",
+    "ensemble": "Deep ensemble",
+    "tta": "Test-time augmentation",
+    "evidential": "Evidential",
+    "devis": "DEviS",
+    "prius": "PriUS",
+    "sure": "sure_fast (ours)",
+}
+"""Presets in the order of the tables."""
+GROUPS: dict[str, dict[str, tuple[str, int]]] = {
+    "Segmentation": {
+        "dice": ("Dice", 1), "iou": ("IoU", 1), "hd95_mm": ("HD95 (mm)", -1), "assd_mm": ("ASSD (mm)", -1),
+        "nsd": ("NSD 1 mm", 1),
+    },
+    "Calibration": {
+        "ece": ("ECE", -1), "adaptive_ece": ("Adaptive ECE", -1), "brier": ("Brier", -1), "nll": ("NLL", -1),
+    },
+    "Error detection": {"ueo": ("UEO", 1), "aurc": ("AURC", -1), "auroc": ("AUROC", 1)},
+    "Principles: correlation": {
+        "ucc_g": ("UCC_g", -1), "ucc_d": ("UCC_d", -1), "ucc_noise": ("UCC_noise", 1),
+    },
+    "Principles: pairs in order": {"ur_g": ("UR_g", 1), "ur_d": ("UR_d", 1), "ur_noise": ("UR_noise", 1)},
+}  # fmt: skip
+"""Metrics of the tables: title, and 1 where larger is better, -1 where smaller is."""
+
+
+@dataclass
+class Run:
+    """One trained and evaluated network, or ensemble."""
+
+    preset: str
+    seed: int
+    folder: Path
+    results: dict[str, Any]
+    """results.json."""
+    sweep: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the robustness sweep."""
+    curves: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Comparison:
+    """Every run, and what they have in common."""
+
+    runs: list[Run]
+    class_names: dict[int, str]
+    description: dict[str, Any]
+
+    @property
+    def presets(self) -> list[str]:
+        return [preset for preset in METHODS if any(run.preset == preset for run in self.runs)]
+
+    def of(self, preset: str) -> list[Run]:
+        return [run for run in self.runs if run.preset == preset]
+
+    def metrics(self) -> list[str]:
+        return list(self.runs[0].results["mean"])
+
+    def statistics(self, preset: str, metric: str) -> Statistics:
+        """Over the cases, each the mean over the seeds where it is defined; undefined counts cases and seeds."""
+        values = self._values(preset, metric)
+        found = summarize(_mean(row) for row in values.T)
+        return found._replace(undefined=int(np.isnan(values).sum()))
+
+    def seed_std(self, preset: str, metric: str) -> float:
+        """Standard deviation of the seeds' means; NaN of one seed."""
+        means = [m for m in map(_mean, self._values(preset, metric)) if not math.isnan(m)]
+        return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
+
+    def _values(self, preset: str, metric: str) -> np.ndarray:
+        """[seeds, cases]."""
+        rows = [[case[metric] for case in run.results["per_case"]] for run in self.of(preset)]
+        return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
+
+    def best(self, metric: str, direction: int) -> list[str]:
+        """The presets with the best mean, to the digits that are shown."""
+        means = {preset: round(direction * self.statistics(preset, metric).mean, 3) for preset in self.presets}
+        defined = [m for m in means.values() if not math.isnan(m)]
+        return [preset for preset, m in means.items() if defined and m == max(defined)]
+
+    def robustness(self, preset: str) -> list[dict[str, Any]]:
+        """Summaries of the sweep over the cases, each the mean over the seeds."""
+        groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+        for row in (row for run in self.of(preset) for row in run.sweep):
+            groups.setdefault((row["case"], row["kind"], row["severity"]), []).append(row)
+        rows = []
+        for (case, kind, severity), group in groups.items():
+            merged = {"case": case, "kind": kind, "severity": severity}
+            for metric in group[0].keys() - merged.keys():
+                merged[metric] = _mean(np.array([math.nan if r[metric] is None else r[metric] for r in group]))
+            rows.append(merged)
+        return robustness.summaries(rows)
+
+    def curve(self, preset: str, *keys: str) -> list[float]:
+        """Mean over the seeds; NaN where undefined."""
+        rows = []
+        for run in self.of(preset):
+            found: Any = run.curves
+            for key in keys:
+                found = found[key]
+            rows.append([math.nan if v is None else v for v in found])
+        return [_mean(np.array(column)) for column in zip(*rows, strict=True)]
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def is_complete(folder: Path, config: TrainConfig) -> bool:
+    """Whether a run of this configuration is there whole.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration.
+    """
+    if not (folder / "results.json").is_file():
+        return False
+    import yaml
+
+    stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    wanted = config.to_dict()
+    ignored = {"device", "num_workers"} | ({"patch_size"} if not wanted["patch_size"] else set())
+    differ = sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))
+    if differ:
+        raise ConfigError(
+            f"output {folder}: holds a run with another {', '.join(differ)}; choose another output or remove it"
+        )
+    return True
+
+
+def load_run(preset: str, seed: int, folder: Path) -> Run:
+    return Run(preset, seed, folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
+
+
+def check_same(runs: Sequence[Run]) -> None:
+    """Refuses runs that cannot stand in one table: of other classes, or evaluated on other cases."""
+    first = runs[0]
+    for run in runs[1:]:
+        for what, of in (("classes", lambda r: r.results["class_names"]),
+                         ("cases", lambda r: [case["case"] for case in r.results["per_case"]])):  # fmt: skip
+            if of(run) != of(first):
+                raise ConfigError(f"{run.folder}: expected the {what} of {first.folder}, got others")
+
+
+def examine(
+    run: Run,
+    cases: Sequence[Any],
+    *,
+    info: Any,
+    device: torch.device,
+    conditions: robustness.Conditions,
+    progress: bool = True,
+) -> None:
+    """Curves, slices and robustness sweep of a run; what is there already is not computed again."""
+    path = run.folder / "checkpoints" / "last.pt"
+    predictor, content = checkpoint.load_predictor(path, device)
+    owner = checkpoint.fingerprint(path)
+    seed = content["config"]["seed"]
+    run.curves = curves.collect(predictor, cases, run.folder, owner=owner, info=info, device=device, progress=progress)
+    if len(conditions) > 1:
+        file = robustness.RowFile(run.folder / "robustness" / robustness.ROWS, {"checkpoint": owner, "seed": seed})
+        run.sweep = robustness.sweep(
+            predictor, cases, file, info=info, device=device, seed=seed, progress=progress, wanted=conditions
+        )
+
+
+def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str], seeds: Sequence[int],
+             split: dict[str, list[str]]) -> dict[str, Any]:  # fmt: skip
+    """What somebody needs to repeat it."""
+    import monai
+
+    from .. import __version__
+    from .._cpu import isa
+
+    shared = {k: v for k, v in config.to_dict().items() if k not in ("preset", "seed", "loss", "inference", "dropout",
+                                                                     "members", "beta", "gamma")}  # fmt: skip
+    return {
+        "command": shlex.join(["python", "-m", "sure_fast.compare", *command]),
+        "versions": {
+            "sure_fast": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "monai": monai.__version__,
+            "numpy": np.__version__,
+            "system": f"{platform.system()} {platform.machine()}, {isa()}, {torch.get_num_threads()} threads",
+        },
+        "presets": list(presets),
+        "seeds": list(seeds),
+        "config": shared,
+        "split": split,
+    }
+
+
+def evaluated_cases(cases: Sequence[Any], run: Run) -> list[Any]:
+    """The cases that a run was evaluated on."""
+    names = [case["case"] for case in run.results["per_case"]]
+    by_name = {case.name: case for case in cases}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise ConfigError(f"{run.folder}: was evaluated on {missing[0]}, which is not among the cases")
+    return [by_name[name] for name in names]
+
+
+def write_tables(comparison: Comparison, folder: Path) -> None:
+    """results.csv: a row a preset, seed and case; results.json: the summaries; results.md: the tables."""
+    metrics = comparison.metrics()
+    with open(folder / "results.csv.partial", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["preset", "seed", "case", *metrics])
+        for run in comparison.runs:
+            for case in run.results["per_case"]:
+                values = ("" if case[metric] is None else case[metric] for metric in metrics)
+                writer.writerow([run.preset, run.seed, case["case"], *values])
+    os.replace(folder / "results.csv.partial", folder / "results.csv")
+
+    def plain(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+
+    methods: dict[str, dict[str, Any]] = {}
+    for preset in comparison.presets:
+        methods[preset] = {}
+        for metric in metrics:
+            found = comparison.statistics(preset, metric)._asdict()
+            methods[preset][metric] = plain({**found, "seed_std": comparison.seed_std(preset, metric)})
+    content = {
+        **comparison.description,
+        "class_names": comparison.class_names,
+        "methods": methods,
+        "robustness": {preset: [plain(row) for row in comparison.robustness(preset)] for preset in comparison.presets},
+    }
+    for name, text in (("results.json", json.dumps(content, indent=1)), ("results.md", markdown(comparison))):
+        (folder / (name + ".partial")).write_text(text, encoding="utf-8")
+        os.replace(folder / (name + ".partial"), folder / name)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The tables of the report, best in bold."""
+    lines = ["```bash", comparison.description["command"], "```", ""]
+    cases = len(comparison.runs[0].results["per_case"])
+    seeds = ", ".join(map(str, comparison.description["seeds"]))
+    lines += [f"Means over {cases} test cases (seeds {seeds}), with 95 % bootstrap intervals over the cases.", ""]
+    for group, metrics in GROUPS.items():
+        titles = [f"{title} {'↑' if direction > 0 else '↓'}" for title, direction in metrics.values()]
+        lines += [f"| {group} | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
+        best = {metric: comparison.best(metric, direction) for metric, (_, direction) in metrics.items()}
+        for preset in comparison.presets:
+            cells = []
+            for metric in metrics:
+                found = comparison.statistics(preset, metric)
+                mean = f"**{number(found.mean)}**" if preset in best[metric] else number(found.mean)
+                cells.append(mean if math.isnan(found.low) else f"{mean} ({number(found.low)} … {number(found.high)})")
+            lines.append(f"| {METHODS[preset]} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "−")

@@ -1,0 +1,156 @@
+"""What a report draws of a run beside its numbers: reliability, risk and coverage, u against g and d, slices."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..metrics import compute_risk_coverage
+from ..metrics.ties import tie_mean
+from ..metrics.uncertainty import GRADIENT_THRESHOLD
+from ..ops.boundary_distance import boundary_distance
+from .evaluation import Truth, load_truth
+from .prediction import Prediction
+
+POINTS = 50  # of the risk-coverage curve
+GRADIENT_BINS = 10
+FARTHEST = 10  # voxels from the boundary
+SLICES = 3  # cases that are shown
+_HEIGHT = 220  # pixels
+
+
+def collect(
+    predictor: Callable[[Tensor], Prediction],
+    cases: Sequence[Any],
+    folder: Path,
+    *,
+    owner: str,
+    info: Any,
+    device: torch.device,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Curves of a run over the cases, as plain data; kept in `folder`/curves.json and, of the same owner, read there.
+
+    Returns:
+        reliability: per bin of the top label's probability, pooled over the cases, the number of voxels, their mean
+        probability and the share predicted right. risk: at coverages 1/50 … 1, mean over the cases. gradient: in tenths
+        of the boundary voxels by gradient, the mean rank of u, 0 … 1. distance: mean u at 0 … 10 voxels from the
+        boundary. slices: names of the cases whose pictures are in `folder`/slices.
+    """
+    path = folder / "curves.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["owner"] == owner:
+            return found
+    bins: list[np.ndarray] = []
+    curves: dict[str, list[np.ndarray]] = {"risk": [], "gradient": [], "distance": []}
+    for number, case in enumerate(tqdm(cases, desc="curves", unit="case", disable=not progress)):
+        truth = load_truth(case, info, device)
+        prediction = predictor(truth.image)
+        if not prediction.spoiled:
+            stats = prediction.stats(truth.label, info.ignore_index)
+            bins.append(torch.stack([x[0, -1].double() for x in stats[1:4]]).cpu().numpy())
+            risk = compute_risk_coverage(
+                prediction.uncertainty, prediction.labels, truth.label, info.num_classes,
+                points=POINTS, ignore_index=info.ignore_index,
+            )  # fmt: skip
+            curves["risk"].append(risk[0].cpu().numpy())
+            curves["gradient"].append(_against_gradient(prediction, truth))
+            curves["distance"].append(_against_distance(prediction, truth, info.ignore_index))
+        if number < SLICES:
+            save_slices(folder / "slices", case.name, truth, prediction, info.num_classes)
+    total = np.sum(bins, axis=0) if bins else np.zeros((3, 10))
+    with np.errstate(invalid="ignore"):
+        reliability = {"number": total[0], "confidence": total[1] / total[0], "accuracy": total[2] / total[0]}
+    result = {
+        "owner": owner,
+        "reliability": {name: _plain(values) for name, values in reliability.items()},
+        **{name: _plain(_mean(values)) for name, values in curves.items()},
+        "slices": [case.name for case in cases[:SLICES]],
+    }
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    os.replace(partial, path)
+    return result
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(v) else float(v) for v in values]
+
+
+def _mean(rows: list[np.ndarray]) -> np.ndarray:
+    """Over the cases where it is defined."""
+    if not rows:
+        return np.zeros(0)
+    table = np.stack(rows)
+    number = (~np.isnan(table)).sum(0)
+    return np.where(number > 0, np.nansum(table, 0) / np.maximum(number, 1), np.nan)
+
+
+def _against_gradient(prediction: Prediction, truth: Truth) -> np.ndarray:
+    band = (truth.distance <= GRADIENT_THRESHOLD)[0]
+    u, g = (x[0][band].double().cpu() for x in (prediction.uncertainty, truth.gradient))
+    if len(u) < GRADIENT_BINS:
+        return np.full(GRADIENT_BINS, np.nan)
+    ordered, order = u.sort()
+    rank = torch.empty_like(u)
+    rank[order] = tie_mean(ordered, torch.linspace(0, 1, len(u), dtype=torch.float64))
+    steepness, order = g.sort()
+    by_gradient = tie_mean(steepness, rank[order]).numpy()
+    return np.array([part.mean() for part in np.array_split(by_gradient, GRADIENT_BINS)])
+
+
+def _against_distance(prediction: Prediction, truth: Truth, ignore_index: int | None) -> np.ndarray:
+    distance = boundary_distance(truth.label, max_distance=float(FARTHEST) + 0.5, ignore_index=ignore_index)
+    place = distance.round().clamp(max=FARTHEST + 1).long()
+    if ignore_index is not None:
+        place = place.masked_fill(truth.label == ignore_index, FARTHEST + 1)
+    place = place.flatten().cpu()
+    sums = torch.zeros(FARTHEST + 2, dtype=torch.float64)
+    sums = sums.index_add_(0, place, prediction.uncertainty.flatten().double().cpu())
+    return (sums / place.bincount(minlength=FARTHEST + 2))[: FARTHEST + 1].numpy()
+
+
+def save_slices(folder: Path, name: str, truth: Truth, prediction: Prediction, classes: int) -> None:
+    """NAME-image, -label, -prediction and -uncertainty.png on the slice with most foreground, in true proportions."""
+    from matplotlib import colormaps
+
+    maps = [x[0].cpu().numpy() for x in (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty)]
+    spacing = truth.spacing_mm
+    if maps[0].ndim == 3:  # NIfTI axes are x, y, z: an axial slice, turned so that the second axis points up
+        index = int((maps[1] > 0).sum((0, 1)).argmax())
+        maps = [np.rot90(x[:, :, index]) for x in maps]
+        spacing = (truth.spacing_mm[1], truth.spacing_mm[0])
+    image, label, predicted, u = maps
+    low, high = np.percentile(image, [1, 99])
+    grey = np.repeat((np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 0.9)[..., None], 3, 2)
+    palette = np.array([(0.0, 0.0, 0.0), *(colormaps["tab10"](i % 10)[:3] for i in range(classes - 1))])
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def overlay(labels: np.ndarray) -> np.ndarray:
+        shown = np.clip(labels, 0, classes - 1)
+        return np.where((shown > 0)[..., None], 0.45 * grey + 0.55 * palette[shown], grey)
+
+    top = float(np.nanmax(u)) if np.isfinite(u).any() else 1.0
+    heat = colormaps["magma"](np.nan_to_num(u / max(top, 1e-9)))[..., :3]
+    for kind, picture in (("image", grey), ("label", overlay(label)), ("prediction", overlay(predicted)),
+                          ("uncertainty", heat)):  # fmt: skip
+        _save(folder / f"{name}-{kind}.png", picture, spacing)
+
+
+def _save(path: Path, picture: np.ndarray, spacing: Sequence[float]) -> None:
+    from PIL import Image
+
+    height, width = picture.shape[0] * spacing[0], picture.shape[1] * spacing[1]
+    size = (max(1, round(_HEIGHT * width / height)), _HEIGHT)
+    whole = Image.fromarray((picture * 255).round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    whole.save(path, optimize=True)

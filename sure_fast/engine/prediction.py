@@ -1,0 +1,144 @@
+"""From networks to probabilities and an uncertainty map: the prediction-time methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..metrics import probability_stats
+from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
+from ..reference.dirichlet_uncertainty import evidence as evidence_of
+from .config import INFERENCE
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one image."""
+
+    probabilities: Tensor
+    """[1, C, *S]."""
+    uncertainty: Tensor
+    """[1, *S] in [0, 1]: u = C / A, or the entropy of the probabilities over ln C."""
+    logits: Tensor | None = None
+    """[1, C, *S] of an evidential network."""
+    evidence: str = "softplus"
+
+    @property
+    def labels(self) -> Tensor:
+        return (self.probabilities if self.logits is None else self.logits).argmax(1)
+
+    @property
+    def spoiled(self) -> bool:
+        """A NaN or infinity in it: nothing is defined."""
+        return not bool(self.probabilities.isfinite().all() and self.uncertainty.isfinite().all())
+
+    def stats(self, label: Tensor, ignore_index: int | None) -> SegmentationStats:
+        """Every count of it against a label [1, *S], in one pass over the logits where there are some."""
+        if self.logits is not None:
+            return segmentation_stats(self.logits, label, evidence=self.evidence, ignore_index=ignore_index)
+        return probability_stats(self.probabilities, label, uncertainty=self.uncertainty, ignore_index=ignore_index)
+
+
+def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Logits of a whole image [1, K, *S]: sliding windows of the training crop, blended with a Gaussian."""
+    from monai.inferers.utils import sliding_window_inference
+
+    def predict(image: Tensor) -> Tensor:
+        missing = [max(0, p - s) for p, s in zip(patch_size, image.shape[2:], strict=True)]
+        before = [m // 2 for m in missing]
+        pad = [n for b, m in zip(reversed(before), reversed(missing), strict=True) for n in (b, m - b)]
+        whole = functional.pad(image, pad, mode="replicate") if any(missing) else image
+        logits = sliding_window_inference(whole, tuple(patch_size), 4, model, overlap=0.5, mode="gaussian")
+        for axis, (start, size) in enumerate(zip(before, image.shape[2:], strict=True)):
+            logits = logits.narrow(axis + 2, start, size)  # type: ignore[union-attr]
+        return logits  # type: ignore[return-value]
+
+    return predict
+
+
+class Predictor:
+    """Predicts whole images.
+
+    Args:
+        models: the network; for "ensemble" several.
+        patch_size: window, as in training.
+        inference: "evidential": α = e(z) + 1, p = α / A, u = C / A. The others have u = −Σ p ln p / ln C, of p =
+            softmax(z) ("softmax") or of its mean over `samples` passes with dropout ("mc-dropout", Gal and Ghahramani,
+            ICML 2016), over the networks ("ensemble", Lakshminarayanan et al., NeurIPS 2017), or over the image
+            mirrored along every set of axes ("tta", Wang et al., Neurocomputing 2019).
+        evidence: e(z). samples, seed: of the dropout masks, the same for every image.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        patch_size: Sequence[int],
+        *,
+        inference: str = "evidential",
+        evidence: str = "softplus",
+        samples: int = 8,
+        seed: int = 0,
+    ) -> None:
+        if inference not in INFERENCE:
+            raise ValueError(f"inference: expected one of {', '.join(INFERENCE)}, got {inference!r}")
+        if not models or (inference == "ensemble") != (len(models) > 1):
+            wanted = "at least 2 networks" if inference == "ensemble" else "1 network"
+            raise ValueError(f"models: expected {wanted} for {inference}, got {len(models)}")
+        self.models = [model.eval() for model in models]
+        self.windows = [sliding_window(model, patch_size) for model in models]
+        self.inference, self.evidence, self.samples, self.seed = inference, evidence, samples, seed
+        if inference == "mc-dropout" and not self._dropout():
+            raise ValueError("models: expected a network with dropout for mc-dropout, got one without")
+
+    def _dropout(self) -> list[nn.Module]:
+        return [m for m in self.models[0].modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Prediction:
+        """The prediction of an image [1, K, *S]."""
+        if self.inference == "evidential":
+            logits = self.windows[0](image)
+            alpha = evidence_of(logits.float(), self.evidence) + 1.0
+            u = dirichlet_uncertainty(logits, evidence=self.evidence)[:, 0]
+            return Prediction(alpha / alpha.sum(1, keepdim=True), u, logits, self.evidence)
+        mean, number = torch.zeros(()), 0
+        for logits in self._passes(image):
+            mean, number = mean + logits.float().softmax(1), number + 1
+        p = mean / number
+        entropy = torch.special.entr(p).sum(1) / math.log(p.shape[1])
+        return Prediction(p, entropy.clamp(0.0, 1.0))
+
+    def _passes(self, image: Tensor) -> Iterator[Tensor]:
+        if self.inference == "mc-dropout":
+            with self._dropping(image.device):
+                for _ in range(self.samples):
+                    yield self.windows[0](image)
+        elif self.inference == "tta":
+            axes = range(2, image.dim())
+            for flipped in chain.from_iterable(combinations(axes, k) for k in range(len(axes) + 1)):
+                yield self.windows[0](image.flip(flipped)).flip(flipped)
+        else:
+            for window in self.windows:
+                yield window(image)
+
+    @contextmanager
+    def _dropping(self, device: torch.device) -> Iterator[None]:
+        """Dropout at work, from the same seed each time and without a trace in the global generator."""
+        layers = self._dropout()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            for layer in layers:
+                layer.train()
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.eval()

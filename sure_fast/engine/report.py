@@ -1,0 +1,323 @@
+"""The comparison as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.corruptions import CORRUPTIONS
+from .comparison import GROUPS, METHODS, Comparison, number
+from .curves import FARTHEST, GRADIENT_BINS, POINTS
+
+COLOURS = {
+    "softmax": "#7f7f7f",
+    "mc-dropout": "#bcbd22",
+    "ensemble": "#2ca02c",
+    "tta": "#17becf",
+    "evidential": "#1f77b4",
+    "devis": "#9467bd",
+    "prius": "#ff7f0e",
+    "sure": "#d62728",
+}
+CURVES = {
+    "dice": "Dice",
+    "ece": "ECE, top label",
+    "ueo": "UEO",
+    "mean_uncertainty": "mean u",
+    "ucc_g": "UCC_g",
+}
+"""Metrics drawn against severity."""
+STYLE = """
+:root { color-scheme: light; --line: #d9dde3; --soft: #5b6570; --best: #e3f4e6; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 1rem clamp(.8rem, 3vw, 2rem) 4rem; color: #1b2026; background: #fff;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); line-height: 1.2; margin: 1.2rem 0 .4rem; }
+h2 { font-size: 1.3rem; margin: 2.4rem 0 .5rem; padding-top: .8rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1.02rem; margin: 1.3rem 0 .4rem; }
+p, li { max-width: 75ch; } .note { color: var(--soft); font-size: .9rem; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: .8rem 0; } a { color: #0b5cad; }
+pre { background: #f5f6f8; padding: .7rem .9rem; border-radius: 6px; font-size: .85rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: .4rem 0 1rem; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; font-size: .92rem;
+  min-width: 100%; }
+th, td { padding: .38rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+thead th { border-bottom: 2px solid #aab2bc; font-weight: 600; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 600; z-index: 1; }
+td small { display: block; color: var(--soft); font-size: .76rem; line-height: 1.25; }
+td.best { background: var(--best); font-weight: 700; } td.best small { font-weight: 400; }
+.grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 215px), 1fr)); }
+.grid.four { grid-template-columns: repeat(auto-fill, minmax(min(100%, 245px), 1fr)); }
+.grid.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); max-width: 1000px; }
+.single { max-width: 600px; }
+.grid img { width: 100%; height: auto; display: block; }
+figure { margin: 0; } figcaption { font-size: .86rem; color: var(--soft); padding: .15rem 0 .3rem; }
+.slices { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; } .pair img { width: 100%; display: block; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem .9rem; font-size: .88rem; margin: .3rem 0 .6rem; }
+.legend i { display: inline-block; width: 1.1em; height: .28em; border-radius: 2px; vertical-align: middle;
+  margin-right: .35em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .92rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 640px) {
+  dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; }
+  th, td { padding: .34rem .5rem; } th:first-child { white-space: normal; width: 6.2rem; min-width: 6.2rem; }
+  .strip { display: flex; overflow-x: auto; scroll-snap-type: x proximity; }
+  .strip figure { flex: 0 0 76%; scroll-snap-align: start; }
+}
+"""
+
+
+def write(comparison: Comparison, path: Path) -> None:
+    """Tables, curves and slices; replaced in one step."""
+    swept = any(run.sweep for run in comparison.runs)
+    parts = [
+        _head(comparison, swept),
+        _tables(comparison),
+        _robustness(comparison) if swept else "",
+        _calibration(comparison),
+        _principles(comparison),
+        _slices(comparison),
+        _settings(comparison),
+    ]
+    title = "Comparison of uncertainty methods"
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _head(comparison: Comparison, swept: bool) -> str:
+    cases = len(comparison.runs[0].results["per_case"])
+    seeds = comparison.description["seeds"]
+    sections = {"tables": "Tables", "robustness": "Robustness", "calibration": "Calibration and error detection",
+                "principles": "Uncertainty against gradient and distance", "slices": "Slices",
+                "settings": "Settings"}  # fmt: skip
+    if not swept:
+        del sections["robustness"]
+    links = "".join(f'<a href="#{key}">{text}</a>' for key, text in sections.items())
+    return (
+        f"<h1>Comparison of uncertainty methods</h1><p>{len(comparison.presets)} methods, {cases} test "
+        f"case{'s' * (cases != 1)}, {len(seeds)} seed{'s' * (len(seeds) != 1)}. The same network, data, split and "
+        f"schedule for all.</p><nav>{links}</nav>"
+    )
+
+
+def _tables(comparison: Comparison) -> str:
+    parts = [
+        '<h2 id="tables">Tables</h2><p class="note">Mean over the test cases, a case being the mean over the seeds; '
+        "below it the 95 % bootstrap interval over the cases and, of several seeds, the standard deviation of their "
+        "means. The best of a column is marked. ↑ larger is better, ↓ smaller.</p>"
+    ]
+    classes = [name for c, name in sorted(comparison.class_names.items()) if c > 0]
+    per_class = {
+        f"{title} by class": {f"{metric}/{name}": (name, direction) for name in classes}
+        for metric, title, direction in (("dice", "Dice", 1), ("hd95_mm", "HD95 (mm)", -1))
+    }
+    for group, metrics in {**GROUPS, **per_class}.items():
+        parts.append(f"<h3>{group}</h3>{_table(comparison, metrics)}")
+    undefined = []
+    for preset in comparison.presets:
+        counts = {title: comparison.statistics(preset, metric).undefined
+                  for metrics in GROUPS.values() for metric, (title, _) in metrics.items()}  # fmt: skip
+        missing = ", ".join(f"{title} {count}" for title, count in counts.items() if count)
+        if missing:
+            undefined.append(f"{METHODS[preset]}: {missing}")
+    spoiled = [f"{METHODS[run.preset]} (seed {run.seed}): {', '.join(run.results['spoiled'])}"
+               for run in comparison.runs if run.results["spoiled"]]  # fmt: skip
+    absent = [
+        f"{name} in {number} of the cases" for name, number in comparison.runs[0].results["absent"].items() if number
+    ]
+    for what, found in (
+        ("Undefined values, left out of the means", undefined),
+        ("NaN or infinity in the prediction, every metric undefined", spoiled),
+        ("In neither label nor prediction, hence Dice 1 and HD95 0", absent),
+    ):
+        if found:
+            parts.append(f'<p class="note">{what}: {html.escape("; ".join(found))}.</p>')
+    return "\n".join(parts)
+
+
+def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
+    head = "".join(f"<th>{html.escape(title)} {'↑' if d > 0 else '↓'}</th>" for title, d in metrics.values())
+    best = {metric: comparison.best(metric, direction) for metric, (_, direction) in metrics.items()}
+    rows = []
+    for preset in comparison.presets:
+        cells = []
+        for metric in metrics:
+            found, seeds = comparison.statistics(preset, metric), comparison.seed_std(preset, metric)
+            small = "" if math.isnan(found.low) else f"<small>{number(found.low)} … {number(found.high)}</small>"
+            small += "" if math.isnan(seeds) else f"<small>seeds ± {number(seeds)}</small>"
+            mark = ' class="best"' if preset in best[metric] else ""
+            cells.append(f"<td{mark}>{number(found.mean)}{small}</td>")
+        rows.append(f"<tr><th>{METHODS[preset]}</th>{''.join(cells)}</tr>")
+    body = "".join(rows)
+    return (
+        f'<div class="scroll"><table><thead><tr><th>Method</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _robustness(comparison: Comparison) -> str:
+    tables = {preset: comparison.robustness(preset) for preset in comparison.presets}
+    some = next(table for table in tables.values() if table)
+    kinds = [kind for kind in CORRUPTIONS if any(row["kind"] == kind for row in some)]
+    parts = [
+        '<h2 id="robustness">Robustness</h2><p class="note">Against the severity of a corruption; bands are 95 % '
+        "bootstrap intervals. UCC_g is of the clean image's gradient.</p>" + _legend(comparison)
+    ]
+    for metric, title in CURVES.items():
+        panels = []
+        values = [v for table in tables.values() for r in table if r["metric"] == metric
+                  for v in (r["mean"], r["low"], r["high"]) if not math.isnan(v)]  # fmt: skip
+        limits = (min(values), max(values)) if values else (0.0, 1.0)
+        for kind in kinds:
+
+            def draw(axis: Any, kind: str = kind, metric: str = metric, limits: tuple[float, float] = limits) -> None:
+                levels = CORRUPTIONS[kind].severities
+                for preset, table in tables.items():
+                    points = [r for r in table if r["metric"] == metric and r["kind"] in ("clean", kind)]
+                    x = [r["severity"] for r in points]
+                    axis.plot(x, [r["mean"] for r in points], marker="o", markersize=2.5, **_line(preset))
+                    bounds = ([r[end] for r in points] for end in ("low", "high"))
+                    axis.fill_between(x, *bounds, color=COLOURS[preset], alpha=0.08, linewidth=0)
+                axis.set_xticks(range(len(levels) + 1), ["clean", *(f"{level:g}" for level in levels)])
+                axis.set_xlabel(f"{CORRUPTIONS[kind].title}: {CORRUPTIONS[kind].unit}")
+                margin = 0.05 * (limits[1] - limits[0]) or 0.05
+                axis.set_ylim(limits[0] - margin, limits[1] + margin)
+
+            panels.append(_figure(draw, f"{title} under {CORRUPTIONS[kind].title}", (2.4, 1.95)))
+        parts.append(f'<h3>{title}</h3><div class="grid strip">{"".join(panels)}</div>')
+    return "\n".join(parts)
+
+
+def _calibration(comparison: Comparison) -> str:
+    panels = []
+    for preset in comparison.presets:
+
+        def draw(axis: Any, preset: str = preset) -> None:
+            confidence, accuracy = (comparison.curve(preset, "reliability", k) for k in ("confidence", "accuracy"))
+            shares = comparison.curve(preset, "reliability", "number")
+            total = sum(shares) or 1.0
+            axis.plot([0, 1], [0, 1], color="#999", linewidth=0.8, linestyle="--")
+            axis.bar([(k + 0.5) / len(shares) for k in range(len(shares))], [n / total for n in shares],
+                     width=0.9 / len(shares), color=COLOURS[preset], alpha=0.25)  # fmt: skip
+            axis.plot(confidence, accuracy, marker="o", markersize=3, color=COLOURS[preset])
+            axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the top label", ylabel="share right")
+
+        panels.append(_figure(draw, METHODS[preset], (2.5, 2.2), caption=True))
+
+    def risk(axis: Any) -> None:
+        for preset in comparison.presets:
+            curve = comparison.curve(preset, "risk")
+            axis.plot([(k + 1) / POINTS for k in range(len(curve))], curve, **_line(preset))
+        axis.set(xlabel="coverage: share of the voxels, least uncertain first", ylabel="share wrong", xlim=(0, 1))
+        axis.set_ylim(bottom=0)
+
+    return (
+        '<h2 id="calibration">Calibration and error detection</h2><h3>Reliability of the top label</h3>'
+        '<p class="note">Bars: share of the voxels in each bin. On the dashed line a prediction is as often right as '
+        f'it says.</p><div class="grid four strip">{"".join(panels)}</div>'
+        f"<h3>Risk and coverage</h3>{_legend(comparison)}"
+        f'<div class="grid single">{_figure(risk, "risk-coverage curves", (4.0, 2.5))}</div>'
+    )
+
+
+def _principles(comparison: Comparison) -> str:
+    def gradient(axis: Any) -> None:
+        for preset in comparison.presets:
+            curve = comparison.curve(preset, "gradient")
+            axis.plot([(k + 0.5) / GRADIENT_BINS for k in range(len(curve))], curve, marker="o", markersize=3,
+                      **_line(preset))  # fmt: skip
+        axis.set(xlabel="boundary voxels by image gradient, weakest first", ylabel="mean rank of u", xlim=(0, 1))
+
+    def distance(axis: Any) -> None:
+        for preset in comparison.presets:
+            curve = comparison.curve(preset, "distance")
+            axis.plot(range(len(curve)), curve, marker="o", markersize=3, **_line(preset))
+        axis.set(xlabel="distance to the label boundary (voxels)", ylabel="mean u", xlim=(0, FARTHEST))
+        axis.set_ylim(bottom=0)
+
+    return (
+        '<h2 id="principles">Uncertainty against gradient and distance</h2><p class="note">Wanted: falling with the '
+        f"gradient at the boundary, and with the distance from it.</p>{_legend(comparison)}"
+        f'<div class="grid wide">{_figure(gradient, "u against image gradient", (3.7, 2.5))}'
+        f"{_figure(distance, 'u against distance', (3.7, 2.5))}</div>"
+    )
+
+
+def _slices(comparison: Comparison) -> str:
+    first = comparison.runs[0]
+    parts = [
+        '<h2 id="slices">Slices</h2><p class="note">The same slice of the same case for every method, its first seed: '
+        "prediction, and uncertainty from 0 (black) to its maximum on the slice (bright).</p>"
+    ]
+    for case in first.curves["slices"]:
+        tiles = [_tile(first.folder / "slices", case, ("image", "label"), "Image and label")]
+        for preset in comparison.presets:
+            folder = comparison.of(preset)[0].folder / "slices"
+            tiles.append(_tile(folder, case, ("prediction", "uncertainty"), METHODS[preset]))
+        parts.append(f'<h3>{html.escape(case)}</h3><div class="slices">{"".join(tiles)}</div>')
+    return "\n".join(parts)
+
+
+def _tile(folder: Path, case: str, kinds: Sequence[str], caption: str) -> str:
+    images = []
+    for kind in kinds:
+        data = base64.b64encode((folder / f"{case}-{kind}.png").read_bytes()).decode()
+        images.append(f'<img alt="{kind} of {html.escape(case)}, {caption}" src="data:image/png;base64,{data}">')
+    return f'<figure><div class="pair">{"".join(images)}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _settings(comparison: Comparison) -> str:
+    found = comparison.description
+    split = {part: len(names) for part, names in found["split"].items()}
+    rows = {
+        "Seeds": ", ".join(map(str, found["seeds"])),
+        "Cases": ", ".join(f"{count} {part}" for part, count in split.items()),
+        "Test cases": ", ".join(found["split"]["test"]),
+        **{f"Version of {name}" if name != "system" else "System": text for name, text in found["versions"].items()},
+        "Configuration": ", ".join(f"{k} {v}" for k, v in found["config"].items() if v not in (None, [], {})),
+    }
+    body = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in rows.items())
+    command = html.escape(found["command"])
+    return f'<h2 id="settings">Settings</h2><pre>{command}</pre><dl>{body}</dl>'
+
+
+def _line(preset: str) -> dict[str, Any]:
+    return {"color": COLOURS[preset], "linewidth": 2.2 if preset == "sure" else 1.3}
+
+
+def _legend(comparison: Comparison) -> str:
+    marks = (f'<span><i style="background:{COLOURS[p]}"></i>{METHODS[p]}</span>' for p in comparison.presets)
+    return f'<div class="legend">{"".join(marks)}</div>'
+
+
+def _figure(draw: Callable[[Any], None], title: str, size: tuple[float, float], *, caption: bool = False) -> str:
+    """A panel as an SVG image."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 8, "font.family": "sans-serif"}
+    ):
+        figure = Figure(figsize=size, layout="constrained")
+        axis = figure.subplots()
+        draw(axis)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    below = f"<figcaption>{title}</figcaption>" if caption else ""
+    return f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,{data}">{below}</figure>'

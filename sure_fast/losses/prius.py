@@ -1,0 +1,288 @@
+"""PriUS: uncertainty supervised by contrast, corruption and geometry (arXiv 2605.10984)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import _checks
+from ..ops.boundary_distance import boundary_distance
+from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.evidential_loss import evidential_loss
+from ..ops.gradient_magnitude import gradient_magnitude
+from .noise_uncertainty import normal_like
+
+BLUR_SIGMA = 0.5
+DISTANCES = ("region", "boundary")
+PUBLISHED: dict[int, dict[str, Any]] = {
+    2: {},
+    3: {
+        "gradient_threshold": 2.0,
+        "far_threshold": 2.0,
+        "noise_threshold": 2.0,
+        "distance_margin": 2.0,
+        "kappa": math.inf,
+        "corruption_weight": 0.1,
+        "distance_weight": 100.0,
+    },
+}
+"""Settings of the paper by number of spatial axes: cardiac MR slices; whole-heart CT volumes, with hard thresholds."""
+
+
+class PriusOutput(NamedTuple):
+    """The loss and its terms, each a 0-dim tensor; terms that do not apply yet are 0."""
+
+    total: Tensor
+    segmentation: Tensor
+    """The evidential total."""
+    data: Tensor
+    kl: Tensor
+    dice: Tensor
+    contrast: Tensor
+    corruption: Tensor
+    geometry: Tensor
+
+
+def region_distance(label: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
+    """Distance in voxels from a foreground voxel to the nearest voxel of another label, 0 in the background.
+
+    Args:
+        label: integer [N, *S]. num_classes: C. ignore_index: voxels of this label are of no class and no outside.
+
+    Returns:
+        float32 [N, *S], exact; in a region without an outside the diagonal of the image.
+    """
+    largest = float(sum(n * n for n in label.shape[1:]))
+    result = torch.zeros(label.shape, dtype=torch.float32, device=label.device)
+    for c in range(1, num_classes):
+        inside = label == c
+        kept = inside if ignore_index is None else inside | (label == ignore_index)
+        squared = kept * largest
+        for axis in range(1, label.dim()):
+            lines = squared.movedim(axis, -1)
+            place = torch.arange(lines.shape[-1], device=label.device)
+            # the lower envelope of parabolas, one voxel of the line at a time: the memory of one map
+            lowest = [(lines + (place - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
+            squared = torch.stack(lowest, -1).movedim(-1, axis)
+        result = torch.where(inside, squared.clamp(max=largest).sqrt(), result)
+    return result
+
+
+def same_label_pairs(
+    label: Tensor, ignore_index: int | None = None, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Disjoint random pairs of voxels of one label, over the whole batch: two index tensors into label.flatten()."""
+    flat = label.flatten()
+    source = generator.device if generator is not None else flat.device
+    order = torch.randperm(flat.numel(), generator=generator, device=source).to(flat.device)
+    if ignore_index is not None:
+        order = order[flat[order] != ignore_index]
+    order = order[flat[order].sort(stable=True).indices]
+    first, second = order[: len(order) // 2 * 2].view(-1, 2).unbind(1)
+    same = flat[first] == flat[second]  # at most one pair a label lies across two
+    return first[same], second[same]
+
+
+class PriusLoss(nn.Module):
+    r"""Evidential segmentation loss with the three principles of PriUS.
+
+    Math:
+        With :math:`ind(x) = sigmoid(\kappa x)`, :math:`\tilde u` the 3-wide mean of u, :math:`\tilde g` the 3-wide
+        maximum of the gradient magnitude of the image scaled to [0, 1] and blurred (σ 0.5), d the distance from a
+        foreground voxel to the outside of its class, 0 in the background, and (i, j) disjoint random pairs of voxels of
+        one label:
+
+        - contrast: :math:`\sum w [(\tilde u_i - \tilde u_j)(\tilde g_i - \tilde g_j)]^+ / \sum w`, w = ind(10 (d_g -
+          max(d_i, d_j)));
+        - corruption: whole-image noise of standard deviations 0 < σ₁ < σ₂ drawn up to σ_max, :math:`\bar u_n` the
+          5-wide mean of u: :math:`\sum_n \sum w [-(\sigma_n - \sigma_{n-1})(\bar u_n - \bar u_{n-1})]^+ / \sum w`, w =
+          ind(d_n - d), the weaker level a constant;
+        - geometry: t = ind(d_i - d_f) ind(d_j - d_f), w = ind(|d_i - d_j| - d_ε), s = c_d w (1 - t)(d_i - d_j) + t
+          c_far: :math:`\sum [s (u_i - (1 - 2t) u_j)]^+ / \sum (w (1 - t) + t)`.
+
+        L = L_seg before `start_epoch`, then L_seg plus the weighted terms. arXiv 2605.10984.
+
+    Args:
+        num_epochs, start_epoch: the terms apply from `start_epoch` on.
+        contrast_weight, corruption_weight, geometry_weight: a term of weight 0 is not computed.
+        gradient_threshold, far_threshold, noise_threshold, distance_margin: d_g, d_f, d_n, d_ε (voxels).
+        distance: "region": d as above; "boundary": the distance to the label boundary of `boundary_distance`.
+        distance_weight, far_weight: c_d, c_far. kappa: κ; infinite: hard indicators.
+        max_std: σ_max, as a share of the image's range.
+        kind, total, annealing_epochs, evidence, ignore_index: as of `evidential_loss`.
+        operator, channels: as of `gradient_magnitude`.
+
+    Notes:
+        With a corruption weight the network answers two more images, in one batch of twice the size. The default
+        settings are those of the paper for cardiac MR slices; `PUBLISHED[3]` has those for volumes.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.losses import PriusLoss
+        >>> model = torch.nn.Conv2d(1, 3, 3, padding=1)
+        >>> image, label = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
+        >>> out = PriusLoss(num_epochs=10, start_epoch=3)(model(image), label, image, epoch=5, model=model)
+        >>> out.total.backward()
+    """
+
+    def __init__(
+        self,
+        *,
+        num_epochs: int = 100,
+        start_epoch: int = 30,
+        contrast_weight: float = 1.0,
+        corruption_weight: float = 1.0,
+        geometry_weight: float = 1.0,
+        gradient_threshold: float = 0.5,
+        far_threshold: float = 8.5,
+        noise_threshold: float = 7.5,
+        distance_margin: float = 3.0,
+        distance_weight: float = 1.0,
+        far_weight: float = 100.0,
+        distance: str = "region",
+        kappa: float = 10.0,
+        max_std: float = 40.0 / 255.0,
+        kind: str = "digamma",
+        total: str = "weighted",
+        annealing_epochs: int = 20,
+        evidence: str = "softplus",
+        ignore_index: int | None = None,
+        operator: str = "sobel",
+        channels: str = "luma",
+    ) -> None:
+        super().__init__()
+        if not 0 <= start_epoch < num_epochs:
+            raise ValueError(f"start_epoch: expected 0 <= start_epoch < num_epochs ({num_epochs}), got {start_epoch}")
+        weights = {"contrast_weight": contrast_weight, "corruption_weight": corruption_weight,
+                   "geometry_weight": geometry_weight}  # fmt: skip
+        self.weights = tuple(_checks.positive(name, weight, zero=True) for name, weight in weights.items())
+        if not kappa > 0:
+            raise ValueError(f"kappa: expected a number > 0, or infinity, got {kappa}")
+        self.distance = _checks.choice("distance", distance, DISTANCES)
+        self.start_epoch, self.kappa = start_epoch, kappa
+        self.gradient_threshold, self.far_threshold = gradient_threshold, far_threshold
+        self.noise_threshold, self.distance_margin = noise_threshold, distance_margin
+        self.distance_weight, self.far_weight, self.max_std = distance_weight, far_weight, max_std
+        self.evidence, self.ignore_index, self.operator, self.channels = evidence, ignore_index, operator, channels
+        self.evidential: dict[str, Any] = {"kind": kind, "total": total, "annealing_epochs": annealing_epochs,
+                                           "num_epochs": num_epochs}  # fmt: skip
+
+    def forward(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        image: Tensor,
+        *,
+        epoch: float,
+        model: Callable[[Tensor], Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> PriusOutput:
+        """The loss of one batch.
+
+        Args:
+            logits: the network's answer to `image`, [N, C, *S]. label: [N, *S] or [N, 1, *S]. image: [N, K, *S].
+            epoch: counted from 0. model: the network, for the noisy images where the corruption term applies.
+            generator: makes the draws repeatable; on the CPU or the image's device.
+        """
+        label = _checks.label("label", label, logits)
+        out = evidential_loss(
+            logits, label, epoch=epoch, evidence=self.evidence, ignore_index=self.ignore_index,
+            return_uncertainty=True, **self.evidential,
+        )  # fmt: skip
+        assert out.uncertainty is not None
+        terms = [out.total.new_zeros(()) for _ in range(3)]
+        if epoch >= self.start_epoch:
+            u = out.uncertainty.float()
+            distance = self._distances(label, logits.shape[1])
+            pairs = same_label_pairs(label, self.ignore_index, generator)
+            contrast, corruption, geometry = self.weights
+            if contrast:
+                terms[0] = self.contrast(u, image, distance, pairs)
+            if corruption:
+                if model is None:
+                    raise ValueError(f"model: expected the network from start_epoch {self.start_epoch} on, got None")
+                terms[1] = self.corruption(u, label, image, distance, model, generator)
+            if geometry:
+                terms[2] = self.geometry(u, distance, pairs)
+        total = out.total + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
+        return PriusOutput(total, *out[:4], *terms)
+
+    def _distances(self, label: Tensor, num_classes: int) -> Tensor:
+        if self.distance == "region":
+            return region_distance(label, num_classes, self.ignore_index)
+        diagonal = math.sqrt(sum(n * n for n in label.shape[1:]))
+        return boundary_distance(label, ignore_index=self.ignore_index).float().clamp(max=diagonal)
+
+    def _indicator(self, x: Tensor) -> Tensor:
+        return (x > 0).float() if math.isinf(self.kappa) else (self.kappa * x).sigmoid()
+
+    def contrast(self, u: Tensor, image: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+        """Of u [N, 1, *S]: a pair's voxel of the stronger edge is to be less uncertain."""
+        gradient = gradient_magnitude(
+            _unit(image), operator=self.operator, channels=self.channels, blur_sigma=BLUR_SIGMA
+        ).float()
+        pool = functional.max_pool2d if u.dim() == 4 else functional.max_pool3d
+        g, mean = pool(gradient, 3, 1, 1).flatten(), _window_mean(u, 3).flatten()
+        (gi, gj), (ui, uj), (di, dj) = ((x[pairs[0]], x[pairs[1]]) for x in (g, mean, distance.flatten()))
+        weight = self._indicator(10.0 * (self.gradient_threshold - torch.maximum(di, dj)))
+        return _weighted((ui - uj) * (gi - gj), weight, weight)
+
+    def corruption(
+        self,
+        u: Tensor,
+        label: Tensor,
+        image: Tensor,
+        distance: Tensor,
+        model: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Of u [N, 1, *S] and of u under noise of two rising standard deviations: near a boundary it is to rise."""
+        source = generator.device if generator is not None else image.device
+        levels = torch.rand(2, generator=generator, device=source).sort().values.to(image.device) * self.max_std
+        span = image.flatten(1).amax(1) - image.flatten(1).amin(1)
+        step = span.reshape(-1, *[1] * (image.dim() - 1))
+        noisy = [image + normal_like(image, generator) * (step * level).to(image) for level in levels]
+        answers = dirichlet_uncertainty(model(torch.cat(noisy)), evidence=self.evidence).float()
+        means = [_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2))]
+        weight = self._indicator(self.noise_threshold - distance)
+        if self.ignore_index is not None:
+            weight = weight.masked_fill(label == self.ignore_index, 0.0)
+        rises = (levels[0], levels[1] - levels[0])
+        terms = [
+            _weighted(-rise * (stronger - weaker.detach()), weight, weight)
+            for rise, weaker, stronger in zip(rises, means, means[1:], strict=False)
+        ]
+        return terms[0] + terms[1]
+
+    def geometry(self, u: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+        """Of u [N, 1, *S]: deeper inside its class a voxel is to be less uncertain, far inside not at all."""
+        (ui, uj), (di, dj) = ((x[pairs[0]], x[pairs[1]]) for x in (u.flatten(), distance.flatten()))
+        far = self._indicator(di - self.far_threshold) * self._indicator(dj - self.far_threshold)
+        apart = self._indicator((di - dj).abs() - self.distance_margin)
+        slope = self.distance_weight * apart * (1.0 - far) * (di - dj) + far * self.far_weight
+        return _weighted(slope * (ui - (1.0 - 2.0 * far) * uj), torch.ones_like(far), apart * (1.0 - far) + far)
+
+
+def _weighted(values: Tensor, weight: Tensor, divisor: Tensor) -> Tensor:
+    """Σ w v⁺ / Σ divisor; 0 where that is 0."""
+    total = divisor.sum()
+    return (weight * values.relu()).sum() / total.where(total > 0, 1.0)
+
+
+def _window_mean(x: Tensor, width: int) -> Tensor:
+    """Mean over a window, of what of it lies inside the image."""
+    pool = functional.avg_pool2d if x.dim() == 4 else functional.avg_pool3d
+    return pool(x, width, 1, width // 2, count_include_pad=False)
+
+
+def _unit(image: Tensor) -> Tensor:
+    """Every image scaled to [0, 1]."""
+    flat = image.flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    shape = (-1, *[1] * (image.dim() - 1))
+    return (image - low.reshape(shape)) / (high - low).clamp(min=torch.finfo(image.dtype).tiny).reshape(shape)

@@ -1,0 +1,250 @@
+"""The accumulator behind every metric: rows of cases, gathered from all processes, summarized per column."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+
+class PerClass(NamedTuple):
+    """A metric of every image and foreground class, both [N, C - 1]."""
+
+    values: Tensor
+    absent: Tensor
+    """bool: in neither label nor prediction, where the value is perfect without merit."""
+
+
+class Statistics(NamedTuple):
+    """Of the defined values; NaN where there are too few."""
+
+    mean: float
+    std: float
+    """Sample standard deviation."""
+    low: float
+    """Lower end of the bootstrap confidence interval of the mean."""
+    high: float
+    number: int
+    """How many values are defined."""
+    undefined: int
+    """How many are NaN."""
+
+
+def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Statistics:
+    r"""Mean, standard deviation and percentile bootstrap interval (Efron, 1979) of what is not NaN.
+
+    Args:
+        values: one per case. level: of the interval. resamples: of the cases, with replacement. seed: of the resamples.
+
+    Returns:
+        Statistics; the order of the values changes no bit of it.
+
+    Raises:
+        ValueError: a level outside (0, 1), or no resample.
+
+    Example:
+        >>> from sure_fast.metrics import summarize
+        >>> summarize([0.5, 0.7, float("nan")])[-2:]
+        (2, 1)
+    """
+    if not 0.0 < level < 1.0 or resamples < 1:
+        raise ValueError(f"level, resamples: expected 0 < level < 1 and resamples >= 1, got {level}, {resamples}")
+    every = [float(v) for v in values]
+    defined = sorted(v for v in every if not math.isnan(v))
+    n, undefined = len(defined), len(every) - len(defined)
+    mean = _mean(defined)
+    if n < 2 or math.isinf(mean):
+        return Statistics(mean, math.nan, math.nan, math.nan, n, undefined)
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in defined) / (n - 1))
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.tensor(defined, dtype=torch.float64)
+    # blocks of at most some 10⁶ draws at a time; their size follows from n, so that the draws do too
+    block = max(1, 1_000_000 // n)
+    means = torch.cat(
+        [
+            table[torch.randint(n, (min(block, resamples - done), n), generator=generator)].mean(1)
+            for done in range(0, resamples, block)
+        ]
+    )
+    tail = (1.0 - level) / 2.0
+    low, high = means.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
+    return Statistics(mean, std, low, high, n, undefined)
+
+
+def _mean(values: Sequence[float]) -> float:
+    if not values:
+        return math.nan
+    return sum(values) / len(values) if any(map(math.isinf, values)) else math.fsum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over all cases."""
+
+    columns: tuple[str, ...]
+    """Class names, the names of several results, or the one name "value"."""
+    names: tuple[str | None, ...]
+    """Of the cases, where they were given."""
+    values: Tensor
+    """float64 [cases, columns]; NaN: undefined."""
+    absent: Tensor
+    """int64 [columns]: cases with the class in neither label nor prediction."""
+    statistics: tuple[Statistics, ...]
+    """One a column."""
+
+    def _column(self, field: str) -> Tensor:
+        return torch.tensor([getattr(s, field) for s in self.statistics], dtype=torch.float64)
+
+    @property
+    def mean(self) -> Tensor:
+        """float64 [columns]."""
+        return self._column("mean")
+
+    @property
+    def std(self) -> Tensor:
+        """float64 [columns]: sample standard deviation over the cases."""
+        return self._column("std")
+
+    @property
+    def interval(self) -> Tensor:
+        """float64 [columns, 2]: bootstrap confidence interval of the mean."""
+        return torch.stack([self._column("low"), self._column("high")], 1)
+
+    @property
+    def undefined(self) -> Tensor:
+        """int64 [columns]."""
+        return self._column("undefined").long()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data by column; an undefined number is null."""
+        return {
+            column: {
+                **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found._asdict().items()},
+                "absent": int(absent),
+            }
+            for column, found, absent in zip(self.columns, self.statistics, self.absent, strict=True)
+        }
+
+
+Result = Tensor | PerClass | Mapping[str, Tensor]
+
+
+class CaseMetric:
+    """Accumulates a function of a batch that returns one row a case.
+
+    Args:
+        function: returns [N] or [N, K], `PerClass`, or a mapping of names to [N].
+        columns: names of the K columns, such as class names; None: their numbers, for `PerClass` from 1 on.
+        level, resamples, seed: of the bootstrap, as of `summarize`.
+        options: passed to the function at every update.
+
+    Notes:
+        `update` takes what the function takes and returns what it returns, and so does a call of the metric, as with
+        torchmetrics and MONAI. `compute` (MONAI's `aggregate`) is the `Summary` of the cases of all processes of
+        torch.distributed (with NCCL the current device must be set); how they were batched, ordered or spread changes
+        nothing. With `names`, a case that comes twice, as a DistributedSampler repeats some to fill its last round,
+        counts once.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.metrics import DiceMetric
+        >>> dice = DiceMetric(num_classes=2)
+        >>> for case in range(3):
+        ...     _ = dice(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]))
+        >>> dice.compute().mean
+        tensor([0.6667], dtype=torch.float64)
+    """
+
+    function: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        level: float = 0.95,
+        resamples: int = 2000,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self._function = type(self).function if function is None else function
+        inspect.signature(self._function).bind_partial(**options)  # TypeError names an unknown one
+        summarize([], level=level, resamples=resamples)
+        self.options = options
+        self._given = None if columns is None else tuple(columns)
+        self._bootstrap: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every case."""
+        self._rows: list[tuple[str | None, tuple[float, ...], tuple[bool, ...]]] = []
+        self._columns: tuple[str, ...] | None = None
+
+    def update(self, *args: Any, names: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Adds the cases of a batch; returns the function's result for them."""
+        result: Result = self._function(*args, **{**self.options, **kwargs})
+        columns, values, absent = self._table(result)
+        if names is not None and len(names) != len(values):
+            raise ValueError(f"names: expected one for each of the {len(values)} cases, got {len(names)}")
+        if self._columns not in (None, columns):
+            raise ValueError(f"update: expected the columns {self._columns} as before, got {columns}")
+        self._columns = columns
+        for k, (row, flags) in enumerate(zip(values.tolist(), absent.tolist(), strict=True)):
+            self._rows.append((None if names is None else names[k], tuple(row), tuple(flags)))
+        return result
+
+    __call__ = update
+
+    def _table(self, result: Result) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """Column names, values [N, K] and absent [N, K]."""
+        names: tuple[str, ...] = ()
+        absent, first = None, 0
+        if isinstance(result, Mapping):
+            names, values = tuple(result), torch.stack(list(result.values()), 1)
+        elif isinstance(result, PerClass):
+            values, absent, first = result.values, result.absent.cpu(), 1
+        elif result.dim() == 1:
+            names, values = ("value",), result[:, None]
+        else:
+            values = result
+        values = values.detach().double().cpu()
+        names = self._given or names or tuple(str(first + k) for k in range(values.shape[1]))
+        if len(names) != values.shape[1]:
+            raise ValueError(f"columns: expected {values.shape[1]} names, got {list(names)}")
+        return names, values, torch.zeros(values.shape, dtype=torch.bool) if absent is None else absent
+
+    def compute(self) -> Summary:
+        """The summary of all cases; under torch.distributed every process must call it, and gets the same.
+
+        Raises:
+            ValueError: no case yet, or processes with different columns.
+        """
+        states = [(self._columns, self._rows)]
+        if distributed.is_available() and distributed.is_initialized():
+            states = [states[0]] * distributed.get_world_size()
+            distributed.all_gather_object(states, (self._columns, self._rows))
+        columns = {names for names, _ in states if names is not None}
+        if len(columns) != 1:
+            found = f"{len(columns)} different ones: {sorted(columns)}" if columns else "no case"
+            raise ValueError(f"compute: expected cases with one set of columns, got {found}")
+        rows, seen = [], set()
+        for _, part in states:
+            for row in part:
+                if row[0] is None or row[0] not in seen:
+                    rows.append(row)
+                    seen.add(row[0])
+        values = torch.tensor([row[1] for row in rows], dtype=torch.float64)
+        return Summary(
+            columns.pop(),
+            tuple(row[0] for row in rows),
+            values,
+            torch.tensor([row[2] for row in rows]).sum(0),
+            tuple(summarize(column, **self._bootstrap) for column in values.T.tolist()),
+        )
+
+    aggregate = compute

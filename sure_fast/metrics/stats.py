@@ -1,0 +1,94 @@
+"""Counts and histograms of probabilities that come from no Dirichlet distribution, as of `segmentation_stats`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..ops.segmentation_stats import SegmentationStats
+from ._inputs import Array, as_tensor, counted, probability_maps
+
+
+def probability_stats(
+    probabilities: Array,
+    target: Array,
+    *,
+    uncertainty: Array | None = None,
+    bins: int = 10,
+    levels: int = 100,
+    ignore_index: int | None = None,
+) -> SegmentationStats:
+    r"""What `sure_fast.segmentation_stats` counts, of probabilities and any uncertainty map in [0, 1].
+
+    Args:
+        probabilities: [N, C, \*S] in [0, 1]. target: integer labels [N, \*S] or [N, 1, \*S].
+        uncertainty: [N, \*S] or [N, 1, \*S]; None: 1 less the largest probability.
+        bins, levels: of the probability and of the uncertainty. ignore_index: voxels of this target are not counted.
+
+    Returns:
+        SegmentationStats; the confidence of an image with a NaN probability is NaN.
+
+    Raises:
+        TypeError, ValueError: wrong types or shapes, a label outside [0, C), fewer than one bin or level.
+
+    Example:
+        >>> import torch
+        >>> from sure_fast.metrics import probability_stats
+        >>> p = torch.tensor([[0.9, 0.2], [0.1, 0.8]]).reshape(1, 2, 1, 2)
+        >>> probability_stats(p, torch.tensor([[[0, 0]]])).confusion
+        tensor([[[1, 1],
+                 [0, 0]]])
+    """
+    for name, value in (("bins", bins), ("levels", levels)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    p, label = probability_maps(probabilities, target, ignore_index)
+    classes = p.shape[1]
+    counts = counted(label, ignore_index).flatten(1)
+    y = label.flatten(1).long().where(counts, 0)
+    p = p.flatten(2)
+    best, prediction = p.max(1)
+    if uncertainty is None:
+        u = 1.0 - best
+    else:
+        u = _checks.maps("uncertainty", as_tensor("uncertainty", uncertainty), label, "target").flatten(1)
+    level = (u.detach().double() * levels).nan_to_num(0.0).ceil().long().sub(1).clamp(0, levels - 1)
+    number, confidence, hits, errors = [], [], [], []
+    for c in range(classes + 1):
+        if c < classes:
+            probability, hit, wrong = p[:, c], y == c, (y == c) != (prediction == c)
+        else:
+            probability, hit, wrong = best, y == prediction, y != prediction
+        bin_of = (probability * bins).nan_to_num(0.0).long().clamp(0, bins - 1)
+        number.append(_histogram(bin_of, bins, counts))
+        confidence.append(_histogram(bin_of, bins, probability.double().where(counts, 0.0)))
+        hits.append(_histogram(bin_of, bins, hit & counts))
+        errors.append(_histogram(level, levels, wrong & counts))
+    confusion = _histogram(y * classes + prediction, classes * classes, counts)
+    return SegmentationStats(
+        confusion.long().reshape(-1, classes, classes),
+        torch.stack(number, 1).long(),
+        torch.stack(confidence, 1),
+        torch.stack(hits, 1).long(),
+        _histogram(level, levels, counts).long(),
+        torch.stack(errors, 1).long(),
+    )
+
+
+def _histogram(index: Tensor, size: int, weight: Tensor) -> Tensor:
+    """float64 [N, size] of index [N, n]; exact for counts."""
+    out = torch.zeros((len(index), size), dtype=torch.float64, device=index.device)
+    return out.scatter_add_(1, index, weight.double())
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """int64 [N, C, C]: voxels of checked label maps by target, then prediction."""
+    counts = counted(target, ignore_index)
+    pairs = target.long().where(counts, 0) * num_classes + prediction.long()
+    size = num_classes * num_classes
+    # voxels that do not count go into one more cell
+    pairs = pairs.masked_fill(~counts, size).flatten(1)
+    pairs = pairs + torch.arange(len(pairs), device=pairs.device)[:, None] * (size + 1)
+    counts = torch.bincount(pairs.flatten(), minlength=len(pairs) * (size + 1)).reshape(len(pairs), size + 1)
+    return counts[:, :size].reshape(-1, num_classes, num_classes)

@@ -1,0 +1,160 @@
+"""Methods side by side: what is trained, what is kept, and what the report says."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from sure_fast import compare, train
+from sure_fast.data import phantom
+from sure_fast.engine import comparison, report
+from sure_fast.engine.comparison import GROUPS, Comparison
+from sure_fast.engine.config import ConfigError
+
+pytestmark = pytest.mark.slow
+PRESETS, SEEDS = ["softmax", "sure"], ["0", "1"]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    data = phantom.write(tmp_path_factory.mktemp("set") / "phantom", 6, 0, shape=(32, 32, 8))
+    return {"data": str(data), "epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2"}
+
+
+@pytest.fixture(scope="module")
+def output(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    compare.compare(flags, PRESETS, SEEDS, folder, robust=False, arguments=["--data", "DIR"], progress=False)
+    return folder
+
+
+def load(output):
+    runs = [comparison.load_run(p, int(s), output / f"{p}-seed{s}") for s in SEEDS for p in PRESETS]
+    for run in runs:
+        run.curves = json.loads((run.folder / "curves.json").read_text())
+    content = json.loads((output / "results.json").read_text())
+    names = {int(k): v for k, v in content["class_names"].items()}
+    return Comparison(runs, names, content)
+
+
+def test_tables(output):
+    with open(output / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 1  # presets, seeds, test cases
+    content = json.loads((output / "results.json").read_text())
+    mine = [float(row["dice"]) for row in rows if row["preset"] == "sure"]
+    found = content["methods"]["sure"]["dice"]
+    assert found["mean"] == pytest.approx(np.mean(mine))
+    assert found["seed_std"] == pytest.approx(np.std(mine, ddof=1))
+    assert content["command"] == "python -m sure_fast.compare --data DIR"
+    assert content["versions"]["torch"]
+    assert content["seeds"] == [0, 1]
+    splits = [json.loads((output / f"sure-seed{seed}/split.json").read_text()) for seed in SEEDS]
+    assert splits[0] == splits[1]
+    text = (output / "results.md").read_text()
+    assert text.count("\n| ") == len(GROUPS) * 4
+    assert "**" in text
+
+
+def test_report_is_one_file_with_everything(output):
+    page = (output / "report.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    for section in ("tables", "calibration", "principles", "slices", "settings"):
+        assert f'<h2 id="{section}">' in page
+    assert 'id="robustness"' not in page  # left out
+    images = re.findall(r'src="data:image/(png|svg\+xml);base64,([^"]+)"', page)
+    assert sum(kind == "png" for kind, _ in images) == 2 * 3  # image and label, then a pair a method
+    assert sum(kind == "svg+xml" for kind, _ in images) == 2 + 1 + 2
+    for kind, data in images:
+        start = base64.b64decode(data)[:60]
+        assert start.startswith(b"\x89PNG") if kind == "png" else b"<?xml" in start
+    results = load(output)
+    for metrics in GROUPS.values():
+        for metric, (_, direction) in metrics.items():
+            means = {p: results.statistics(p, metric).mean for p in PRESETS}
+            best = results.best(metric, direction)
+            if not any(map(math.isnan, means.values())):
+                winner = (max if direction > 0 else min)(means, key=means.get)
+                assert winner in best
+    assert page.count('<td class="best">') >= sum(map(len, GROUPS.values()))
+
+
+def test_started_again_it_does_what_is_missing(output, flags, monkeypatch):
+    trained = []
+    done = train.train
+
+    def counting(config, place, **options):
+        trained.append(place.name)
+        return done(config, place, **options)
+
+    monkeypatch.setattr(train, "train", counting)
+    before = (output / "results.csv").read_text()
+    compare.compare(flags, PRESETS, SEEDS, output, robust=False, arguments=[], progress=False)
+    assert not trained
+    (output / "sure-seed1" / "results.json").unlink()  # as an interrupted run leaves it
+    compare.compare(flags, PRESETS, SEEDS, output, robust=False, arguments=[], progress=False)
+    assert trained == ["sure-seed1"]
+    assert (output / "results.csv").read_text() == before
+
+
+def test_robustness_is_added(output, flags):
+    compare.compare(flags, ["sure"], ["0", "1"], output, arguments=[], progress=False)
+    page = (output / "report.html").read_text()
+    assert 'id="robustness"' in page
+    content = json.loads((output / "results.json").read_text())
+    rows = content["robustness"]["sure"]
+    assert {row["kind"] for row in rows} == {"clean", "noise", "blur", "bias_field", "ghosting", "contrast"}
+    clean = next(r for r in rows if (r["kind"], r["metric"]) == ("clean", "dice"))
+    assert clean["mean"] == pytest.approx(content["methods"]["sure"]["dice"]["mean"])
+    assert clean["number"] == 1  # a case, its seeds averaged
+
+
+def test_refused(output, flags, tmp_path):
+    def run(presets=PRESETS, seeds=SEEDS, **others):
+        compare.compare({**flags, **others}, presets, seeds, output, robust=False, arguments=[], progress=False)
+
+    for options, text in (
+        ({"presets": ["sure", "best"]}, "^preset: expected one of softmax"),
+        ({"presets": ["sure", "sure"]}, "^presets: expected each once, got sure,sure"),
+        ({"seeds": ["0", "0"]}, "^seeds: expected each once, got 0,0"),
+        ({"epochs": "3"}, "holds a run with another epochs; choose another output"),
+        ({"presets": ["softmax"], "beta": "3"}, "^beta: is an option of the preset sure, which is not compared"),
+        ({"members": "3"}, "^members: is an option of the preset ensemble"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            run(**options)
+    with pytest.raises(ConfigError, match=r"^quick: expected no data"):
+        compare.compare(flags, PRESETS, SEEDS, tmp_path / "quick", quick=True, arguments=[], progress=False)
+    assert not (tmp_path / "quick").exists()
+
+
+def test_runs_of_other_classes_or_cases_stand_in_no_table(output):
+    first, *others = load(output).runs
+    comparison.check_same([first, *others])
+    for key, value in (("class_names", {"0": "background", "1": "liver"}), ("per_case", [])):
+        wrong = dataclasses.replace(others[0], results={**others[0].results, key: value})
+        with pytest.raises(ConfigError, match=r"expected the (classes|cases) of .*, got others"):
+            comparison.check_same([first, wrong])
+
+
+def test_undefined_values_are_named_in_the_report(output, tmp_path):
+    results = load(output)
+    for run in results.of("softmax"):
+        run.results["spoiled"] = ["a case"]
+        for case in run.results["per_case"]:
+            case.update({key: None for key, value in case.items() if isinstance(value, float)})
+        nothing = {"number": [0.0] * 10, "confidence": [None] * 10, "accuracy": [None] * 10}
+        run.curves = {**run.curves, "risk": [], "gradient": [], "distance": [], "reliability": nothing}
+    report.write(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Undefined values, left out of the means: Softmax entropy: Dice 2, IoU 2" in page
+    assert "every metric undefined: Softmax entropy (seed 0): a case" in page
+    assert results.best("dice", 1) == ["sure"]
+    assert "<td>–</td>" in page
