@@ -56,7 +56,7 @@ def plot(path: Path, to: Path) -> None:
     for group, entries in groups_of(saved).items():
         for entry in entries if group.startswith(SCALING) else ():
             groups[group.removeprefix(SCALING)][entry["extra_info"]["implementation"]].append(entry)
-    figure = Figure(figsize=(10, 3.6 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(13, 3.6 * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), 2, squeeze=False)
     for (group, implementations), (time, memory) in zip(groups.items(), panels, strict=True):
         for name, entries in implementations.items():
@@ -68,7 +68,7 @@ def plot(path: Path, to: Path) -> None:
         for panel, what in ((time, "median time (s)"), (memory, "peak extra memory (MB)")):
             panel.set(title=group, xlabel="voxels" if "step" in group else "boundary voxels", ylabel=what)
             panel.grid(alpha=0.3)
-        memory.legend(loc="lower right")  # costs grow: that corner is empty
+        memory.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     threads = saved["benchmarks"][0]["extra_info"]["threads"]
     brand = saved["machine_info"]["cpu"].get("brand_raw", "CPU")
     figure.suptitle(f"{brand}, {threads} threads, {saved['datetime'][:10]}")
