@@ -14,7 +14,7 @@ BLOCK = 1024  # voxels of a program: with four warps 8 a thread, 16 bytes of hal
 
 def unrolled(classes: int) -> int:
     """How many classes have their loads in flight together; a loop of fewer is not unrolled at all."""
-    return classes if classes <= 8 else 2
+    return classes if classes <= 8 else 1
 
 
 def on_device_of(t: Tensor) -> AbstractContextManager[object]:

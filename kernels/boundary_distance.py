@@ -28,14 +28,11 @@ BYTE_REACH = 15.9  # squared distances below its square fit a byte with two valu
 
 
 @triton.jit
-def _extremes(label, above, here, below, left, middle, right, ignore):
+def _extremes(label, above, here, below, left, middle, right, ignore, LONG: tl.constexpr):
     """Smallest and largest label of the 3 x 3 neighbourhood in one plane; an ignored one is in neither."""
-    if label.dtype.element_ty == tl.int64:
-        least, most = tl.constexpr(-0x7FFFFFFFFFFFFFFF - 1), tl.constexpr(0x7FFFFFFFFFFFFFFF)
-        work = tl.constexpr(tl.int64)
-    else:
-        least, most = tl.constexpr(-0x80000000), tl.constexpr(0x7FFFFFFF)
-        work = tl.constexpr(tl.int32)
+    work = tl.int64 if LONG else tl.int32
+    least = -0x7FFFFFFFFFFFFFFF - 1 if LONG else -0x80000000
+    most = 0x7FFFFFFFFFFFFFFF if LONG else 0x7FFFFFFF
     low = tl.full(here.shape, most, work)
     high = tl.full(here.shape, least, work)
     for k in tl.static_range(9):
@@ -57,7 +54,7 @@ def _counts(label, at, ignore):
 @triton.jit
 def _boundary(
     label, out, depth, height, width, stride_n, stride_d, stride_h, stride_w, ignore,
-    VOLUME: tl.constexpr, WIDE: tl.constexpr, PLANES: tl.constexpr, LANES: tl.constexpr,
+    LONG: tl.constexpr, VOLUME: tl.constexpr, WIDE: tl.constexpr, PLANES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """0 on boundary voxels, BEYOND elsewhere."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -68,16 +65,16 @@ def _boundary(
     out += image * depth * height * width + lane
     first = tl.program_id(1) * PLANES
     at = label + first.to(tl.int64) * stride_d
-    low1, high1 = _extremes(at, above, here, below, left, middle, right, ignore)
+    low1, high1 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
     low0, high0 = low1, high1
     if VOLUME:
         at = label + tl.maximum(first - 1, 0).to(tl.int64) * stride_d
-        low0, high0 = _extremes(at, above, here, below, left, middle, right, ignore)
+        low0, high0 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
     for d in tl.range(first, tl.minimum(first + PLANES, depth)):
         low2, high2 = low1, high1
         if VOLUME:
             at = label + tl.minimum(d + 1, depth - 1).to(tl.int64) * stride_d
-            low2, high2 = _extremes(at, above, here, below, left, middle, right, ignore)
+            low2, high2 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
         mixed = tl.minimum(tl.minimum(low0, low1), low2) < tl.maximum(tl.maximum(high0, high1), high2)
         plane = tl.cast(d, tl.int64)
         if ignore is not None:
@@ -183,8 +180,9 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
     with on_device_of(label):
         wide = needs_wide(height, width, *strides[2:])
         _boundary[grid(LANES, PLANES)](
-            volume, boundary, *size, *strides, ignore, depth > 1, wide, PLANES if depth > 1 else 1, LANES
-        )
+            volume, boundary, *size, *strides, ignore, label.dtype == torch.int64, depth > 1, wide,
+            PLANES if depth > 1 else 1, LANES,
+        )  # fmt: skip
         x = boundary
         if in_bytes(spacing, limit):
             assert limit is not None

@@ -25,6 +25,7 @@ from .dirichlet_uncertainty import total_alpha
 BEYOND, IGNORED = tl.constexpr(255), tl.constexpr(254)  # of squared distances in a byte
 SEARCH = 4096  # voxels of a program that looks for the boundary
 LANES = 128  # centers of a program
+WARPS = 8  # of a block of voxels: with three logits at hand, four would spill a register
 
 
 @triton.jit
@@ -323,7 +324,7 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
         if partials.numel():
             _far_sums[blocks, a.images](
                 *a.maps, a.distance, a.squared, partials, a.voxels, *a.strides, a.threshold, a.most, a.clean, a.classes,
-                a.evidence, BLOCK, a.unroll,
+                a.evidence, BLOCK, a.unroll, num_warps=WARPS,
             )  # fmt: skip
         far.copy_(partials.sum((0, 1), dtype=torch.float64))
         if a.count == 0 or a.voxels == 0:
@@ -351,7 +352,7 @@ def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequ
         _backward[triton.cdiv(a.voxels, BLOCK), a.images](
             *a.maps, *flats, a.distance, a.squared, coefficients, a.voxels, *a.strides,
             *(stride for flat in flats for stride in flat.stride()), a.threshold, a.most, a.clean, a.classes,
-            a.evidence, BLOCK, a.unroll,
+            a.evidence, BLOCK, a.unroll, num_warps=WARPS,
         )  # fmt: skip
         for k in (1, 2) if a.count else ():
             z, flat = a.maps[k], flats[k]

@@ -83,14 +83,9 @@ def noise(name: str, z: torch.Tensor, evidence: int, *, in_bytes: bool) -> None:
     arguments = noise_uncertainty_loss.Arguments((z, z, z), centers, torch.zeros(2), valid, 4.0, evidence, **far)
     terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in ((2,), (4,), (2, 2, 6)))
     add(f"noise_uncertainty_loss forward {name}", noise_uncertainty_loss.forward, arguments, terms, sums, slopes)
-    add(
-        f"noise_uncertainty_loss backward {name}",
-        noise_uncertainty_loss.backward,
-        arguments,
-        sums,
-        slopes[0],
-        (z, z, z),
-    )
+    gradients = [None if in_bytes else z.flatten(2), z.flatten(2), z.flatten(2)]
+    backward = (arguments, sums, slopes[0], gradients)
+    add(f"noise_uncertainty_loss backward {name}", noise_uncertainty_loss.backward, *backward)
 
 
 for dtype in (SINGLE, HALF, torch.float16):
