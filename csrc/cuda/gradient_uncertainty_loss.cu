@@ -438,7 +438,7 @@ int64_t workspace(const PairLossArgs& a, const Queue& queue) {
 }
 
 template <typename Value, typename Distance>
-void run(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
+void run_rows(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
   Arena arena(workspace);
   const Scratch<Value> s(a, arena);
   for (int64_t first = 0; first < a.rows; first += s.rows) {
@@ -462,6 +462,15 @@ void run(const PairLossArgs& a, const Queue& queue, void* workspace, double* los
   }
 }
 
+template <typename Value>
+void run(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
+  switch (a.distance_dtype) {
+    case DType::f64: return run_rows<Value, double>(a, queue, workspace, loss, slope);
+    case DType::u8: return run_rows<Value, uint8_t>(a, queue, workspace, loss, slope);
+    default: return run_rows<Value, float>(a, queue, workspace, loss, slope);
+  }
+}
+
 }  // namespace
 
 int64_t gradient_uncertainty_workspace(const PairLossArgs& a, const Queue& queue) {
@@ -470,14 +479,8 @@ int64_t gradient_uncertainty_workspace(const PairLossArgs& a, const Queue& queue
 
 void gradient_uncertainty_forward(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss,
                                   void* slope) {
-  const bool wide = a.distance_dtype == DType::f64;
-  if (a.dtype == DType::f64) {
-    double* out = static_cast<double*>(slope);
-    return wide ? run<double, double>(a, queue, workspace, loss, out)
-                : run<double, float>(a, queue, workspace, loss, out);
-  }
-  float* out = static_cast<float*>(slope);
-  wide ? run<float, double>(a, queue, workspace, loss, out) : run<float, float>(a, queue, workspace, loss, out);
+  a.dtype == DType::f64 ? run(a, queue, workspace, loss, static_cast<double*>(slope))
+                        : run(a, queue, workspace, loss, static_cast<float*>(slope));
 }
 
 }  // namespace sure_fast

@@ -9,7 +9,7 @@ struct PairLossArgs {
   const void* uncertainty;  // [rows, n] contiguous, f32 or f64
   const void* gradient;     // the same
   DType dtype;
-  const void* distance;  // [rows, n] contiguous, f32 or f64
+  const void* distance;  // [rows, n] contiguous, f32, f64 or u8: any measure that the threshold is in
   DType distance_dtype;
   LabelMap label;  // [rows, n] contiguous: only pairs of one label count
   int64_t rows, n;

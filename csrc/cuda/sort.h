@@ -154,6 +154,7 @@ __global__ void fetch_keys(Fetch fetch, const uint32_t* payload, const uint32_t*
 template <typename Key, typename Fetch>
 int sort_by(const Queue& queue, const SortBuffers<Key>& s, int half, const Fetch& fetch, int bits, int64_t capacity,
             const uint32_t* length) {
+  if (bits == 0) return half;
   const int64_t blocks = sort_blocks(queue, capacity);
   launch(queue, "fetch_keys", fill(queue, ceil_div<int64_t>(capacity, 256)), 256, fetch_keys<Key, Fetch>, fetch,
          s.payload[half], length, s.keys[half]);

@@ -44,16 +44,20 @@ def _op(
     seed: int,
     backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S]."""
+    """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S].
+
+    The distance may be uint8, such as squared steps, with a threshold of the same measure.
+    """
     u = single_or_double(uncertainty).contiguous()
     loss, slope = _empty(uncertainty)
     if u.numel() == 0:
         return loss.zero_(), slope
     g = gradient.to(u.dtype).contiguous()
-    d = single_or_double(distance).contiguous()
     if backend == "cuda":
+        d = (distance if distance.dtype == torch.uint8 else single_or_double(distance)).contiguous()
         _run_cuda(u, g, d, None if label is None else label.contiguous(), threshold, num_pairs, seed, loss, slope)
         return loss, slope
+    d = single_or_double(distance).contiguous()
     groups = None if label is None else label.to(torch.int64).contiguous()
     n = u[0].numel()
     args = _cpu.PairArgs(

@@ -98,15 +98,20 @@ def test_every_order_gives_the_same_bits(way, library, monkeypatch):
         assert torch.equal(other[1], found[0][1])
 
 
-def test_images_that_do_not_go_together():
+@pytest.mark.parametrize("sampled", [False, True])
+def test_images_that_do_not_go_together(sampled):
     """Of 2^22 voxels and more an image has the scratch memory to itself."""
     d = torch.full((2, 2051, 2049), math.inf)
     d.view(2, -1)[:, ::100_003] = 1.0
     generator = torch.Generator().manual_seed(0)
     u, g = torch.rand((2, *d.shape), generator=generator)
-    got, want = run(u, g, d), run(u.double(), g.double(), d, "reference")
+    options = {}
+    if sampled:
+        label = torch.randint(0, 2, d.shape, generator=generator, dtype=torch.int16)
+        options = {"pairs": "sampled", "num_pairs": 300, "label": label}
+    got, want = run(u, g, d, **options), run(u.double(), g.double(), d, "reference", **options)
     torch.testing.assert_close(got[0].double(), want[0], **tolerance(torch.float32))
-    assert torch.equal(got[1] != 0, want[1] != 0)
+    torch.testing.assert_close(got[1].double(), want[1], **tolerance(torch.float32))
 
 
 @pytest.mark.parametrize("limit", [SORTED, COMPARED])
@@ -126,6 +131,16 @@ def test_nan_infinity_and_nothing_near(limit, monkeypatch):
     loss, gradient = run(u, g, d)
     torch.testing.assert_close(loss, brute_force(u, g, d), rtol=1e-12, atol=0)
     assert run(u[:0], g[:0], d[:0])[0] == 0
+
+
+def test_distances_as_bytes():
+    u, g, d, _ = case((2, 9, 10))
+    found = [
+        torch.ops.sure_fast.gradient_uncertainty_loss(u, g, x, None, 1.0, 0, 0, backend)
+        for x, backend in ((d.to(torch.uint8), "cuda"), (d, "cuda"), (d.to(torch.uint8), "cpu"))
+    ]
+    for got in found[:2]:
+        torch.testing.assert_close(got, found[2], rtol=1e-12, atol=1e-14)
 
 
 def test_large_offsets_and_wide_ranges_keep_their_digits():
