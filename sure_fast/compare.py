@@ -13,8 +13,14 @@ from typing import Any
 from .train import Parser
 
 PROGRAM = "sure_fast.compare"
-QUICK: dict[str, Any] = {"epochs": "40", "batch_size": "2", "channels": "8,16", "validate_every": "40"}
-QUICK_CASES, QUICK_SHAPE, QUICK_SEVERITIES = 12, (48, 48, 12), (1, 3, 5)
+QUICK: dict[str, Any] = {
+    "phantom_cases": "12",
+    "epochs": "40",
+    "batch_size": "2",
+    "channels": "8,16",
+    "validate_every": "40",
+}
+QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), (1, 3, 5)
 OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble", "prius_distance": "prius"}
 """Options of one preset: they leave the others as they are."""
 
@@ -63,8 +69,8 @@ def compare(
     for name, values in (("presets", presets), ("seeds", numbers)):
         if len(set(values)) != len(values):
             raise configuration.ConfigError(f"{name}: expected each once, got {','.join(map(str, values))}")
-    shared = {**(QUICK if quick else {}), "split_seed": "0", **flags}
-
+    base = QUICK if quick else {} if flags.get("data") else configuration.PHANTOM
+    shared = {**base, "split_seed": "0", **flags}
     for name, owner in OWNED.items():
         if name in flags and owner not in presets:
             raise configuration.ConfigError(f"{name}: is an option of the preset {owner}, which is not compared")
@@ -75,18 +81,20 @@ def compare(
 
     folder = Path(flags["data"]) if flags.get("data") else output / "phantom"
     plan = [(preset, seed) for seed in numbers for preset in presets]
-    configs = {key: configure(*key) for key in plan}  # a wrong option is refused before anything is written
+    # a wrong option, and a run of another configuration, are refused before anything is written
+    configs = {key: configure(*key) for key in plan}
+    places = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in plan}
+    missing = [key for key in plan if not comparison.is_complete(places[key], configs[key])]
     if not flags.get("data"):
-        count = QUICK_CASES if quick else int(flags.get("phantom_cases", configs[plan[0]].phantom_cases))
-        phantom.write(folder, count, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
+        shape = QUICK_SHAPE if quick else phantom.SHAPE
+        phantom.write(folder, configs[plan[0]].phantom_cases, 0, shape=shape)
     runs = []
     with tqdm(plan, desc="train", unit="run", disable=not progress) as bar:
         for preset, seed in bar:
             bar.set_postfix_str(f"{preset}, seed {seed}")
-            config, place = configs[preset, seed], output / f"{preset}-seed{seed}"
-            if not comparison.is_complete(place, config):
-                train.train(config, place, overwrite=True, progress=progress)
-            runs.append(comparison.load_run(preset, seed, place))
+            if (preset, seed) in missing:
+                train.train(configs[preset, seed], places[preset, seed], overwrite=True, progress=progress)
+            runs.append(comparison.load_run(preset, seed, places[preset, seed]))
     comparison.check_same(runs)
     config = configs[plan[0]]
     cases, split = train.find_cases(config, folder, str(folder))

@@ -18,6 +18,8 @@ from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
 from ..reference.dirichlet_uncertainty import evidence as evidence_of
 from .config import INFERENCE
 
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -99,7 +101,7 @@ class Predictor:
             raise ValueError("models: expected a network with dropout for mc-dropout, got one without")
 
     def _dropout(self) -> list[nn.Module]:
-        return [m for m in self.models[0].modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+        return [m for m in self.models[0].modules() if isinstance(m, DROPOUT) and m.p > 0]
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Prediction:
