@@ -17,8 +17,8 @@ def across_ranks(group: dist.ProcessGroup | None = None) -> Iterator[None]:
     """Within the block the evidential terms are those of the batch of all ranks together, the same on each.
 
     Their sums over voxels are added up across the ranks, a few numbers per call. With gradients averaged over the
-    ranks, as DistributedDataParallel does, the evidential part of a step is that of one process with the whole batch, Dice
-    over the batch and voxels that do not count included. Every rank must compute the same losses in the same order.
+    ranks, as DistributedDataParallel does, the evidential part of a step is that of one process with the whole batch,
+    Dice over the batch and ignored voxels included. Every rank must compute the same losses in the same order.
     Applies to the whole process.
 
     Args:

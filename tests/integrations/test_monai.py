@@ -141,9 +141,7 @@ def test_bundle(loader):
     trainer.run()
     assert trainer.state.epoch == 2
     assert loss.loss.gamma == 0.2
-    assert (
-        min(loss.terms["gradient"].item(), loss.terms["noise"].item()) > 0
-    )  # epoch 1 is supervised: the handler knows it
+    assert min(loss.terms["gradient"].item(), loss.terms["noise"].item()) > 0  # of epoch 1
     assert not any(torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True) if p.dim() > 1)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ pytest.importorskip("nnunetv2", reason="needs the extra [nnunet]: pip install su
 
 from sure_fast.integrations.nnunet import TRAINERS
 from sure_fast.integrations.nnunet.loss import IGNORED, NNUNetLoss
+from tests.integrations.programs import run
 
 HIPPOCAMPUS = os.environ.get("SURE_FAST_HIPPOCAMPUS", "")
 SETTINGS = {"num_epochs": 10, "start_epoch": 2, "beta": 30.0, "gamma": 0.1, "annealing_epochs": 2, "scale": 0.1}
@@ -230,26 +229,15 @@ def test_across_ranks_needs_ranks():
         pass
 
 
-def command(name: str, *args: object, **environment: str) -> str:
-    """A command of the installed nnU-Net; its output."""
-    program = [str(Path(sysconfig.get_path("scripts")) / name)] if name.startswith("nnUNet") else [sys.executable, name]
-    env = {**os.environ, "nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "0", **environment}
-    if subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode:
-        env["PYTHONPATH"] = str(Path(__file__).parent / "torchvision_cpu")
-    done = subprocess.run([*program, *map(str, args)], env=env, text=True, capture_output=True, timeout=1500)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_found_through_the_printed_folder():
-    folder = command("-m", "sure_fast.integrations.nnunet").strip()
+    folder = run(sys.executable, "-m", "sure_fast.integrations.nnunet").strip()
     assert folder == str(TRAINERS)
     code = (
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
         "print(find('nnUNetTrainerSURE').__module__)"
     )
-    found = command("-c", code, nnUNet_extTrainer=folder).strip().splitlines()[-1]
+    found = run(sys.executable, "-c", code, torchvision=True, nnUNet_extTrainer=folder).strip().splitlines()[-1]
     assert found == "sure_fast.integrations.nnunet.trainer"
 
 
@@ -271,14 +259,17 @@ def test_hippocampus(tmp_path):
     trainers = tmp_path / "trainers"
     trainers.mkdir()
     (trainers / "short.py").write_text(TRAINER)
-    folders = {
+    options: dict = {
+        "torchvision": True,
         "nnUNet_raw": str(tmp_path / "raw"),
         "nnUNet_preprocessed": str(tmp_path / "preprocessed"),
         "nnUNet_results": str(tmp_path / "results"),
         "nnUNet_extTrainer": f"{TRAINERS}{os.pathsep}{trainers}",
+        "nnUNet_def_n_proc": "2",
+        "nnUNet_n_proc_DA": "1",
     }
-    command("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, **folders)
-    said = command("nnUNetv2_train", 4, "3d_fullres", 0, "-tr", "nnUNetTrainerSUREShort", "-device", "cpu", **folders)
+    run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, **options)
+    said = run("nnUNetv2_train", 4, "3d_fullres", 0, "-tr", "nnUNetTrainerSUREShort", "-device", "cpu", **options)
     assert said.count("supervision weight 0.0\n") == 2
     assert said.count("supervision weight 0.01\n") == 2
     images = tmp_path / "images"
@@ -286,7 +277,7 @@ def test_hippocampus(tmp_path):
     shutil.copy(raw / "imagesTr" / f"{names[0]}_0000.nii.gz", images)
     trained = ["-tr", "nnUNetTrainerSUREShort", "-d", 4, "-c", "3d_fullres", "-f", 0, "-device", "cpu", "-chk"]
     out = tmp_path / "out"
-    command("nnUNetv2_predict", "-i", images, "-o", out, *trained, "checkpoint_final.pth", "--disable_tta", **folders)
+    run("nnUNetv2_predict", "-i", images, "-o", out, *trained, "checkpoint_final.pth", "--disable_tta", **options)
     import nibabel
 
     predicted, image = nibabel.load(out / f"{names[0]}.nii.gz"), nibabel.load(images / f"{names[0]}_0000.nii.gz")
