@@ -3,6 +3,7 @@
 import torch as _torch  # before the kernels, which share its OpenMP runtime  # noqa: F401
 
 from ._backends import explain, use_backend
+from ._distributed import across_ranks
 from .losses import (
     EvidentialLoss,
     GradientUncertaintyLoss,
@@ -39,6 +40,7 @@ __all__ = [
     "SurfaceDistances",
     "UncertaintySupervisedLoss",
     "UncertaintySupervisionOutput",
+    "across_ranks",
     "boundary_distance",
     "dirichlet_uncertainty",
     "evidential_loss",

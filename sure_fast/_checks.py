@@ -19,7 +19,13 @@ def tensor(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     # MONAI's MetaTensor: the kernels need none of its metadata
-    return value.as_tensor() if hasattr(value, "as_tensor") else value
+    return _plain(value) if hasattr(value, "as_tensor") else value
+
+
+def _plain(value: Tensor) -> Tensor:
+    """The same memory as a torch.Tensor; written so that torch.compile can trace it, unlike MetaTensor's as_tensor."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.view_as(value)
 
 
 def floating(name: str, value: object) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
 from ..ops.boundary_distance import boundary_distance
 from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.gradient_uncertainty_loss import gradient_uncertainty_loss
@@ -63,6 +64,7 @@ class GradientUncertaintyLoss(nn.Module):
 
         `distance` is the labels' boundary distance where it is at hand; `seed` is for sampled pairs.
         """
+        label = _checks.integer("label", label)
         if label.dim() == uncertainty.dim():
             label = label.squeeze(1)
         with torch.no_grad():

@@ -168,6 +168,7 @@ class UncertaintySupervisedLoss(nn.Module):
             generator: makes the draws repeatable.
         """
         with torch.no_grad():
+            image = _checks.batched_image("image", image)  # no MetaTensor reaches the network
             label = _checks.label("label", label, logits)
             distance = boundary_distance(
                 label, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
@@ -226,6 +227,9 @@ class UncertaintySupervisedLoss(nn.Module):
         Raises:
             ValueError: L_nu applies and neither `model` nor both `noise` and `noisy_logits` are given; and as the ops.
         """
+        logits, label, image = (
+            _checks.tensor(name, value) for name, value in (("logits", logits), ("label", label), ("image", image))
+        )
         weight = self.supervision_weight(epoch)
         wanted: dict[str, Any] = {}
         if weight > 0 and self.gamma > 0:

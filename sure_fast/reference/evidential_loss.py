@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._distributed import summed
 from .dirichlet_uncertainty import evidence as evidence_of
 from .dirichlet_uncertainty import widen
 
@@ -98,8 +99,9 @@ def terms_of_sums(
 
     Dice: y' = y + 1e-3, TP = Σ p y', FP = Σ p (1 - y'), FN = Σ (1 - p) y', a = clamp(FP / (FP + FN + 1e-5), 0.2, 0.8),
     mean_c (1 - TP / (TP + a FP + (1 - a) FN + 1e-5)), of regions their presence alone. The weights of the classes, or
-    of the regions, weight all three means.
+    of the regions, weight all three means. Within `across_ranks` the sums are those of all ranks.
     """
+    sums = summed(sums)
     p, hit, y = sums[:, 2:].unflatten(1, (3, -1)).unbind(1)
     voxels = y.sum(1, keepdim=True)
     tp = hit + _SHIFT * p

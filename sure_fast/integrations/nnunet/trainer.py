@@ -1,0 +1,62 @@
+"""nnU-Net's trainer with the evidential loss and supervised uncertainty."""
+
+from __future__ import annotations
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from .loss import NNUNetLoss
+
+
+class nnUNetTrainerSURE(nnUNetTrainer):
+    """nnU-Net as it is, but for the loss; class attributes are its settings, to be changed in a subclass.
+
+    The network's outputs are evidence: its arg max (of regions z > 0) is the segmentation, as nnU-Net predicts it, and
+    `sure_fast.dirichlet_uncertainty` of the logits is u. Region-based labels are trained without L_nu.
+    """
+
+    beta = 30.0
+    """Weight of L_gu."""
+    gamma = 0.1
+    """Weight of L_nu; 0 saves its three forwards of the network a step."""
+    start = 0.3
+    """Share of the epochs before the uncertainty is supervised."""
+    annealing = 0.2
+    """Share of the epochs until the KL term has its full weight."""
+    loss_scale = 0.1
+    """Makes data and Dice term, weighted 10 each, of the size of nnU-Net's own, to which its learning rate is set."""
+
+    def _build_loss(self) -> NNUNetLoss:
+        regions = self.label_manager.has_regions
+        if regions and self.gamma > 0:
+            self.print_to_log_file("nnUNetTrainerSURE: region-based labels, trained with L_gu and without L_nu")
+        channels = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        return NNUNetLoss(
+            num_epochs=self.num_epochs,
+            start_epoch=int(self.start * self.num_epochs),
+            beta=self.beta,
+            gamma=0.0 if regions else self.gamma,
+            annealing_epochs=int(self.annealing * self.num_epochs),
+            scale=self.loss_scale,
+            level_weights=self._level_weights(),
+            regions=regions,
+            ignore_label=self.label_manager.ignore_label,
+            image_channels=len(channels),
+            ddp=self.is_ddp,
+        )
+
+    def _level_weights(self) -> list[float] | None:
+        """nnU-Net's: halving, without the coarsest, which DDP wants used all the same."""
+        if not self.enable_deep_supervision:
+            return None
+        weights = [0.5**k for k in range(len(self._get_deep_supervision_scales()))]
+        weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0.0
+        return [w / sum(weights) for w in weights]
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.loss.epoch = self.current_epoch
+
+    def train_step(self, batch: dict) -> dict:
+        data = batch["data"].to(self.device, non_blocking=True)
+        with self.loss.supervising(data, self.network):
+            return super().train_step({**batch, "data": data})
