@@ -370,7 +370,7 @@ def evidential_loss(
     Notes:
         Half precision is computed in float32, sums in float64 in a fixed order: the same input gives the same bits for
         any number of threads. Nothing of the logits' size is kept for the backward but the logits. No voxel that
-        counts: every term is 0. NaN or +inf in a logit gives NaN.
+        counts: every term is 0. NaN or +inf in a logit gives NaN, as does a label outside [0, C) on a CUDA tensor.
 
     Example:
         >>> import sure_fast, torch

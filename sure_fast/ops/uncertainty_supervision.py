@@ -161,9 +161,7 @@ def _op(
         def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
             groups = label if per_class else None
             near = float(_steps(gradient_threshold))
-            return _pair_loss(
-                u, g, squared.to(u.dtype), groups, near, num_pairs, seed, *(["cuda"] if u.is_cuda else [])
-            )
+            return _pair_loss(u, g, squared, groups, near, num_pairs, seed, "cuda" if u.is_cuda else "cpu")
 
         edges = None
         if image is not None:
