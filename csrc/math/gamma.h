@@ -3,7 +3,8 @@
 // the only combination of lnGamma that KL(Dir(alpha) || Dir(1)) needs: its terms in x ln x and x cancel on paper rather
 // than in floating point, and it grows like ln x. float: psi(x) - ln x, entropic(x) + ln(x) / 2, x psi'(x) and
 // x entropic'(x) are smooth in 1/x on [0, 1], each a minimax polynomial there (Remez): no branch, one division. double:
-// a shift by ten, then the asymptotic series (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and device.
+// a shift by ten, then the asymptotic series (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and
+// device.
 #pragma once
 
 #include "math/elementary.h"
