@@ -166,3 +166,32 @@ def test_monai_metatensors_are_accepted():
     out.total.backward()
     assert out.total.item() == plain.total.item()
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def whole_step():
+    """A network, and the whole supervised step of it with hard-sample mining."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(1, 3, 3, padding=1)
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, beta=30.0, gamma=1.0)
+    image, label = torch.randn(2, 1, 24, 24), (torch.arange(24) // 8).expand(2, 24, 24).contiguous()
+    return model, lambda: loss(model(image), label, image, epoch=5, model=model).total
+
+
+def test_the_whole_step_is_one_graph():
+    model, step = whole_step()
+    torch.manual_seed(1)
+    want = step()
+    wanted = torch.autograd.grad(want, model.weight)[0]
+    torch.manual_seed(1)
+    got = torch.compile(step, fullgraph=True, backend="aot_eager")()
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(torch.autograd.grad(got, model.weight)[0], wanted)
+
+
+def test_the_whole_step_under_autocast():
+    model, step = whole_step()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = step()
+    assert total.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(total, model.weight)
+    assert bool(gradient.isfinite().all()) and float(gradient.abs().sum()) > 0
