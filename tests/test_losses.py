@@ -194,4 +194,5 @@ def test_the_whole_step_under_autocast():
         total = step()
     assert total.dtype == torch.float32
     (gradient,) = torch.autograd.grad(total, model.weight)
-    assert bool(gradient.isfinite().all()) and float(gradient.abs().sum()) > 0
+    assert bool(gradient.isfinite().all())
+    assert float(gradient.abs().sum()) > 0
