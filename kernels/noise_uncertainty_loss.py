@@ -81,13 +81,16 @@ def _voxel_of(centers, valid, i, count, depth, height, width, DIMS: tl.constexpr
 def _search(
     squared, centers, valid, nearest, patches, count, depth, height, width, DIMS: tl.constexpr, SEARCH: tl.constexpr
 ):  # fmt: skip
-    """Squared steps from a center beyond the map's reach to the nearest boundary voxel; axis 1: centers."""
-    i = tl.program_id(1).to(tl.int64)
+    """Squared steps from a center beyond the map's reach to the nearest boundary voxel; all blocks of a center, then
+    those of the next."""
     voxels = tl.cast(depth, tl.int64) * height * width
+    blocks = tl.cdiv(voxels, SEARCH)
+    i = tl.program_id(0) // blocks
     center = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     image = squared + i // patches * voxels
     if tl.load(image + center, mask=center >= 0, other=0).to(tl.int32) == BEYOND:
-        v, inside = place(voxels, SEARCH)
+        v = tl.program_id(0) % blocks * SEARCH + tl.arange(0, SEARCH)
+        inside = v < voxels
         boundary = tl.load(image + v, mask=inside, other=255) == 0
         w = v % width - center % width
         h = v // width % height - center // width % height
@@ -305,7 +308,7 @@ def center_values(a: Arguments) -> Tensor:
     nearest = None
     if a.squared is not None:
         nearest = torch.full((a.count,), torch.iinfo(torch.int64).max, device=z.device)
-        _search[triton.cdiv(a.voxels, SEARCH), a.count](
+        _search[(triton.cdiv(a.voxels, SEARCH) * a.count,)](
             a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
         )
     _centers[(triton.cdiv(a.count, LANES),)](

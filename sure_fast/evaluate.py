@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import __version__
 from .train import Parser
 
 PROGRAM = "sure_fast.evaluate"
@@ -74,12 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         output = options.output or run_folder / "robustness"
         if not (output / robustness.ROWS).is_file():
             cli.new_folder(output)
-        description = {
-            "checkpoint": checkpoint.fingerprint(path),
-            "data": None if options.data is None else str(folder.resolve()),
-            "seed": config["seed"],
-            "sure_fast": __version__,
-        }
+        elsewhere = None if options.data is None else str(folder.resolve())
+        description = robustness.RowFile.owner(checkpoint.fingerprint(path), config["seed"], elsewhere)
         file = robustness.RowFile(output / robustness.ROWS, description)
         rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config["seed"])
         robustness.write(output, rows, description, config["preset"])

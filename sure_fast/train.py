@@ -23,6 +23,8 @@ PRODUCTS = (
     "metrics.jsonl",
     "metrics-*.jsonl",
     "results.json",
+    "curves.json",
+    "slices",
     "checkpoints",
     "pictures",
     "tensorboard",

@@ -126,3 +126,11 @@ def test_without_errors(maps):
     mixed = t.clone()
     mixed[:, 0] = (t[:, 0] + 1) % 3
     assert compute_error_auroc(flat, mixed, t, 3).tolist() == [0.5, 0.5]
+
+
+def test_a_nan_spoils_ueo_of_stats_too():
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits[1, 0, 2, 2] = torch.nan
+    stats = sure_fast.segmentation_stats(logits, torch.zeros(2, 6, 6, dtype=torch.long))
+    undefined = ueo_of_stats(stats).isnan().all(1)
+    assert undefined.tolist() == [False, True]

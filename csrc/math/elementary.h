@@ -27,7 +27,7 @@ SURE_FAST_INLINE float float_of(int32_t i) {
   return x;
 }
 
-// exp(x) for x <= 88, relative error below 1e-7; 0 below -87.7, where 2^n is subnormal. NaN is not carried through.
+// exp(x) for x <= 88, relative error below 1e-7; 0 below -87.7, where 2^n is subnormal.
 SURE_FAST_INLINE float exponential(float x) {
   const float clamped = x < -88.0f ? -88.0f : x;
   const float shifted = clamped * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: round to nearest in the mantissa
@@ -45,7 +45,7 @@ SURE_FAST_INLINE float exponential(float x) {
 
 SURE_FAST_INLINE double exponential(double x) { return exp(x); }
 
-// ln(x) for a positive normal x.
+// ln(x) for a positive normal x; of +inf some finite number, which is why evidence() makes a NaN of it.
 SURE_FAST_INLINE float logarithm(float x) {
   // less sqrt(1/2): the mantissa falls in [sqrt(1/2), sqrt(2))
   const int32_t i = static_cast<int32_t>(static_cast<uint32_t>(bits_of(x)) - 0x3F3504F3u);

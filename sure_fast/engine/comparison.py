@@ -110,7 +110,7 @@ class Comparison:
         rows = []
         for (case, kind, severity), group in groups.items():
             merged = {"case": case, "kind": kind, "severity": severity}
-            for metric in group[0].keys() - merged.keys():
+            for metric in (name for name in group[0] if name not in merged):
                 merged[metric] = _mean(np.array([math.nan if r[metric] is None else r[metric] for r in group]))
             rows.append(merged)
         return robustness.summaries(rows)
@@ -182,7 +182,7 @@ def examine(
     seed = content["config"]["seed"]
     run.curves = curves.collect(predictor, cases, run.folder, owner=owner, info=info, device=device, progress=progress)
     if len(conditions) > 1:
-        file = robustness.RowFile(run.folder / "robustness" / robustness.ROWS, {"checkpoint": owner, "seed": seed})
+        file = robustness.RowFile(run.folder / "robustness" / robustness.ROWS, robustness.RowFile.owner(owner, seed))
         run.sweep = robustness.sweep(
             predictor, cases, file, info=info, device=device, seed=seed, progress=progress, wanted=conditions
         )

@@ -219,7 +219,8 @@ def evaluate_cases(
         for level in LEVELS:
             noise = torch.randn(truth.image.shape, generator=generator).to(device) * NOISE_STD + level
             noisy.append(predictor(truth.image + noise).uncertainty)
-        row.update(score_noise(prediction.uncertainty, noisy, truth))
+        of_noise = score_noise(prediction.uncertainty, noisy, truth)
+        row.update(dict.fromkeys(of_noise, math.nan) if prediction.spoiled else of_noise)
         if prediction.spoiled:
             result.spoiled.append(case.name)
         _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)

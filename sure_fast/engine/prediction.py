@@ -35,7 +35,10 @@ class Prediction:
 
     @property
     def labels(self) -> Tensor:
-        return (self.probabilities if self.logits is None else self.logits).argmax(1)
+        """[1, *S]: the class of the largest α or probability, the first of equals, as `stats` counts it."""
+        if self.logits is None:
+            return self.probabilities.argmax(1)
+        return (evidence_of(self.logits.float(), self.evidence) + 1.0).argmax(1)
 
     @property
     def spoiled(self) -> bool:

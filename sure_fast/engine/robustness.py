@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .. import __version__
 from ..data.corruptions import CORRUPTIONS, corrupt
 from ..metrics import Statistics, summarize
 from .config import ConfigError
@@ -64,6 +65,11 @@ class RowFile:
         partial.write_text("".join(json.dumps(row) + "\n" for row in [owner, *self.rows]), encoding="utf-8")
         os.replace(partial, path)
 
+    @staticmethod
+    def owner(checkpoint: str, seed: int, data: str | None = None) -> dict[str, Any]:
+        """Of the rows of a checkpoint on a data folder; None: on its own run's test cases."""
+        return {"checkpoint": checkpoint, "data": data, "seed": seed, "sure_fast": __version__}
+
     def append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -111,6 +117,8 @@ def sweep(
                     prediction = predictor(corrupt(truth.image, kind, severity, seeds=[case_seed(case.name, seed)]))
                     changed = [clean.uncertainty, prediction.uncertainty]
                     noise = score_noise(clean.uncertainty, changed, truth)
+                    if clean.spoiled or prediction.spoiled:
+                        noise = dict.fromkeys(noise, math.nan)
                 metrics = {**score(prediction, truth, info), **noise}
                 plain = {name: None if math.isnan(value) else value for name, value in metrics.items()}
                 file.append({"case": case.name, "kind": kind, "severity": severity, **plain})

@@ -49,8 +49,9 @@ def accuracy_uncertainty_loss(
     """
     label = _checks.label("label", label, logits)
     counts = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
-    best, predicted = logits.float().max(1)
-    u = uncertainty[:, 0].float()
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    best, predicted = wide.max(1)
+    u = uncertainty[:, 0].to(wide.dtype)
     # p̂ = α_max / A, and A = C / u
     confidence = (_evidence(best, evidence) + 1.0) * u / logits.shape[1]
     annealing = 0.01 ** (1.0 - progress)
@@ -61,7 +62,7 @@ def accuracy_uncertainty_loss(
 
 def _evidence(logit: Tensor, kind: str) -> Tensor:
     if kind == "softplus":
-        return nn.functional.softplus(logit)
+        return nn.functional.softplus(logit, threshold=50.0)  # torch's 20 is not exact in float64
     return logit.relu() if kind == "relu" else logit.clamp(-10.0, 10.0).exp()
 
 

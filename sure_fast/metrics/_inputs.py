@@ -35,8 +35,9 @@ def label_maps(prediction: Array, target: Array, num_classes: int, ignore_index:
     _checks.same_device("prediction", p, "target", t)
     if num_classes < 2:
         raise ValueError(f"num_classes: expected at least 2, the background included, got {num_classes}")
-    _checks.labels_in_range("prediction", p, num_classes)
-    _checks.labels_in_range("target", t, num_classes, ignore_index)
+    # metrics wait for the device anyway, and a wrong label would be counted as another's
+    _checks.labels_in_range("prediction", p.cpu(), num_classes)
+    _checks.labels_in_range("target", t.cpu(), num_classes, ignore_index)
     return p, t
 
 
@@ -48,7 +49,7 @@ def probability_maps(probabilities: Array, target: Array, ignore_index: int | No
             f"probabilities: expected [N, C, *S] with at least 2 classes, got {_checks.shape_text(p.shape)}"
         )
     t = _checks.label("target", as_tensor("target", target), p, "probabilities")
-    _checks.labels_in_range("target", t, p.shape[1], ignore_index)
+    _checks.labels_in_range("target", t.cpu(), p.shape[1], ignore_index)
     return p.detach(), t
 
 

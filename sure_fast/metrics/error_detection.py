@@ -73,7 +73,8 @@ def compute_ueo(
 
 def ueo_of_stats(stats: SegmentationStats, *, per_class: bool = True) -> Tensor:
     """What `compute_ueo` returns, from `sure_fast.segmentation_stats`, whose levels it takes."""
-    result = _ueo(stats.uncertainty.double(), stats.errors.double())
+    spoiled = stats.confidence.isnan().flatten(1).any(1)
+    result = _ueo(stats.uncertainty.double(), stats.errors.double()).masked_fill(spoiled[:, None], torch.nan)
     return result[:, :-1] if per_class else result[:, -1]
 
 
@@ -163,7 +164,8 @@ def compute_risk_coverage(
     curves = []
     for risk in _risks(*_checked(uncertainty, prediction, target, num_classes, ignore_index)):
         n = len(risk)
-        place = (torch.arange(1, points + 1, device=risk.device) * n / points).ceil().long().sub(1).clamp(min=0)
+        last = (torch.arange(1, points + 1, device=risk.device) * n + points - 1) // points  # rounded up
+        place = (last - 1).clamp(min=0)
         curves.append(risk[place] if n else risk.new_full((points,), torch.nan))
     return torch.stack(curves) if curves else torch.zeros((0, points), dtype=torch.float64)
 

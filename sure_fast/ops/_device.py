@@ -35,11 +35,11 @@ def supports(name: str, t: Tensor, most: int = MOST_ELEMENTS) -> str | None:
         return missing
     if t.numel() > most:
         return f"the {name} has {t.numel()} elements, more than {most}"
-    return _architecture(t.device.index) if t.is_cuda else None
+    return architecture(t.device.index) if t.is_cuda else None
 
 
 @torch.compiler.assume_constant_result
-def _architecture(index: int | None) -> str | None:
+def architecture(index: int | None) -> str | None:
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     return _architecture_of(torch.cuda.current_device() if index is None else index)

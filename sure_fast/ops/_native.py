@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _cpu
 
-DTYPES = {  # the order of `enum class DType` in csrc/cpu/common.h
+DTYPES = {  # the order of `enum class DType` in csrc/math/storage.h
     torch.float32: 0,
     torch.float64: 1,
     torch.bfloat16: 2,

@@ -10,6 +10,8 @@ import re
 import torch
 from torch import Tensor
 
+from . import _device
+
 OLDEST = (3, 6)
 MOST_IMAGES = 65535
 """The second axis of a grid."""
@@ -48,6 +50,4 @@ def why_not(name: str, t: Tensor, *, double: bool = False) -> str | None:
         return f"{name} has {t.shape[0]} images, more than {MOST_IMAGES}"
     if t.numel() > MOST_ELEMENTS:
         return f"{name} has {t.numel()} elements, more than 2^40"
-    if t.is_cuda and not torch.compiler.is_compiling() and torch.cuda.get_device_capability(t.device) < (8, 0):
-        return f"{torch.cuda.get_device_name(t.device)} has a compute capability below 8.0"
-    return None
+    return _device.architecture(t.device.index) if t.is_cuda else None

@@ -57,6 +57,7 @@ def _triton_supports(
     image: Tensor | None = None,
     gradient_threshold: float = 1.0,
     noise_threshold: float = 4.0,
+    channels: str = "luma",
     **__: object,
 ) -> str | None:
     if max(gradient_threshold, noise_threshold) >= BYTE_REACH:
@@ -64,7 +65,7 @@ def _triton_supports(
     reason = _triton.why_not("logits", logits) or _backends.why_not("boundary_distance", "triton", logits[:, 0])
     if reason is None and image is not None:
         # boundary voxels are sorted by the backend of the device
-        reason = _backends.why_not("gradient_magnitude", "triton", image) or _backends.why_not(
+        reason = _backends.why_not("gradient_magnitude", "triton", image, channels=channels) or _backends.why_not(
             "gradient_uncertainty_loss", "cuda" if logits.is_cuda else "cpu", logits[:, 0]
         )
     return reason
@@ -416,7 +417,7 @@ def uncertainty_supervision(
         centers = levels = valid = None
     weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     drawn = num_pairs if pairs == "sampled" else 0
-    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, **thresholds)
+    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, channels=channels, **thresholds)
     if chosen != "cpu":  # whose kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
     if chosen != "reference":

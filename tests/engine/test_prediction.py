@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sure_fast.engine.prediction import Predictor
+from sure_fast.engine.prediction import Prediction, Predictor
 from sure_fast.metrics import probability_stats
 from sure_fast.models import build_model, plan_strides
 
@@ -91,3 +91,13 @@ def test_networks_that_do_not_fit_the_method():
     ):
         with pytest.raises(ValueError, match=text):
             Predictor(models, SIZE, inference=inference)
+
+
+def test_labels_are_those_that_the_counts_see():
+    """Evidence that is equal for different logits: the first class, as in segmentation_stats."""
+    logits = torch.tensor([-20.0, -18.0]).reshape(1, 2, 1, 1).expand(1, 2, 4, 4)
+    label = torch.ones(1, 4, 4, dtype=torch.long)
+    for evidence in ("softplus", "relu", "exp"):
+        p = Prediction(torch.full((1, 2, 4, 4), 0.5), torch.ones(1, 4, 4), logits, evidence)
+        confusion = p.stats(label, None).confusion[0]
+        assert confusion[1, int(p.labels[0, 0, 0])] == 16
