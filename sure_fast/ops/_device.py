@@ -38,11 +38,15 @@ def supports(name: str, t: Tensor, most: int = MOST_ELEMENTS) -> str | None:
     return architecture(t.device.index) if t.is_cuda else None
 
 
-@torch.compiler.assume_constant_result
 def architecture(index: int | None) -> str | None:
+    """Why the kernels cannot run on a CUDA device, or None."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     return _architecture_of(torch.cuda.current_device() if index is None else index)
+
+
+# torch.compiler.assume_constant_result does the same, and imports the compiler with it
+architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

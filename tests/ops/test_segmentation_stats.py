@@ -86,10 +86,10 @@ def test_metrics_follow():
     prediction = p.argmax(1)
     right = s.confusion.diagonal(dim1=1, dim2=2)
     dice = 2 * right / (s.confusion.sum(1) + s.confusion.sum(2))
-    torch.testing.assert_close(dice[:, 1:].double(), compute_dice(prediction, y, 3)[0], rtol=1e-6, atol=0)
-    gaps = (s.hits.sum(0) - s.confidence.sum(0)).abs().sum(1) / y.numel()
-    per_class, top = compute_ece(p, y)
-    torch.testing.assert_close(gaps, torch.cat([per_class, top[None]]), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(dice[:, 1:].double(), compute_dice(prediction, y, 3).values, rtol=1e-6, atol=0)
+    gaps = (s.hits - s.confidence).abs().sum(-1) / y[0].numel()
+    ece = torch.cat([compute_ece(p, y), compute_ece(p, y, top_label=True)[:, None]], 1)
+    torch.testing.assert_close(gaps, ece, rtol=1e-10, atol=1e-12)
     u, wrong = 3 / alpha.sum(1), prediction != y
     for tau in (0.1, 0.25, 0.5, 0.8):
         uncertain = u > tau
