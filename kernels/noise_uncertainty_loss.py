@@ -254,7 +254,7 @@ def _add_centers(
     before = tl.zeros(lane.shape, tl.int32)
     for first in tl.range(0, patches, LANES):
         j = tl.where(first + lane < patches, image * patches + first + lane, count)
-        same = _voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel
+        same = (j < count) & (_voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel)
         slope += tl.where(same, tl.load(slopes + j, mask=same, other=0.0), 0.0)
         before += (same & (j < i)).to(tl.int32)
     change = tl.sum(slope)
