@@ -21,8 +21,8 @@ QUICK: dict[str, Any] = {
     "validate_every": "40",
 }
 QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), (1, 3, 5)
-OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble", "prius_distance": "prius"}
-"""Options of one preset: they leave the others as they are."""
+OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble"}
+"""Options of one preset: they leave the others as they are, as does any option that a preset's method does not read."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,8 +75,14 @@ def compare(
         if name in flags and owner not in presets:
             raise configuration.ConfigError(f"{name}: is an option of the preset {owner}, which is not compared")
 
+    unread = {preset: configuration.unread(preset, shared) for preset in presets}
+    for name in flags:
+        if all(name in names for names in unread.values()):
+            raise configuration.ConfigError(f"{name}: none of the presets {','.join(presets)} reads it")
+
     def configure(preset: str, seed: int) -> Any:
         own = {name: value for name, value in shared.items() if OWNED.get(name, preset) == preset}
+        own = {name: value for name, value in own.items() if name not in unread[preset]}
         return configuration.make({**own, "data": str(folder.resolve()), "preset": preset, "seed": seed})
 
     folder = Path(flags["data"]) if flags.get("data") else output / "phantom"

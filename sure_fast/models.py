@@ -1,4 +1,4 @@
-"""The segmentation network: MONAI's U-Net with instance normalisation."""
+"""The segmentation network: MONAI's U-Net."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+NORMS = ("instance", "batch")
 _SMALLEST = 4  # voxels an axis keeps after all strides
 
 
@@ -43,6 +44,7 @@ def build_model(
     channels: Sequence[int] = (16, 32, 64),
     strides: Sequence[Sequence[int]] = ((2, 2, 2), (2, 2, 2)),
     dropout: float = 0.0,
+    norm: str = "instance",
 ) -> nn.Module:
     """MONAI's residual U-Net, image [N, in_channels, *S] -> logits [N, num_classes, *S].
 
@@ -52,6 +54,8 @@ def build_model(
         channels: feature channels per level.
         strides: one per downsampling and axis, as `plan_strides` gives.
         dropout: probability, after every convolution.
+        norm: "instance" or "batch" normalisation. Instance normalisation takes a shift of the whole image's grey values
+            out, so neither labels nor uncertainty answer to one.
     """
     from monai.networks.nets import UNet
 
@@ -62,6 +66,6 @@ def build_model(
         channels=tuple(channels),
         strides=[tuple(step) for step in strides],  # type: ignore[misc]
         num_res_units=2,
-        norm="instance",
+        norm=norm,
         dropout=dropout,
     )

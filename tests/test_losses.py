@@ -147,6 +147,30 @@ def test_patches_carry_the_same_noise_at_the_same_places():
     )  # fmt: skip
     assert large.images[1].mean().item() == pytest.approx(0.8, abs=0.02)
     assert large.images[1].std().item() == pytest.approx(0.3, abs=0.02)
+    deviations = add_noise_patches(
+        torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
+        torch.tensor([0.2, 0.8]), patch_size=(99, 99), noise="std", generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert deviations.images.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 0.0], abs=0.02)
+    assert deviations.images.std(dim=(1, 2, 3)).tolist() == pytest.approx([0.2, 0.8], abs=0.02)
+
+
+def test_supervised_noise_levels_are_means_or_deviations():
+    model, image, label = case()
+    logits = model(image).detach()
+    found = {}
+    for kind in ("mean", "std"):
+        loss = supervised(noise=kind, noise_std=0.0)
+        found[kind] = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found["mean"].levels, found["std"].levels)
+    for kind, noise in found.items():
+        first, second = noise.images.chunk(2)
+        changes = [(copy - image)[(copy != image).nonzero(as_tuple=True)] for copy in (first, second)]
+        if kind == "mean":  # without a deviation of its own the noise is its level
+            for change, level in zip(changes, noise.levels, strict=True):
+                torch.testing.assert_close(change, level.expand_as(change), atol=1e-6, rtol=0)
+        else:
+            assert all(change.std() > 0 for change in changes)
 
 
 def test_bad_schedules():
@@ -154,6 +178,8 @@ def test_bad_schedules():
         supervised(start_epoch=10)
     with pytest.raises(ValueError, match="beta, gamma, noise_std: expected numbers >= 0"):
         supervised(beta=-1.0)
+    with pytest.raises(ValueError, match="noise: expected one of"):
+        supervised(noise="variance")
 
 
 def test_monai_metatensors_are_accepted():

@@ -32,10 +32,17 @@ class ModelPlan:
     class_names: dict[int, str]
     evidence: str
     dropout: float = 0.0
+    norm: str = "instance"
 
     def build(self) -> nn.Module:
         return build_model(
-            self.dims, self.in_channels, self.num_classes, self.channels, self.strides, dropout=self.dropout
+            self.dims,
+            self.in_channels,
+            self.num_classes,
+            self.channels,
+            self.strides,
+            dropout=self.dropout,
+            norm=self.norm,
         )
 
 

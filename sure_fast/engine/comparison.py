@@ -42,8 +42,11 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
     "Error detection": {"ueo": ("UEO", 1), "aurc": ("AURC", -1), "auroc": ("AUROC", 1)},
     "Principles: correlation": {
         "ucc_g": ("UCC_g", -1), "ucc_d": ("UCC_d", -1), "ucc_noise": ("UCC_noise", 1),
+        "ucc_noise_std": ("UCC_noise, by std", 1),
     },
-    "Principles: pairs in order": {"ur_g": ("UR_g", 1), "ur_d": ("UR_d", 1), "ur_noise": ("UR_noise", 1)},
+    "Principles: pairs in order": {
+        "ur_g": ("UR_g", 1), "ur_d": ("UR_d", 1), "ur_noise": ("UR_noise", 1), "ur_noise_std": ("UR_noise, by std", 1),
+    },
 }  # fmt: skip
 """Metrics of the tables: title, and 1 where larger is better, -1 where smaller is."""
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..models import NORMS
+
 _PLAIN: dict[str, Any] = {"loss": "evidential", "inference": "evidential", "beta": 0.0, "gamma": 0.0,
                           "dropout": 0.0, "members": 1}  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
@@ -29,6 +31,16 @@ QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phanto
 
 
 LOSSES = ("evidential", "softmax", "devis", "prius")
+READERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("kind", "total", "evidence", "annealing_epochs"), ("evidential", "devis", "prius")),
+    **dict.fromkeys(("pairs", "blur_sigma"), ("beta",)),
+    **dict.fromkeys(("order_weight", "distance_weight", "far_weight"), ("gamma",)),
+    **dict.fromkeys(("noise", "noise_patch_size", "num_patches"), ("gamma",)),
+    "operator": ("beta", "prius"),
+    "start_epoch": ("beta", "gamma", "prius"),
+    "prius_distance": ("prius",),
+}
+"""Options that only some losses read: the loss, or the weight without which its term is not computed."""
 INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 
 
@@ -64,6 +76,7 @@ class TrainConfig:
     batch_size: int = option(4, "volumes per step")
     patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
     channels: list[int] = option([16, 32, 64], "feature channels per level of the U-Net")
+    norm: str = option("instance", "normalisation of the network", NORMS)
     learning_rate: float = option(1e-3, "learning rate of Adam")
     num_workers: int = option(0, "worker processes of the data loader")
     augment: bool = option(True, "random flips of the training crops")
@@ -77,6 +90,7 @@ class TrainConfig:
     order_weight: float = option(1.0, "weight of its order term")
     distance_weight: float = option(1.0, "weight of its distance term")
     far_weight: float = option(0.1, "weight of its far term")
+    noise: str = option("mean", "what the noise levels are: the mean, or the standard deviation", ("mean", "std"))
     noise_patch_size: int = option(3, "odd edge of the noise patches in voxels")
     num_patches: int = option(3, "noise patches per class and image")
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
@@ -87,14 +101,14 @@ class TrainConfig:
     quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
 
     def __post_init__(self) -> None:
-        if self.start_epoch is None:
+        if self.start_epoch is None and self.reads("start_epoch"):
             self.start_epoch = int(0.3 * self.epochs)
         for name in ("epochs", "batch_size", "validate_every", "num_patches", "members"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.split_seed is not None and self.split_seed < 0:
             raise ConfigError(f"split_seed: expected a number >= 0, got {self.split_seed}")
-        if not 0 <= self.start_epoch < self.epochs:
+        if self.start_epoch is not None and not 0 <= self.start_epoch < self.epochs:
             raise ConfigError(
                 f"start_epoch: expected 0 <= start_epoch < epochs ({self.epochs}), got {self.start_epoch}"
             )
@@ -127,6 +141,16 @@ class TrainConfig:
             raise ConfigError(f"members: expected {wanted} with inference {self.inference}, got {self.members}")
         if self.inference == "mc-dropout" and not self.dropout:
             raise ConfigError("dropout: expected a number > 0 with inference mc-dropout, got 0")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not self.reads(entry.name) and value != entry.default:
+                readers = " or ".join(name if name in LOSSES else f"{name} > 0" for name in READERS[entry.name])
+                raise ConfigError(f"{entry.name}: expected with {readers} only, which this run has not, got {value!r}")
+
+    def reads(self, name: str) -> bool:
+        """Whether this method reads an option at all."""
+        readers = READERS.get(name)
+        return readers is None or any(self.loss == r if r in LOSSES else bool(getattr(self, r)) for r in readers)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -209,7 +233,18 @@ def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConf
         if "epochs" in given and "start_epoch" not in given:
             del base["start_epoch"]
     base.update(PRESETS[given.get("preset", "sure")])
+    if "start_epoch" in base and not TrainConfig(**{**base, **given, "start_epoch": None}).reads("start_epoch"):
+        del base["start_epoch"]
     return TrainConfig(**{**base, **given})
+
+
+def unread(preset: str, values: dict[str, Any]) -> set[str]:
+    """Those of these options that the method of a preset does not read."""
+    options = dict(PRESETS[preset])
+    if preset == "sure":
+        options.update({name: convert(name, values[name]) for name in ("beta", "gamma") if name in values})
+    config = TrainConfig(**options)
+    return {name for name in values if not config.reads(name)}
 
 
 def add_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:

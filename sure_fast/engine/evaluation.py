@@ -39,7 +39,8 @@ from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
 from .pictures import save_case
 from .prediction import Prediction, sliding_window
 
-LEVELS = (0.1, 0.9)
+MEANS = (0.1, 0.9)
+DEVIATIONS = (0.1, 0.5)
 _PICTURES = 4
 
 
@@ -197,7 +198,8 @@ def evaluate_cases(
 ) -> EvaluationResult:
     """Evaluates every case: the metrics of `score`; UCC and UR of the three principles.
 
-    The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image.
+    The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image; those
+    of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5.
     Voxels of the label `info.ignore_index` enter nothing.
     Pictures of the first few cases are written to `pictures` where it is given.
 
@@ -216,10 +218,12 @@ def evaluate_cases(
         row: dict[str, Any] = {"case": case.name, **score(prediction, truth, info)}
         generator = torch.Generator().manual_seed(case_seed(case.name, seed))
         noisy = []
-        for level in LEVELS:
-            noise = torch.randn(truth.image.shape, generator=generator).to(device) * NOISE_STD + level
+        for mean, deviation in (*((mean, NOISE_STD) for mean in MEANS), *((0.0, std) for std in DEVIATIONS)):
+            noise = torch.randn(truth.image.shape, generator=generator).to(device) * deviation + mean
             noisy.append(predictor(truth.image + noise).uncertainty)
-        of_noise = score_noise(prediction.uncertainty, noisy, truth)
+        of_noise = score_noise(prediction.uncertainty, noisy[:2], truth)
+        by_deviation = score_noise(prediction.uncertainty, noisy[2:], truth)
+        of_noise.update({f"{name}_std": by_deviation[name] for name in ("ucc_noise", "ur_noise")})
         row.update(dict.fromkeys(of_noise, math.nan) if prediction.spoiled else of_noise)
         if prediction.spoiled:
             result.spoiled.append(case.name)

@@ -33,7 +33,7 @@ Objective = Callable[..., Any]
 
 def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None) -> Objective:
     """(logits, label, image, epoch=, model=, generator=) -> the terms of the configured loss as a named tuple."""
-    assert config.start_epoch is not None  # set by the configuration
+    start_epoch = config.start_epoch or 0  # None: nothing begins
     channels = "luma" if in_channels in (1, 3) else "mean"
     evidential: dict[str, Any] = {
         "num_epochs": config.epochs,
@@ -53,20 +53,21 @@ def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index:
         return PriusLoss(
             **evidential,
             **PUBLISHED[dims],
-            start_epoch=config.start_epoch,
+            start_epoch=start_epoch,
             distance=config.prius_distance,
             operator=config.operator,
             channels=channels,
         )
     return UncertaintySupervisedLoss(
         **evidential,
-        start_epoch=config.start_epoch,
+        start_epoch=start_epoch,
         beta=config.beta,
         gamma=config.gamma,
         pairs=config.pairs,
         operator=config.operator,
         channels=channels,
         blur_sigma=config.blur_sigma,
+        noise=config.noise,
         patch_size=config.noise_patch_size,
         num_patches=config.num_patches,
         order_weight=config.order_weight,
@@ -284,4 +285,5 @@ def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: 
         class_names=dict(info.class_names),
         evidence=config.evidence,
         dropout=config.dropout,
+        norm=config.norm,
     )

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..metrics import probability_stats
-from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.dirichlet_uncertainty import dirichlet_uncertainty, evidence_of
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
-from ..reference.dirichlet_uncertainty import evidence as evidence_of
 from .config import INFERENCE
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

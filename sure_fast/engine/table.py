@@ -17,9 +17,11 @@ SINGLE = {
     "ucc_g": ("UCC_g", "-1"),
     "ucc_d": ("UCC_d", "-1"),
     "ucc_noise": ("UCC_noise", "+1"),
+    "ucc_noise_std": ("UCC_noise, by std", "+1"),
     "ur_g": ("UR_g", "1"),
     "ur_d": ("UR_d", "1"),
     "ur_noise": ("UR_noise", "1"),
+    "ur_noise_std": ("UR_noise, by std", "1"),
 }
 """Metrics without classes: title, and the value that is wanted."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from ..ops.dirichlet_uncertainty import evidence_of
 from ..ops.evidential_loss import evidential_loss
 
 
@@ -53,17 +54,11 @@ def accuracy_uncertainty_loss(
     best, predicted = wide.max(1)
     u = uncertainty[:, 0].to(wide.dtype)
     # p̂ = α_max / A, and A = C / u
-    confidence = (_evidence(best, evidence) + 1.0) * u / logits.shape[1]
+    confidence = (evidence_of(best, evidence) + 1.0) * u / logits.shape[1]
     annealing = 0.01 ** (1.0 - progress)
     right = -annealing * confidence * (1.0 - u + epsilon).log()
     wrong = -(1.0 - annealing) * (1.0 - confidence) * (u + epsilon).log()
     return torch.where(predicted == label, right, wrong).where(counts, 0.0).sum() / counts.sum().clamp(min=1)
-
-
-def _evidence(logit: Tensor, kind: str) -> Tensor:
-    if kind == "softplus":
-        return nn.functional.softplus(logit, threshold=50.0)  # torch's 20 is not exact in float64
-    return logit.relu() if kind == "relu" else logit.clamp(-10.0, 10.0).exp()
 
 
 class DevisLoss(nn.Module):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
 from ..ops.sample_hard_patches import noisy_images
 
+NOISE_LEVELS = ("mean", "std")
+
 
 class NoisyImages(NamedTuple):
     """Two copies of a batch with noise patches, and what the loss needs to know of them."""
@@ -43,12 +45,18 @@ def draw_noise_patches(
     levels: Tensor,
     *,
     patch_size: Sequence[int],
+    noise: str = "mean",
     noise_std: float = 0.3,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """n_k ~ N(μ_k, noise_std²), k = 1, 2: [2, *patch_size] in the dtype and on the device of the image."""
-    means = levels.to(image.dtype).reshape(2, *[1] * len(patch_size))
-    return normal_like(image, generator, (2, *patch_size)) * noise_std + means
+    """n_k, k = 1, 2: [2, *patch_size] in the dtype and on the device of the image.
+
+    With noise "mean" n_k ~ N(μ_k, noise_std²), as in arXiv 2509.17098; with "std" the levels are standard deviations,
+    n_k ~ N(0, μ_k²).
+    """
+    by_copy = levels.to(image.dtype).reshape(2, *[1] * len(patch_size))
+    drawn = normal_like(image, generator, (2, *patch_size))
+    return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
 def add_noise_patches(
@@ -58,15 +66,18 @@ def add_noise_patches(
     levels: Tensor,
     *,
     patch_size: Sequence[int],
+    noise: str = "mean",
     noise_std: float = 0.3,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
-    """Adds one noise patch n_k ~ N(μ_k, noise_std²), k = 1, 2, at every valid center of image [N, K, *S].
+    """Adds one noise patch n_k, k = 1, 2, as `draw_noise_patches` draws it, at every valid center of image [N, K, *S].
 
     Within a copy all patches carry the same noise (arXiv 2509.17098). Patches must lie inside the image.
     """
-    noise = draw_noise_patches(image, levels, patch_size=patch_size, noise_std=noise_std, generator=generator)
-    return NoisyImages(noisy_images(image, noise, centers, valid), centers, valid, levels)
+    drawn = draw_noise_patches(
+        image, levels, patch_size=patch_size, noise=noise, noise_std=noise_std, generator=generator
+    )
+    return NoisyImages(noisy_images(image, drawn, centers, valid), centers, valid, levels)
 
 
 class NoiseUncertaintyLoss(nn.Module):

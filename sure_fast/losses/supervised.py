@@ -14,7 +14,7 @@ from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.evidential_loss import TOTALS, check_schedule, total_of_terms
 from ..ops.sample_hard_patches import sample_hard_patches
 from ..ops.uncertainty_supervision import uncertainty_supervision
-from .noise_uncertainty import NoisyImages, draw_levels, draw_noise_patches, normal_like
+from .noise_uncertainty import NOISE_LEVELS, NoisyImages, draw_levels, draw_noise_patches, normal_like
 
 # The noise of the forward that finds hard samples (arXiv 2509.17098): the whole image, N(0.5, 0.3²).
 MINING_MEAN, MINING_STD = 0.5, 0.3
@@ -57,7 +57,9 @@ class UncertaintySupervisedLoss(nn.Module):
         operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
         num_patches: patches per class.
-        noise_std: standard deviation of the noise patches, in units of the (normalised) image.
+        noise: what the two levels μ ~ U(0, 1) are: "mean" of the noise, as in the paper, or "std", its standard
+            deviation at mean 0.
+        noise_std: standard deviation of the noise patches with "mean", in units of the (normalised) image.
         order_weight, distance_weight, far_weight: as of `noise_uncertainty_loss`.
         backend: for every op inside.
 
@@ -100,6 +102,7 @@ class UncertaintySupervisedLoss(nn.Module):
         blur_sigma: float = 0.0,
         patch_size: int | Sequence[int] = 3,
         num_patches: int = 3,
+        noise: str = "mean",
         noise_std: float = 0.3,
         order_weight: float = 1.0,
         distance_weight: float = 1.0,
@@ -123,6 +126,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.annealing_epochs = annealing_epochs
         self.patch_size = patch_size
         self.num_patches = num_patches
+        self.noise = _checks.choice("noise", noise, NOISE_LEVELS)
         self.noise_std = noise_std
         self.evidence = evidence
         self.ignore_index = ignore_index
@@ -193,7 +197,9 @@ class UncertaintySupervisedLoss(nn.Module):
                 num_patches=self.num_patches,
                 max_distance=self.noise_threshold,
                 image=image,
-                noise=draw_noise_patches(image, levels, patch_size=size, noise_std=self.noise_std, generator=generator),
+                noise=draw_noise_patches(
+                    image, levels, patch_size=size, noise=self.noise, noise_std=self.noise_std, generator=generator
+                ),
                 generator=generator,
                 backend=self.backend,
             )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
+from ..reference.dirichlet_uncertainty import evidence as evidence_of  # noqa: F401, for losses and engine
 from . import _triton
 from ._native import address, native_view
 

@@ -127,6 +127,7 @@ def test_refused(output, flags, tmp_path):
         ({"epochs": "3"}, "holds a run with another epochs; choose another output"),
         ({"presets": ["softmax"], "beta": "3"}, "^beta: is an option of the preset sure, which is not compared"),
         ({"members": "3"}, "^members: is an option of the preset ensemble"),
+        ({"presets": ["softmax", "tta"]}, "^start_epoch: none of the presets softmax,tta reads it"),
     ):
         with pytest.raises(ConfigError, match=text):
             run(**options)

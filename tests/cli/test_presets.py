@@ -11,7 +11,7 @@ from sure_fast.data import phantom
 from sure_fast.engine.config import PRESETS, ConfigError, make
 
 pytestmark = pytest.mark.slow
-TINY = {"epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2", "validate_every": "1"}
+TINY = {"epochs": "2", "channels": "2,4", "batch_size": "2", "validate_every": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,11 @@ def test_methods_that_make_no_sense_are_refused():
         ({"preset": "ensemble", "members": "1"}, "members: expected at least 2 with inference ensemble, got 1"),
         ({"preset": "tta", "members": "2"}, "members: expected 1 with inference tta, got 2"),
         ({"preset": "mc-dropout", "dropout": "0"}, "dropout: expected a number > 0 with inference mc-dropout"),
+        ({"preset": "softmax", "kind": "mse"}, "kind: expected with evidential or devis or prius only, .* got 'mse'"),
+        ({"preset": "prius", "blur_sigma": "2"}, "blur_sigma: expected with beta > 0 only, .* got 2.0"),
+        ({"preset": "sure", "gamma": "0", "noise": "std"}, "noise: expected with gamma > 0 only"),
+        ({"preset": "evidential", "start_epoch": "3"}, "start_epoch: expected with beta > 0 or gamma > 0 or prius"),
+        ({"preset": "sure", "prius_distance": "boundary"}, "prius_distance: expected with prius only"),
         ({"preset": "mc-dropout", "dropout": "1"}, r"dropout: expected a number in \[0, 1\), got 1.0"),
     ):
         with pytest.raises(ConfigError, match=text):

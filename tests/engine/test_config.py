@@ -36,6 +36,7 @@ def test_quick_and_start_epoch():
     quick = make({"quick": True})
     assert quick.epochs <= 3
     assert make({"quick": True, "epochs": "1"}).start_epoch == 0
+    assert make({"quick": True, "preset": "softmax"}).start_epoch is None  # nothing begins
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def test_every_metric_of_every_case(cases, tmp_path):
             "ur_g",
             "ur_d",
             "ur_noise",
+            "ucc_noise_std",
+            "ur_noise_std",
         ):
             assert math.isfinite(row[name])
     # a case's numbers depend on nothing but the case
