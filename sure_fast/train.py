@@ -53,80 +53,106 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     from .engine import config as configuration
+    from .engine import distributed
 
     flags = vars(parser().parse_args(arguments))
     file, output, overwrite = flags.pop("config"), flags.pop("output"), flags.pop("overwrite")
     config = configuration.make(flags, configuration.load_file(file) if file else None)
-    train(config, output or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.preset}", overwrite)
+    with distributed.joined(config.device):
+        stamp = distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}")
+        train(config, output or Path("runs") / f"{stamp}-{config.preset}", overwrite)
 
 
 def train(config: Any, output: Path, overwrite: bool = False, progress: bool = True) -> Any:
-    """Trains and evaluates one run; returns the EvaluationResult of the test cases."""
+    """Trains and evaluates one run; returns the EvaluationResult of the test cases.
+
+    Of several ranks rank 0 writes, and all return the same.
+    """
     from tqdm import tqdm
 
-    from .data import SegmentationDataset, load_case, phantom
-    from .engine import cli, loop, pictures
+    from .data import SegmentationDataset, phantom
+    from .engine import cli, distributed, loop, pictures
     from .engine.config import ConfigError, save
     from .engine.evaluation import evaluate_cases
+    from .engine.optimization import check_device
     from .engine.prediction import Predictor
     from .engine.table import print_table
 
-    cli.new_folder(output, overwrite)
-    device = cli.choose_device(config.device)
+    main_rank = distributed.is_main()
+    progress = progress and main_rank
+
+    def say(text: str) -> None:
+        if main_rank:
+            print(f"{PROGRAM}: {text}", flush=True)
+
+    distributed.from_main(lambda: cli.new_folder(output, overwrite))
+    device = distributed.own_device(config.device)
+    check_device(config, device)
     # The phantom set is made in a folder of its own and moved once all is checked: a refused run leaves the output
     # folder, and the earlier run that --overwrite would replace, as they were.
     with tempfile.TemporaryDirectory(prefix="sure_fast-") as staging:
         if config.data is None:
-            folder, source = Path(staging) / "phantom", "phantom set"
-            phantom.write(
-                folder,
-                config.phantom_cases,
-                config.seed,
-                shape=(48, 48, 12) if config.quick else (64, 64, 16),
-                progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
-            )
+            source = "phantom set"
+
+            def write_phantom() -> Path:
+                phantom.write(
+                    Path(staging) / "phantom",
+                    config.phantom_cases,
+                    config.seed,
+                    shape=(48, 48, 12) if config.quick else (64, 64, 16),
+                    progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+                )
+                return Path(staging) / "phantom"
+
+            folder = distributed.from_main(write_phantom)
         else:
             folder, source = Path(config.data), config.data
         cases, split = find_cases(config, folder, source)
-        with tqdm(cases, desc="read", unit="case", disable=not progress) as bar:
-            samples = [load_case(case) for case in bar]
-        shapes = {sample.name: tuple(sample.image.shape[1:]) for sample in samples}
+        shapes = read_shapes(cases, progress)
         if len({len(shape) for shape in shapes.values()}) > 1:
             raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
-        in_channels = samples[0].image.shape[0]
-        del samples
-        plan = loop.plan_for(config, [shapes[case.name] for case in split.train], in_channels, cases.info)
+        in_channels = next(iter(shapes.values()))[0]
+        plan = loop.plan_for(config, [shapes[case.name][1:] for case in split.train], in_channels, cases.info)
         config = dataclasses.replace(config, patch_size=plan.patch_size)
-        dataset = SegmentationDataset(
-            split.train,
-            tuple(plan.patch_size),
-            num_classes=plan.num_classes,
-            seed=config.seed,
-            augment=config.augment,
-        )
 
-        clear(output)
-        output.mkdir(parents=True, exist_ok=True)
-        if config.data is None:
+        def begin() -> Path:
+            clear(output)
+            output.mkdir(parents=True, exist_ok=True)
+            if config.data is not None:
+                return folder
             shutil.rmtree(output / "phantom", ignore_errors=True)
-            folder = Path(shutil.move(folder, output / "phantom"))
+            return Path(shutil.move(folder, output / "phantom"))
+
+        folder = distributed.from_main(begin)
+        if config.data is None:
             cases, split = find_cases(config, folder, source)
-    save(config, output / "config.yaml")
-    names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
-    (output / "split.json").write_text(json.dumps({"data": config.data, **names}, indent=1), encoding="utf-8")
-    print(f"{PROGRAM}: preset {config.preset} on {folder}: {len(split.train)} training, {len(split.val)} validation, "
-          f"{len(split.test)} test cases; patch {plan.patch_size}; {device}", flush=True)  # fmt: skip
-    print(f"{PROGRAM}: {loop.describe_backends()}", flush=True)
+    dataset = SegmentationDataset(
+        split.train,
+        tuple(plan.patch_size),
+        num_classes=plan.num_classes,
+        seed=config.seed,
+        augment=config.augment,
+    )
+    if main_rank:
+        save(config, output / "config.yaml")
+        names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
+        (output / "split.json").write_text(json.dumps({"data": config.data, **names}, indent=1), encoding="utf-8")
+    ranks = distributed.world_size()
+    say(f"preset {config.preset} on {folder}: {len(split.train)} training, {len(split.val)} validation, "
+        f"{len(split.test)} test cases; patch {plan.patch_size}; "
+        f"{device}{f', {ranks} ranks' if ranks > 1 else ''}")  # fmt: skip
+    say(loop.describe_backends())
 
     models = []
     for member in range(config.members):
         if config.members > 1:
-            print(f"{PROGRAM}: network {member + 1} of {config.members}", flush=True)
+            say(f"network {member + 1} of {config.members}")
         trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
         trainer.train(progress)
-        models.append(trainer.model)
-        print(f"{PROGRAM}: {trainer.describe_times()}", flush=True)
-    pictures.save_curves(output / "metrics.jsonl", output / "pictures")
+        models.append(trainer.weights)
+        say(trainer.describe_times())
+    if main_rank:
+        pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
         Predictor(models, plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
         split.test,
@@ -136,10 +162,25 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
         progress=progress,
         pictures=output / "pictures",
     )
-    (output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
-    print_table(result)
-    print(f"{PROGRAM}: the run is in {output}", flush=True)
+    if main_rank:
+        (output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+        print_table(result)
+    say(f"the run is in {output}")
     return result
+
+
+def read_shapes(cases: Any, progress: bool = True) -> dict[str, tuple[int, ...]]:
+    """Reads every case, so that every fault shows, each rank its share; the image shapes [K, *S] by name."""
+    from tqdm import tqdm
+
+    from .data import load_case
+    from .engine import distributed
+
+    own = {}
+    with tqdm(distributed.share(cases), desc="read", unit="case", disable=not progress) as bar:
+        for case in bar:
+            own[case.name] = tuple(load_case(case).image.shape)
+    return {name: shape for part in distributed.gather(own) for name, shape in part.items()}
 
 
 def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:

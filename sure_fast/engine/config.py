@@ -30,12 +30,13 @@ PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
 QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
 
 
+SCHEDULES = ("constant", "poly")
 LOSSES = ("evidential", "softmax", "devis", "prius")
 READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("kind", "total", "evidence", "annealing_epochs"), ("evidential", "devis", "prius")),
     **dict.fromkeys(("pairs", "blur_sigma"), ("beta",)),
     **dict.fromkeys(("order_weight", "distance_weight", "far_weight"), ("gamma",)),
-    **dict.fromkeys(("noise", "noise_patch_size", "num_patches"), ("gamma",)),
+    **dict.fromkeys(("noise", "noise_patch_size", "num_patches", "mining_every"), ("gamma",)),
     "operator": ("beta", "prius"),
     "start_epoch": ("beta", "gamma", "prius"),
     "prius_distance": ("prius",),
@@ -78,6 +79,14 @@ class TrainConfig:
     channels: list[int] = option([16, 32, 64], "feature channels per level of the U-Net")
     norm: str = option("instance", "normalisation of the network", NORMS)
     learning_rate: float = option(1e-3, "learning rate of Adam")
+    schedule: str = option("constant", "learning rate over the epochs; poly: (1 - epoch/epochs)^0.9", SCHEDULES)
+    amp: str = option("none", "precision of the network (autocast); fp16 with a loss scaler", ("none", "bf16", "fp16"))
+    accumulate: int = option(1, "batches whose gradients make one step of the optimizer")
+    clip_norm: float = option(0.0, "largest norm of the gradient (0: any)")
+    compile: bool = option(False, "run the network through torch.compile")
+    channels_last: bool = option(False, "memory format of the network and its images")
+    ema: float = option(0.0, "decay of the averaged weights that are validated and kept, for example 0.999 (0: none)")
+    patience: int = option(0, "validations without a better Dice after which training ends (0: never)")
     num_workers: int = option(0, "worker processes of the data loader")
     augment: bool = option(True, "random flips of the training crops")
     kind: str = option("digamma", "data term of the evidential loss", ("digamma", "log", "mse"))
@@ -91,6 +100,7 @@ class TrainConfig:
     distance_weight: float = option(1.0, "weight of its distance term")
     far_weight: float = option(0.1, "weight of its far term")
     noise: str = option("mean", "what the noise levels are: the mean, or the standard deviation", ("mean", "std"))
+    mining_every: int = option(1, "steps between searches for hard samples; between them random places get noise")
     noise_patch_size: int = option(3, "odd edge of the noise patches in voxels")
     num_patches: int = option(3, "noise patches per class and image")
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
@@ -103,7 +113,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.start_epoch is None and self.reads("start_epoch"):
             self.start_epoch = int(0.3 * self.epochs)
-        for name in ("epochs", "batch_size", "validate_every", "num_patches", "members"):
+        for name in ("epochs", "batch_size", "validate_every", "num_patches", "members", "accumulate", "mining_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.split_seed is not None and self.split_seed < 0:
@@ -114,12 +124,17 @@ class TrainConfig:
             )
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate: expected a finite number > 0, got {self.learning_rate}")
-        weights = ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma")
-        for name in (*weights, "num_workers", "seed"):
+        weights = ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma", "clip_norm")
+        for name in (*weights, "num_workers", "seed", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: expected a number in [0, 1), got {self.dropout}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema: expected a number in [0, 1), got {self.ema}")
+        if self.patience and len(self.fractions) == 3 and self.fractions[1] == 0:
+            raise ConfigError(f"patience: expected 0 without validation cases (fractions {self.fractions}), "
+                              f"got {self.patience}")  # fmt: skip
         self._check_method()
         if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
             raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")

@@ -36,6 +36,7 @@ from ..metrics import (
     ueo_of_stats,
 )
 from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
+from . import distributed
 from .pictures import save_case
 from .prediction import Prediction, sliding_window
 
@@ -92,20 +93,20 @@ class EvaluationResult:
 def validation_dice(
     model: nn.Module, cases: Sequence[Any], *, info: Any, patch_size: Sequence[int], device: torch.device
 ) -> dict[str, float]:
-    """Mean Dice per foreground class over the cases, and their mean as "mean"."""
+    """Mean Dice per foreground class over the cases, and their mean as "mean"; each rank reads its share of them."""
     if not cases:
         raise ValueError("cases: expected at least one to validate on, got none")
     training = model.training
     model.eval()
     predict = sliding_window(model, patch_size)
     rows = []
-    for case in cases:
+    for case in distributed.share(cases):
         sample = load_case(case, normalized=True)
         assert sample.label is not None
         prediction, label = predict(sample.image[None].to(device)).argmax(1), sample.label[None].to(device)
         rows.append(compute_dice(prediction, label, info.num_classes, ignore_index=info.ignore_index)[0][0])
     model.train(training)
-    dice = torch.stack(rows).mean(0).cpu()
+    dice = torch.stack(distributed.interleave(distributed.gather([row.cpu() for row in rows]))).mean(0)
     names = [info.class_names[c] for c in range(1, info.num_classes)]
     return {**dict(zip(names, dice.tolist(), strict=True)), "mean": float(dice.mean())}
 
@@ -200,8 +201,8 @@ def evaluate_cases(
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image; those
     of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5.
-    Voxels of the label `info.ignore_index` enter nothing.
-    Pictures of the first few cases are written to `pictures` where it is given.
+    Voxels of the label `info.ignore_index` enter nothing. Of several ranks each evaluates its share of the cases, and
+    all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given.
 
     Raises:
         ValueError: no case, or one without a label.
@@ -212,7 +213,9 @@ def evaluate_cases(
         if case.label is None:
             raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
     result = EvaluationResult(dict(info.class_names))
-    for number, case in enumerate(tqdm(cases, desc="evaluate", unit="case", disable=not progress)):
+    own = distributed.share(cases)
+    shown = progress and distributed.is_main()
+    for number, case in enumerate(tqdm(own, desc="evaluate", unit="case", disable=not shown)):
         truth = load_truth(case, info, device)
         prediction = predictor(truth.image)
         row: dict[str, Any] = {"case": case.name, **score(prediction, truth, info)}
@@ -230,7 +233,7 @@ def evaluate_cases(
         _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)
         row["absent"] = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
         result.per_case.append(row)
-        if pictures is not None and number < _PICTURES:
+        if pictures is not None and number < _PICTURES and distributed.is_main():
             maps_shown = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
             save_case(
                 pictures / f"{case.name}.png",
@@ -238,4 +241,7 @@ def evaluate_cases(
                 spacing_mm=truth.spacing_mm,
                 class_names=info.class_names,
             )
+    result.per_case = distributed.interleave(distributed.gather(result.per_case))
+    spoiled = {name for part in distributed.gather(result.spoiled) for name in part}
+    result.spoiled = [case.name for case in cases if case.name in spoiled]
     return result

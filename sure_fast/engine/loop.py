@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,17 +16,24 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from .._distributed import across_ranks
 from ..data import SegmentationDataset
+from ..data.batches import Collate, RankBatches
 from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from ..losses.prius import PUBLISHED
-from . import checkpoint
+from . import checkpoint, distributed
 from .cli import RunFailure
 from .config import TrainConfig
 from .evaluation import validation_dice
+from .network import Network
+from .optimization import Optimization, autocast, memory_format
 
 COMPOSITES = ("total", "segmentation", "noise")
 """Terms made of others, which are blamed last for a NaN."""
 MEMBER_SEED = 100_003  # apart, so that runs with neighbouring seeds share no member
+RANK_SEED = 1_000_003
+OF_OWN_IMAGES = ("evidential", "prius")
+"""Losses whose terms beside `segmentation` are of the rank's own images; all else is of the batch of all ranks."""
 SHOWN = {"dice": "dice", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
          "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"}  # fmt: skip
 Objective = Callable[..., Any]
@@ -70,6 +78,7 @@ def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index:
         noise=config.noise,
         patch_size=config.noise_patch_size,
         num_patches=config.num_patches,
+        mining_every=config.mining_every,
         order_weight=config.order_weight,
         distance_weight=config.distance_weight,
         far_weight=config.far_weight,
@@ -96,39 +105,65 @@ class Trainer:
         self.config, self.plan, self.info, self.device, self.output = config, plan, info, device, output
         self.dataset, self.validation_cases = dataset, validation_cases
         torch.manual_seed(seed)
+        self.memory_format = memory_format(config, plan.dims)
         self.model = plan.build().to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        distributed.same_start(self.model)
+        self.model = self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        # Two compiled programs, of the batch and of its two noisy copies, rather than one of any batch size.
+        self.network = torch.compile(self.model, dynamic=False) if config.compile else self.model
+        self.optimization = Optimization(self.model, config, device)
         self.loss = make_loss(config, dims=plan.dims, in_channels=plan.in_channels, ignore_index=dataset.ignore_index)
-        self.generator = torch.Generator().manual_seed(seed)
+        rank, ranks = distributed.rank(), distributed.world_size()
+        if rank:
+            torch.manual_seed(seed + RANK_SEED * rank)
+        self.generator = torch.Generator().manual_seed(seed + RANK_SEED * rank)
+        self.batches = RankBatches(len(dataset), config.batch_size, rank, ranks)
         self.loader = DataLoader(
             dataset,
-            batch_size=config.batch_size,
+            batch_sampler=self.batches,
+            collate_fn=Collate(dataset),
             num_workers=config.num_workers,
             persistent_workers=config.num_workers > 0,
         )
         self.best = -math.inf
+        self.unimproved = 0
         self.step = 0
         self.network_seconds = self.supervision_seconds = 0.0
 
+    @property
+    def weights(self) -> torch.nn.Module:
+        """The network to evaluate: with `ema` the averaged one."""
+        return self.optimization.weights
+
     def save(self, name: str, epoch: int) -> Path:
         path = self.output / "checkpoints" / checkpoint.member_name(name, self.member)
-        checkpoint.save(
-            path, self.model.state_dict(), self.optimizer.state_dict(), self.plan, epoch, self.config.to_dict()
-        )
+        if distributed.is_main():
+            checkpoint.save(
+                path,
+                self.weights.state_dict(),
+                self.optimization.optimizer.state_dict(),
+                self.plan,
+                epoch,
+                self.config.to_dict(),
+            )
         return path
 
     def train(self, progress: bool = True) -> None:
-        """Trains to the last epoch; leaves checkpoints/last.pt and best.pt (by validation Dice)."""
+        """Trains to the last epoch, or until `patience` is at an end; leaves checkpoints/last.pt and best.pt."""
         suffix = f"-{self.member}" if self.member else ""
-        with (
-            open(self.output / f"metrics{suffix}.jsonl", "w", encoding="utf-8") as log,
-            SummaryWriter(str(self.output / "tensorboard" / suffix[1:])) as board,
-        ):
+        with ExitStack() as stack:
+            log, board = None, None
+            if distributed.is_main():
+                log = stack.enter_context(open(self.output / f"metrics{suffix}.jsonl", "w", encoding="utf-8"))
+                board = stack.enter_context(SummaryWriter(str(self.output / "tensorboard" / suffix[1:])))
             epoch = 0
             try:
                 for epoch in range(self.config.epochs):
-                    self._epoch(epoch, log, board, progress)
+                    self._epoch(epoch, log, board, progress and distributed.is_main())
+                    self.optimization.end_epoch()
                     self.save("last.pt", epoch)
+                    if self.config.patience and self.unimproved >= self.config.patience:
+                        break
             except KeyboardInterrupt:
                 path = self.save("last.pt", epoch)
                 raise KeyboardInterrupt(f"interrupted in epoch {epoch}; the state is saved in {path}") from None
@@ -140,7 +175,7 @@ class Trainer:
         share = 100 * self.supervision_seconds / total if total else 0.0
         return f"time per step: network {network:.1f} ms, supervision {supervision:.1f} ms ({share:.1f} %)"
 
-    def _epoch(self, epoch: int, log: TextIO, board: SummaryWriter, progress: bool) -> None:
+    def _epoch(self, epoch: int, log: TextIO | None, board: SummaryWriter | None, progress: bool) -> None:
         self.dataset.set_epoch(epoch)
         self.model.train()
         started = time.perf_counter()
@@ -149,29 +184,31 @@ class Trainer:
         bar = tqdm(
             self.loader, desc=f"epoch {epoch + 1:{width}}/{self.config.epochs}", unit="step", disable=not progress
         )
-        for batch in bar:
-            values = self._step(epoch, batch["image"].to(self.device), batch["label"].to(self.device))
-            volumes += len(batch["image"])
+        for number, batch in enumerate(bar):
+            values = self._step(epoch, number, batch["image"].to(self.device), batch["label"].to(self.device))
+            volumes += self.batches.step_size(number)
             speed = volumes / (time.perf_counter() - started)
-            log.write(json.dumps({"kind": "step", "epoch": epoch, "step": self.step, **values}) + "\n")
-            for name, value in values.items():
-                board.add_scalar(f"train/{name}", value, self.step)
+            if log is not None and board is not None:
+                log.write(json.dumps({"kind": "step", "epoch": epoch, "step": self.step, **values}) + "\n")
+                for name, value in values.items():
+                    board.add_scalar(f"train/{name}", value, self.step)
             shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
             bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             self.step += 1
+        distributed.average_buffers(self.model)
         seconds = time.perf_counter() - started
         row: dict[str, Any] = {
             "kind": "epoch",
             "epoch": epoch,
             "seconds": seconds,
             "volumes_per_second": volumes / seconds,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimization.learning_rate,
             "val_dice": None,
         }
         last = epoch == self.config.epochs - 1
         if self.validation_cases and (last or (epoch + 1) % self.config.validate_every == 0):
             dice = validation_dice(
-                self.model,
+                self.weights,
                 self.validation_cases,
                 info=self.info,
                 patch_size=self.plan.patch_size,
@@ -179,66 +216,60 @@ class Trainer:
             )
             row["val_dice"] = dice["mean"]
             row["val_dice_per_class"] = {name: value for name, value in dice.items() if name != "mean"}
-            board.add_scalar("validation/dice", dice["mean"], epoch)
+            if board is not None:
+                board.add_scalar("validation/dice", dice["mean"], epoch)
+            self.unimproved += 1
             if dice["mean"] > self.best:
-                self.best = dice["mean"]
+                self.best, self.unimproved = dice["mean"], 0
                 self.save("best.pt", epoch)
-        log.write(json.dumps(row) + "\n")
-        log.flush()
+        if log is not None:
+            log.write(json.dumps(row) + "\n")
+            log.flush()
 
-    def _step(self, epoch: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+    def _step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+        """Batch `number` of the epoch; with `accumulate` the last of each group, and of the epoch, changes the weights.
+
+        The gradient is that of the mean over the group of the loss of the batch of all ranks.
+        """
         started = time.perf_counter()
-        self.optimizer.zero_grad(set_to_none=True)
-        network = _Network(self.model)
+        place = number % self.config.accumulate
+        group = min(self.config.accumulate, len(self.batches) - (number - place))
+        if place == 0:
+            self.optimization.zero_grad()
+        network = Network(
+            self.network,
+            self.plan.num_classes,
+            precision=lambda: autocast(self.config, self.device),
+            memory_format=self.memory_format,
+        )
         logits = network(image)
-        out = self.loss(logits, label, image, epoch=epoch, model=network, generator=self.generator)
-        numbers = torch.stack([term.detach().double() for term in out]).tolist()
-        values = dict(zip(out._fields, numbers, strict=True))
+        ranks = distributed.world_size()
+        with across_ranks() if ranks > 1 else nullcontext():
+            out = self.loss(logits, label, image, epoch=epoch, model=network, generator=self.generator)
+        terms = torch.stack([term.detach().double() for term in out])
+        values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
         for name in sorted(values, key=lambda name: name in COMPOSITES):
             if not math.isfinite(values[name]):
                 self._stop(epoch, f"loss term {name!r} is {values[name]}")
-        out.total.backward()
+        # What is a mean over the rank's own images has to count by their number.
+        share = len(image) * ranks / self.batches.step_size(number)
+        total = out.total
+        if share != 1.0 and self.config.loss in OF_OWN_IMAGES:
+            total = out.segmentation + (share * (out.total - out.segmentation) if share else 0.0)
+        self.optimization.scale(total / group).backward()
         self.supervision_seconds += time.perf_counter() - started - network.seconds
         network.backward()
         self.network_seconds += network.seconds
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf))
-        if not math.isfinite(norm):
-            self._stop(epoch, f"the gradient's norm is {norm}")
-        self.optimizer.step()
+        if place == group - 1:
+            norm = self.optimization.gradient_norm()
+            if not math.isfinite(norm) and not self.optimization.overflowed(norm):
+                self._stop(epoch, f"the gradient's norm is {norm}")
+            self.optimization.step()
         return values
 
     def _stop(self, epoch: int, what: str) -> None:
         path = self.save("last.pt", epoch)
         raise RunFailure(f"epoch {epoch}, step {self.step}: {what}; the state before this step is saved in {path}")
-
-
-class _Network:
-    """The network, with the loss cut off from it, so that the time of each can be told.
-
-    Its answers are leaves, where the loss's backward ends; `backward` carries their gradients on through the network.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = model
-        self.answers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.seconds = 0.0
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        started = time.perf_counter()
-        answer = self.model(image)
-        self.seconds += time.perf_counter() - started
-        if not torch.is_grad_enabled():
-            return answer
-        leaf = answer.detach().requires_grad_()
-        self.answers.append((answer, leaf))
-        return leaf
-
-    def backward(self) -> None:
-        started = time.perf_counter()
-        used = [(answer, leaf.grad) for answer, leaf in self.answers if leaf.grad is not None]
-        answers, gradients = zip(*used, strict=True)
-        torch.autograd.backward(answers, gradients)
-        self.seconds += time.perf_counter() - started
 
 
 def describe_backends() -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from .._distributed import summed
 from ..ops.dirichlet_uncertainty import evidence_of
 from ..ops.evidential_loss import evidential_loss
 
@@ -58,7 +59,9 @@ def accuracy_uncertainty_loss(
     annealing = 0.01 ** (1.0 - progress)
     right = -annealing * confidence * (1.0 - u + epsilon).log()
     wrong = -(1.0 - annealing) * (1.0 - confidence) * (u + epsilon).log()
-    return torch.where(predicted == label, right, wrong).where(counts, 0.0).sum() / counts.sum().clamp(min=1)
+    total = torch.where(predicted == label, right, wrong).where(counts, 0.0).sum()
+    sums = summed(torch.stack([total, counts.sum().to(total)]))
+    return sums[0] / sums[1].clamp(min=1)
 
 
 class DevisLoss(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import _checks
+from .._distributed import summed
 
 EPSILON = 1e-5
 
@@ -43,18 +44,23 @@ class CrossEntropyDiceLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, label: Tensor) -> CrossEntropyDiceOutput:
-        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S]; 0 where no voxel counts."""
+        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S]; 0 where no voxel counts.
+
+        Within `sure_fast.across_ranks` its sums over voxels are those of all ranks.
+        """
         logits = _checks.logits("logits", logits)
         label = _checks.label("label", label, logits).long()
         _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
         counts = torch.ones_like(label, dtype=torch.bool) if self.ignore_index is None else label != self.ignore_index
         log_p = logits.float().log_softmax(1)
         y = label.where(counts, 0)[:, None]
-        number = counts.sum().clamp(min=1)
-        entropy = -log_p.gather(1, y)[:, 0].where(counts, 0.0).sum() / number
+        entropy_sum = -log_p.gather(1, y)[:, 0].where(counts, 0.0).sum()
         p = log_p.exp() * counts[:, None]
         hot = functional.one_hot(y[:, 0], logits.shape[1]).movedim(-1, 1) * counts[:, None]
         axes = [0, *range(2, logits.dim())]
-        both, sizes = (p * hot).sum(axes), p.sum(axes) + hot.sum(axes)
+        totals = torch.stack([entropy_sum, counts.sum().to(p)])
+        sums = summed(torch.cat([totals, (p * hot).sum(axes), p.sum(axes) + hot.sum(axes)]))
+        both, sizes = sums[2:].chunk(2)
+        entropy = sums[0] / sums[1].clamp(min=1)
         dice = (1.0 - (2.0 * both + EPSILON) / (sizes + EPSILON)).mean()
         return CrossEntropyDiceOutput(entropy + dice, entropy, dice)

@@ -57,6 +57,8 @@ class UncertaintySupervisedLoss(nn.Module):
         operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
         num_patches: patches per class.
+        mining_every: steps from one search for hard samples to the next; in those between, the patches get random
+            places that do not overlap, and no forward is needed to find them.
         noise: what the two levels μ ~ U(0, 1) are: "mean" of the noise, as in the paper, or "std", its standard
             deviation at mean 0.
         noise_std: standard deviation of the noise patches with "mean", in units of the (normalised) image.
@@ -66,8 +68,9 @@ class UncertaintySupervisedLoss(nn.Module):
     Notes:
         All terms come from one call of `uncertainty_supervision`. With γ > 0, from start_epoch on, the network answers
         three more images: a noisy one without gradients, which finds the hard samples, and the two with noise patches,
-        in one batch of twice the size. They run in the mode the network is in: with batch normalisation in training
-        mode they contribute to its running statistics.
+        in one batch of twice the size; with `mining_every` the first only every so many steps, counted in `draws`. They
+        run in the mode the network is in: with batch normalisation in training mode they contribute to its running
+        statistics.
 
     Example:
         >>> import sure_fast, torch
@@ -102,6 +105,7 @@ class UncertaintySupervisedLoss(nn.Module):
         blur_sigma: float = 0.0,
         patch_size: int | Sequence[int] = 3,
         num_patches: int = 3,
+        mining_every: int = 1,
         noise: str = "mean",
         noise_std: float = 0.3,
         order_weight: float = 1.0,
@@ -114,6 +118,8 @@ class UncertaintySupervisedLoss(nn.Module):
             raise ValueError(f"start_epoch: expected 0 <= start_epoch < num_epochs ({num_epochs}), got {start_epoch}")
         if beta < 0 or gamma < 0 or noise_std < 0:
             raise ValueError(f"beta, gamma, noise_std: expected numbers >= 0, got {beta}, {gamma}, {noise_std}")
+        if mining_every < 1:
+            raise ValueError(f"mining_every: expected at least 1, got {mining_every}")
         _checks.choice("total", total, TOTALS)
         check_schedule(0, num_epochs, annealing_epochs)
         weights = {"order_weight": order_weight, "distance_weight": distance_weight, "far_weight": far_weight}
@@ -128,6 +134,9 @@ class UncertaintySupervisedLoss(nn.Module):
         self.num_patches = num_patches
         self.noise = _checks.choice("noise", noise, NOISE_LEVELS)
         self.noise_std = noise_std
+        self.mining_every = mining_every
+        self.draws = 0
+        """Calls of `draw_noise` so far; a run that goes on sets it."""
         self.evidence = evidence
         self.ignore_index = ignore_index
         self.noise_threshold = noise_threshold
@@ -164,27 +173,24 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> NoisyImages:
-        """Finds hard samples with one noisy forward and returns the two copies with noise patches.
+        """Returns the two copies with noise patches, at hard samples that one noisy forward finds.
 
         Args:
-            model: image [N, K, *S] -> logits [N, C, *S]; called once, without gradients.
+            model: image [N, K, *S] -> logits [N, C, *S]; called once, without gradients, or not at all between the
+                searches of `mining_every`.
             logits, label, image: as of `forward`.
             generator: makes the draws repeatable.
         """
         with torch.no_grad():
             image = _checks.batched_image("image", image)  # no MetaTensor reaches the network
             label = _checks.label("label", label, logits)
-            distance = boundary_distance(
-                label, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
-            )
-            if self.ignore_index is not None:
-                distance = distance.masked_fill(label == self.ignore_index, torch.nan)
-            noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
-            noisy = model(noise.add_(image))
+            mining = self.mining_every == 1 or self.draws % self.mining_every == 0
+            if self.mining_every > 1:  # the compiled loss would be traced again for every number of draws
+                self.draws += 1
             patch_size = self.patch_size
             size = (patch_size,) * (image.dim() - 2) if isinstance(patch_size, int) else tuple(patch_size)
-            clean, changed = (
-                dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
+            clean, changed, distance = (
+                self._answers_to_noise(model, logits, label, image, generator) if mining else _no_hard_sample(label)
             )
             levels = draw_levels(image.device, generator)
             patches = sample_hard_patches(
@@ -205,6 +211,27 @@ class UncertaintySupervisedLoss(nn.Module):
             )
             assert patches.images is not None
             return NoisyImages(patches.images, patches.centers, patches.valid, levels)
+
+    def _answers_to_noise(
+        self,
+        model: Callable[[Tensor], Tensor],
+        logits: Tensor,
+        label: Tensor,
+        image: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """u of the image, u of the image under noise, and the distance to the boundary."""
+        distance = boundary_distance(
+            label, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
+        )
+        if self.ignore_index is not None:
+            distance = distance.masked_fill(label == self.ignore_index, torch.nan)
+        noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
+        noisy = model(noise.add_(image))
+        clean, changed = (
+            dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
+        )
+        return clean, changed, distance
 
     def forward(
         self,
@@ -260,3 +287,9 @@ class UncertaintySupervisedLoss(nn.Module):
         noise_total = self.weights[0] * order + self.weights[1] * apart + self.weights[2] * far
         total = segmentation + weight * (self.beta * gradient + self.gamma * noise_total)
         return SupervisionOutput(total, segmentation, data, kl, dice, gradient, noise_total, order, apart, far)
+
+
+def _no_hard_sample(label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps of which no voxel is hard, so that `sample_hard_patches` fills all its slots with random places."""
+    nothing = torch.zeros(label.shape, dtype=torch.float32, device=label.device)
+    return nothing, nothing + 1.0, nothing

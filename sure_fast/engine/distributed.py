@@ -1,0 +1,171 @@
+"""Several processes, as torchrun starts them: one rank a device, each with its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .config import ConfigError
+
+T = TypeVar("T")
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+TIMEOUT = timedelta(hours=2)  # a rank may wait for another one that reads or evaluates a large data set
+BUCKET = 25 * 2**20
+"""Bytes of gradients in one message."""
+
+
+def launched() -> bool:
+    """Whether the environment is that of a process started by torchrun."""
+    return all(name in os.environ for name in ENVIRONMENT)
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return rank() == 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Within the block the processes of one torchrun are ranks that can talk; in a process of its own nothing happens.
+
+    NCCL joins ranks on GPUs, gloo those on the CPU.
+
+    Raises:
+        ConfigError: no GPU for this rank, or one GPU named for all.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    chosen = own_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: str) -> torch.device:
+    """The device of this rank: of several on one machine each has the GPU of its local rank."""
+    from .cli import choose_device
+
+    if not launched() or device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return choose_device(device)
+    if device not in ("auto", "cuda"):
+        raise ConfigError(f"device: expected auto, cuda or cpu for the processes of torchrun, got {device!r}")
+    local, number = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= number:
+        raise ConfigError(f"device: expected a GPU for each process of this machine, got {number} for rank {local}")
+    return choose_device(f"cuda:{local}")
+
+
+def barrier() -> None:
+    """Waits until every rank is here."""
+    if world_size() > 1:
+        gather(None)
+
+
+def gather(value: T) -> list[T]:
+    """The values of all ranks in their order, on every rank; plain data."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(function: Callable[[], T]) -> T:
+    """What `function` returns on rank 0, on every rank. What it raises there is raised on every rank."""
+    if world_size() == 1:
+        return function()
+    message: list[Any] = [None, None]
+    if is_main():
+        try:
+            message[0] = function()
+        except Exception as error:
+            message[1] = error
+    dist.broadcast_object_list(message, src=0)
+    if message[1] is not None:
+        raise message[1]
+    return message[0]
+
+
+def share(values: Sequence[T]) -> Sequence[T]:
+    """Every world_size-th value from this rank's on; of all ranks together each value once."""
+    return values[rank() :: world_size()]
+
+
+def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
+    """The values in their order, from the shares of all ranks."""
+    longest = max(len(part) for part in parts)
+    return [part[k] for k in range(longest) for part in parts if k < len(part)]
+
+
+def average_gradients(parameters: Iterator[torch.nn.Parameter] | Sequence[torch.nn.Parameter]) -> None:
+    """The mean over the ranks of every gradient, in messages of `BUCKET` bytes; an absent gradient counts as 0."""
+    if world_size() == 1:
+        return
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        grad = parameter.grad
+        if bucket and (size + grad.nbytes > BUCKET or grad.dtype != bucket[0].dtype):
+            _average(bucket)
+            bucket, size = [], 0
+        bucket.append(grad)
+        size += grad.nbytes
+    if bucket:
+        _average(bucket)
+
+
+def _average(bucket: list[Tensor]) -> None:
+    flat = torch.cat([grad.reshape(-1) for grad in bucket])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+        grad.copy_(part.view(grad.shape))
+
+
+def weighted_mean(values: Tensor, weight: float) -> Tensor:
+    """Σ w v / Σ w over the ranks; the values of weight 0 enter nothing, NaN included."""
+    if world_size() == 1:
+        return values
+    sums = torch.cat([values * weight if weight else torch.zeros_like(values), values.new_tensor([weight])])
+    dist.all_reduce(sums)
+    return sums[:-1] / sums[-1]
+
+
+def same_start(model: torch.nn.Module) -> None:
+    """Gives every rank the parameters and buffers of rank 0."""
+    if world_size() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def average_buffers(model: torch.nn.Module) -> None:
+    """Gives every rank the mean over the ranks of what batch normalisation keeps running."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= world_size()

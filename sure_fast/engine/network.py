@@ -1,0 +1,70 @@
+"""The network as the loss sees it: cut off, timed, in its precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+STAGES = ("network", "noisy")
+
+
+class Network:
+    """The network, with the loss cut off from it, so that the time of each can be told.
+
+    Its answers are leaves, where the loss's backward ends; `backward` carries their gradients on through the network.
+    The first answer is that to the clean image, the others are those to noisy ones. An empty batch, the share of a rank
+    that has none, gets an empty answer without asking the network.
+
+    Args:
+        model: image [N, K, *S] -> logits [N, num_classes, *S].
+        precision: makes the context of every forward.
+        memory_format: of the images.
+        clock: seconds; one that waits for the device tells its time, not that of launching the work.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        num_classes: int,
+        *,
+        precision: Callable[[], AbstractContextManager[None]] = nullcontext,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model, self.num_classes, self.precision, self.clock = model, num_classes, precision, clock
+        self.memory_format = memory_format
+        self.answers: list[tuple[str, Tensor, Tensor]] = []
+        self.calls = 0
+        self.seconds_of = dict.fromkeys(STAGES, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.seconds_of.values())
+
+    def __call__(self, image: Tensor) -> Tensor:
+        started, stage = self.clock(), STAGES[min(self.calls, 1)]
+        self.calls += 1
+        grad = torch.is_grad_enabled()
+        if len(image) == 0:
+            return image.new_zeros((0, self.num_classes, *image.shape[2:])).requires_grad_(grad)
+        with self.precision():
+            answer = self.model(image.contiguous(memory_format=self.memory_format))
+        self.seconds_of[stage] += self.clock() - started
+        if not grad:
+            return answer
+        leaf = answer.detach().requires_grad_()
+        self.answers.append((stage, answer, leaf))
+        return leaf
+
+    def backward(self) -> None:
+        """To the parameters; frees the answers."""
+        for stage, answer, leaf in self.answers:
+            if leaf.grad is not None:
+                started = self.clock()
+                torch.autograd.backward(answer, leaf.grad)
+                self.seconds_of[stage] += self.clock() - started
+        self.answers.clear()

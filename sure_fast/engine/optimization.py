@@ -1,0 +1,143 @@
+"""From gradients to weights: precision, loss scaling, clipping, schedule, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.swa_utils import AveragedModel
+
+from . import distributed
+from .config import ConfigError, TrainConfig
+
+PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DECAY_POWER = 0.9
+LEAST_SCALE = 1.0
+"""A gradient that is not finite at this scale of the loss is no overflow of float16."""
+
+
+def check_device(config: TrainConfig, device: torch.device) -> None:
+    """Refuses what cannot be done on the device.
+
+    Raises:
+        ConfigError: a precision that the device lacks, or no compiler for torch.compile.
+    """
+    if config.amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"amp: expected none or fp16 on {torch.cuda.get_device_name(device)}, got bf16")
+    if config.amp == "fp16" and device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"amp: expected none or bf16 on {device}, got fp16")
+    if config.compile:
+        try:
+            torch.compile(lambda x: x.sin() + 1.0)(torch.zeros(2, device=device))
+        except Exception as error:  # the compiler's failures have no class in common
+            reason = str(error).strip().splitlines()
+            raise ConfigError(
+                f"compile: torch.compile cannot be used here: {reason[0] if reason else type(error).__name__}"
+            ) from None
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    """The network's precision; parameters, losses and metrics stay in float32."""
+    return torch.autocast(device.type, PRECISIONS[config.amp], enabled=config.amp != "none")
+
+
+def memory_format(config: TrainConfig, dims: int) -> torch.memory_format:
+    if not config.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
+def ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
+    """θ̄ ← d θ̄ + (1 - d) θ, d = min(decay, (1 + n)/(10 + n)) at the n-th update, so that the start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
+        n = int(number)
+        torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return update
+
+
+class Optimization:
+    """Adam with what surrounds it.
+
+    Args:
+        model: whose parameters it changes.
+        config: `learning_rate`, `schedule` (poly: (1 - epoch/epochs)^0.9), `amp` (fp16: with a loss scaler),
+            `clip_norm` and `ema` (averaged weights, for validation and in the checkpoints).
+        device: of the model.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
+        self.model, self.clip_norm = model, config.clip_norm or math.inf
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+        self.schedule = (
+            PolynomialLR(self.optimizer, total_iters=config.epochs, power=DECAY_POWER)
+            if config.schedule == "poly"
+            else None
+        )
+        self.average = AveragedModel(model, multi_avg_fn=ema_update(config.ema)) if config.ema else None
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def weights(self) -> nn.Module:
+        """The network to validate and to keep: the averaged one where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss to call backward on."""
+        return self.scaler.scale(loss) if self.scaler.is_enabled() else loss
+
+    def gradient_norm(self) -> float:
+        """Averages the gradients over the ranks, unscales and clips them; the norm before clipping."""
+        distributed.average_gradients(list(self.model.parameters()))
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm))
+
+    def overflowed(self, norm: float) -> bool:
+        """Whether this norm is an overflow of float16, after which a smaller scale is tried."""
+        return not math.isfinite(norm) and self.scaler.is_enabled() and self.scaler.get_scale() > LEAST_SCALE
+
+    def step(self) -> None:
+        """Changes the weights; after an overflow only the scale."""
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def end_epoch(self) -> None:
+        if self.schedule is not None:
+            self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors: optimizer, scaler, schedule, and with `ema` the averaged weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
