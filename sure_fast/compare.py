@@ -20,7 +20,7 @@ QUICK: dict[str, Any] = {
     "channels": "8,16",
     "validate_every": "40",
 }
-QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), (1, 3, 5)
+QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "1,3,5"
 OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble"}
 """Options of one preset: they leave the others as they are, as does any option that a preset's method does not read."""
 
@@ -32,14 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--presets", default=",".join(PRESETS), help="comma-separated (default: all)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="output folder")
-    parser.add_argument("--no-robustness", dest="robustness", action="store_false", help="leave out the corruptions")
+    parser.add_argument(
+        "--severities", help="of the corruptions, comma-separated (default: 1,2,3,4,5; 1,3,5 with quick)"
+    )
+    parser.add_argument("--no-robustness", action="store_const", dest="severities", const="", help="no corruptions")
     parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, three severities")
     add_flags(parser, without=("preset", "seed", "quick", "loss", "inference"))
     flags = vars(parser.parse_args(arguments))
-    presets, seeds, output, robust, quick = (
-        flags.pop(name) for name in ("presets", "seeds", "output", "robustness", "quick")
+    presets, seeds, output, severities, quick = (
+        flags.pop(name) for name in ("presets", "seeds", "output", "severities", "quick")
     )
-    compare(flags, presets.split(","), seeds.split(","), output, robust, quick, arguments)
+    compare(flags, presets.split(","), seeds.split(","), output, severities, quick, arguments)
 
 
 def compare(
@@ -47,7 +50,7 @@ def compare(
     presets: list[str],
     seeds: list[str],
     output: Path,
-    robust: bool = True,
+    severities: str | None = None,
     quick: bool = False,
     arguments: list[str] | None = None,
     progress: bool = True,
@@ -69,6 +72,7 @@ def compare(
     for name, values in (("presets", presets), ("seeds", numbers)):
         if len(set(values)) != len(values):
             raise configuration.ConfigError(f"{name}: expected each once, got {','.join(map(str, values))}")
+    wanted = robustness.conditions(_severities(severities, QUICK_SEVERITIES if quick else None))
     base = QUICK if quick else {} if flags.get("data") else configuration.PHANTOM
     shared = {**base, "split_seed": "0", **flags}
     for name, owner in OWNED.items():
@@ -106,9 +110,6 @@ def compare(
     cases, split = train.find_cases(config, folder, str(folder))
     device = cli.choose_device(config.device)
     chosen = comparison.evaluated_cases(cases, runs[0])
-    wanted = robustness.conditions() if robust else robustness.conditions(())
-    if quick:
-        wanted = tuple(c for c in wanted if c[1] in (0, *QUICK_SEVERITIES))
     for run in tqdm(runs, desc="examine", unit="run", disable=not progress):
         comparison.examine(run, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
     names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
@@ -119,6 +120,19 @@ def compare(
     report.write(found, output / "report.html")
     print((output / "results.md").read_text(encoding="utf-8"))
     print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
+
+
+def _severities(given: str | None, default: str | None) -> list[int]:
+    from .engine.config import ConfigError
+    from .engine.robustness import SEVERITIES
+
+    text = default if given is None else given
+    if text is None:
+        return list(SEVERITIES)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not set(parts) <= set(map(str, SEVERITIES)) or len(set(parts)) != len(parts):
+        raise ConfigError(f"severities: expected some of 1,2,3,4,5, each once, got {text}")
+    return sorted(map(int, parts))
 
 
 if __name__ == "__main__":

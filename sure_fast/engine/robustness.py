@@ -39,9 +39,12 @@ SHOWN = {
 Conditions = tuple[tuple[str, int], ...]
 
 
-def conditions(kinds: Sequence[str] = tuple(CORRUPTIONS)) -> Conditions:
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def conditions(severities: Sequence[int] = SEVERITIES) -> Conditions:
     """(kind, severity) of every corruption, the clean image first."""
-    return ((CLEAN, 0), *((kind, k + 1) for kind in kinds for k in range(len(CORRUPTIONS[kind].severities))))
+    return ((CLEAN, 0), *((kind, severity) for kind in CORRUPTIONS for severity in severities))
 
 
 class RowFile:

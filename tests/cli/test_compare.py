@@ -31,7 +31,7 @@ def flags(tmp_path_factory):
 @pytest.fixture(scope="module")
 def output(flags, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare") / "out"
-    compare.compare(flags, PRESETS, SEEDS, folder, robust=False, arguments=["--data", "DIR"], progress=False)
+    compare.compare(flags, PRESETS, SEEDS, folder, severities="", arguments=["--data", "DIR"], progress=False)
     return folder
 
 
@@ -96,10 +96,10 @@ def test_started_again_it_does_what_is_missing(output, flags, monkeypatch):
 
     monkeypatch.setattr(train, "train", counting)
     before = (output / "results.csv").read_text()
-    compare.compare(flags, PRESETS, SEEDS, output, robust=False, arguments=[], progress=False)
+    compare.compare(flags, PRESETS, SEEDS, output, severities="", arguments=[], progress=False)
     assert not trained
     (output / "sure-seed1" / "results.json").unlink()  # as an interrupted run leaves it
-    compare.compare(flags, PRESETS, SEEDS, output, robust=False, arguments=[], progress=False)
+    compare.compare(flags, PRESETS, SEEDS, output, severities="", arguments=[], progress=False)
     assert trained == ["sure-seed1"]
     assert (output / "results.csv").read_text() == before
 
@@ -117,8 +117,9 @@ def test_robustness_is_added(output, flags):
 
 
 def test_refused(output, flags, tmp_path):
-    def run(presets=PRESETS, seeds=SEEDS, **others):
-        compare.compare({**flags, **others}, presets, seeds, output, robust=False, arguments=[], progress=False)
+    def run(presets=PRESETS, seeds=SEEDS, severities="", **others):
+        options = {"severities": severities, "arguments": [], "progress": False}
+        compare.compare({**flags, **others}, presets, seeds, output, **options)
 
     for options, text in (
         ({"presets": ["sure", "best"]}, "^preset: expected one of softmax"),
@@ -127,6 +128,7 @@ def test_refused(output, flags, tmp_path):
         ({"epochs": "3"}, "holds a run with another epochs; choose another output"),
         ({"presets": ["softmax"], "beta": "3"}, "^beta: is an option of the preset sure, which is not compared"),
         ({"members": "3"}, "^members: is an option of the preset ensemble"),
+        ({"severities": "1,6"}, "^severities: expected some of 1,2,3,4,5, each once, got 1,6"),
         ({"presets": ["softmax", "tta"]}, "^start_epoch: none of the presets softmax,tta reads it"),
     ):
         with pytest.raises(ConfigError, match=text):
