@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="output folder")
     parser.add_argument(
-        "--severities", help="of the corruptions, comma-separated (default: 1,2,3,4,5; 1,3,5 with quick)"
+        "--severities", help="of the corruptions (default: 1,2,3,4,5; quick: 1,3,5)"
     )
     parser.add_argument("--no-robustness", action="store_const", dest="severities", const="", help="no corruptions")
     parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, three severities")
