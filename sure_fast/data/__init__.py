@@ -9,7 +9,7 @@ from sure_fast.data import phantom
 from sure_fast.data.cases import Case, CaseList, DatasetInfo
 from sure_fast.data.corruptions import CORRUPTIONS, corrupt
 from sure_fast.data.dataset import SegmentationDataset
-from sure_fast.data.errors import DataError
+from sure_fast.data.errors import DataError, Fault
 from sure_fast.data.layouts import LAYOUTS, discover
 from sure_fast.data.normalize import normalize
 from sure_fast.data.reading import Sample, load_case, read_image, read_label
@@ -23,6 +23,7 @@ __all__ = [
     "CaseList",
     "DataError",
     "DatasetInfo",
+    "Fault",
     "Sample",
     "SegmentationDataset",
     "Split",

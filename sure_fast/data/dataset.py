@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,9 @@ from torch.utils.data import Dataset
 
 from sure_fast.data.cases import Case
 from sure_fast.data.errors import DataError
-from sure_fast.data.reading import load_case
+from sure_fast.data.prepared import DiskCache, Prepared, prepare
 
-
-@dataclass
-class _Loaded:
-    """A case ready for cropping; counts[c, i] = voxels of class c in the i-th slab along the first axis."""
-
-    image: np.ndarray
-    label: np.ndarray
-    counts: np.ndarray
+CACHES = ("memory", "disk", "none")
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -44,7 +37,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         samples_per_epoch: length; None: one crop a case.
         seed: integer >= 0.
         augment: also flip each axis with probability 1/2.
-        cache: hold all cases, normalised, in memory. They are read here, so every fault shows before training begins.
+        cache: "memory": hold all cases, normalised; "disk": in `cache_folder`, memory-mapped, so that only the crop is
+            read; "none": read a case anew for every crop. With the first two, cases are read here, so every fault shows
+            before training begins.
+        cache_folder: a folder, or a `DiskCache` that other processes fill too.
+        keys: of the cases that `cache_folder` holds already, by name.
         progress: wraps the iteration over the cases while they are read, such as `tqdm.tqdm`.
 
     Returns:
@@ -66,7 +63,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         samples_per_epoch: int | None = None,
         seed: int = 0,
         augment: bool = False,
-        cache: bool = True,
+        cache: str = "memory",
+        cache_folder: str | os.PathLike[str] | DiskCache | None = None,
+        keys: Mapping[str, str] | None = None,
         progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
     ) -> None:
         self.cases = list(cases)
@@ -87,17 +86,34 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.augment = bool(augment)
         # In shared memory: a persistent worker holds a copy of this object, made in some earlier epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._cached: dict[int, _Loaded] = {}
+        if cache not in CACHES or (cache == "disk") != (cache_folder is not None):
+            wanted = "expected a folder with cache 'disk' only" if cache in CACHES else f"expected one of {CACHES}"
+            raise DataError(f"cache, cache_folder: {wanted}, got {cache!r} and {cache_folder!r}")
+        if cache_folder is None or isinstance(cache_folder, DiskCache):
+            self._disk = cache_folder
+        else:
+            self._disk = DiskCache(cache_folder, self.num_classes)
+        self._keys: dict[int, str] = {}
+        known = keys or {}
+        self._cached: dict[int, Prepared] = {}
+        if self._disk is not None:
+            indices = range(len(self.cases))
+            for index in indices if progress is None else progress(indices):
+                key = known.get(self.cases[index].name)
+                self._keys[index] = key if key and self._disk.has(key) else self._disk.store(self.cases[index])
         first = self._load(0)
         self._channels, dims = first.image.shape[0], first.label.ndim
         sizes = [patch_size] * dims if isinstance(patch_size, (int, np.integer)) else list(patch_size)
         if len(sizes) != dims:
             raise DataError(f"patch_size: expected 1 or {dims} numbers for {self.cases[0].image}, got {patch_size!r}")
         self.patch_size = tuple(_whole("patch_size", size, 1) for size in sizes)
-        if cache:
+        if cache == "memory":
             indices = range(len(self.cases))
             for index in indices if progress is None else progress(indices):
                 self._cached[index] = self._load(index) if index else first
+        elif cache == "disk":
+            for index in range(1, len(self.cases)):
+                self._load(index)
 
     @property
     def num_channels(self) -> int:
@@ -127,28 +143,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image, label = self._crop(loaded, generator)
         return {"image": image, "label": label, "name": self.cases[number].name}
 
-    def _load(self, number: int) -> _Loaded:
+    def _load(self, number: int) -> Prepared:
         case = self.cases[number]
-        sample = load_case(case, normalized=True)
-        assert sample.label is not None
-        image, label = sample.image.numpy(), sample.label.numpy()
+        loaded = self._disk.load(self._keys[number]) if self._disk else prepare(case, self.num_classes)
+        channels, dims = loaded.image.shape[0], loaded.label.ndim
         # While the first case is read there is nothing yet to hold it against.
-        if hasattr(self, "_channels") and (image.shape[0] != self._channels or label.ndim != len(self.patch_size)):
+        if hasattr(self, "_channels") and (channels != self._channels or dims != len(self.patch_size)):
             raise DataError(
                 f"{case.image}: expected {self._channels} channels and {len(self.patch_size)} axes as in "
-                f"{self.cases[0].image}, got {image.shape[0]} and {label.ndim}"
+                f"{self.cases[0].image}, got {channels} and {dims}"
             )
-        outside = (label < 0) | (label >= self.num_classes)
-        if self.ignore_index is not None:
-            outside &= label != self.ignore_index
-        if outside.any():
-            bad = int(label[outside][0])
-            raise DataError(f"{case.label}: expected class numbers in [0, {self.num_classes}), got {bad}")
-        counts = np.stack([(label == c).sum(axis=tuple(range(1, label.ndim))) for c in range(self.num_classes)])
-        small = label.astype(np.int16) if self.num_classes < 2**15 and np.abs(label).max() < 2**15 else label
-        return _Loaded(image, small, counts)
+        return loaded
 
-    def _crop(self, loaded: _Loaded, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _crop(self, loaded: Prepared, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         center = self._center(loaded, generator)
         window, padding = [], []
         for at, patch, size in zip(center, self.patch_size, loaded.label.shape, strict=True):
@@ -167,7 +174,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         # A copy in every case: a view would let the caller write into the cache.
         return torch.from_numpy(image.copy()), torch.from_numpy(label.astype(np.int64))
 
-    def _center(self, loaded: _Loaded, generator: np.random.Generator) -> tuple[int, ...]:
+    def _center(self, loaded: Prepared, generator: np.random.Generator) -> tuple[int, ...]:
         """A voxel drawn uniformly from a class drawn uniformly from those present."""
         totals = loaded.counts.sum(axis=1)
         present = np.flatnonzero(totals)

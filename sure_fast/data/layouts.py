@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from sure_fast.data.cases import NIFTI_SUFFIXES, Case, CaseList, DatasetInfo, is_image_file, stem
-from sure_fast.data.errors import DataError
+from sure_fast.data.errors import DataError, Fault
 from sure_fast.data.msd_nnunet import Listing, list_msd_nnunet
 from sure_fast.data.reading import read_image, read_label
 
@@ -34,6 +34,7 @@ def discover(
     images: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     require_labels: bool = True,
+    faults: list[Fault] | None = None,
 ) -> CaseList:
     """List the cases of a data set.
 
@@ -53,6 +54,8 @@ def discover(
         class_names: names of the classes 0 … C−1, where the layout has none or `label_map` changes them.
         images, labels: the two folders of layout `folders`, absolute or below `root`.
         require_labels: refuse an image without label ("test" parts excepted).
+        faults: where a list is given, a case with a file that is missing, outside the folder or unreadable is left out
+            and told there, rather than refused.
 
     Returns:
         The cases sorted by name, with `.info`.
@@ -78,21 +81,26 @@ def discover(
     if chosen != "folders" and (images is not None or labels is not None):
         raise DataError(f"images, labels: expected only with layout 'folders', got them with {chosen!r}")
     if chosen == "msd_nnunet":
-        listing = list_msd_nnunet(root, part)
+        listing = list_msd_nnunet(root, part, faults)
     elif chosen == "acdc":
         listing = _list_acdc(root, part)
     else:
-        listing = _list_folders(root, images, labels)
+        listing = _list_folders(root, images, labels, faults)
     cases = sorted(listing.cases, key=lambda case: case.name)
+    if not cases and faults:
+        raise DataError(f"{faults[0].reason} (and no sound case beside {len(faults)} faulty)")
     if not cases:
         raise DataError(f"{root}: expected at least one case of layout {chosen} ({part}), got none")
     for first, second in pairwise(cases):
         if first.name == second.name:
             raise DataError(f"{second.image}: expected one case named {second.name!r}, got also {first.image}")
-    for case in cases:
-        if case.label is None and require_labels and part != "test":
-            raise DataError(f"{case.image}: expected a label for it, got none")
-    names = _class_names(cases, listing, mapping, class_names)
+    if require_labels and part != "test":
+        cases = _sound(cases, _need_label, faults)
+    names = _class_names(cases, listing, mapping, class_names, faults)
+    left_out = {fault.case for fault in faults or ()}
+    cases = [case for case in cases if case.name not in left_out]
+    if listing.num_channels is None:
+        cases = _sound(cases, _count_channels, faults, one=True)
     info = DatasetInfo(
         layout=chosen,
         class_names=names,
@@ -102,6 +110,30 @@ def discover(
     )
     done = [Case(c.name, c.group, c.image, c.label, c.extra_images, info) for c in cases]
     return CaseList(done, info)
+
+
+def _need_label(case: Case) -> None:
+    if case.label is None:
+        raise DataError(f"{case.image}: expected a label for it, got none")
+
+
+def _sound(
+    cases: Sequence[Case], check: Callable[[Case], object], faults: list[Fault] | None, one: bool = False
+) -> list[Case]:
+    """The cases without those that `check` finds faulty; with `one` only up to the first sound one."""
+    sound: list[Case] = []
+    for case in cases:
+        try:
+            if not (one and sound):
+                check(case)
+            sound.append(case)
+        except DataError as error:
+            if faults is None:
+                raise
+            faults.append(Fault(case.name, str(error)))
+    if not sound and faults:
+        raise DataError(f"{faults[-1].reason} (and no sound case beside {len(faults)} faulty)")
+    return sound
 
 
 def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
@@ -155,7 +187,12 @@ def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
     return next((present[name] for name in names if name in present), None)
 
 
-def _list_folders(root: Path, images: str | os.PathLike[str] | None, labels: str | os.PathLike[str] | None) -> Listing:
+def _list_folders(
+    root: Path,
+    images: str | os.PathLike[str] | None,
+    labels: str | os.PathLike[str] | None,
+    faults: list[Fault] | None,
+) -> Listing:
     if root.is_file() and images is None:
         return Listing([Case(stem(root), stem(root), root)], None)
     image_folder = root / images if images is not None else _subfolder(root, IMAGE_FOLDERS)
@@ -177,13 +214,19 @@ def _list_folders(root: Path, images: str | os.PathLike[str] | None, labels: str
         found = [label_of[name + end] for end in LABEL_ENDINGS if name + end in label_of]
         if not found and name.endswith("_0000"):
             found = [label_of[name[:-5]]] if name[:-5] in label_of else []
-        if len(found) > 1:
-            raise DataError(f"{path}: expected one label, got {found[0].name} and {found[1].name}")
         used.update(found)
+        if len(found) > 1:
+            error = DataError(f"{path}: expected one label, got {found[0].name} and {found[1].name}")
+            if faults is None:
+                raise error
+            faults.append(Fault(name, str(error)))
+            continue
         cases.append(Case(name, name, path, found[0] if found else None))
-    left = sorted(set(label_of.values()) - used)
-    if left:
-        raise DataError(f"{left[0]}: expected an image of its name in {image_folder}, got none")
+    for left in sorted(set(label_of.values()) - used):
+        error = DataError(f"{left}: expected an image of its name in {image_folder}, got none")
+        if faults is None:
+            raise error
+        faults.append(Fault(stem(left), str(error)))
     return Listing(cases, None)
 
 
@@ -220,6 +263,7 @@ def _class_names(
     listing: Listing,
     mapping: Mapping[int, int] | None,
     given: Sequence[str] | Mapping[int, str] | None,
+    faults: list[Fault] | None,
 ) -> dict[int, str]:
     if given is not None:
         names = dict(given.items()) if isinstance(given, Mapping) else dict(enumerate(given))
@@ -235,23 +279,25 @@ def _class_names(
         return _plain_names(len(set(mapping.values())))
     if listing.class_names is not None:
         return listing.class_names
-    return _plain_names(_scan_classes(cases))
+    return _plain_names(_scan_classes(cases, faults))
 
 
 def _plain_names(count: int) -> dict[int, str]:
     return {0: "background"} | {c: f"class {c}" for c in range(1, count)}
 
 
-def _scan_classes(cases: Sequence[Case]) -> int:
+def _scan_classes(cases: Sequence[Case], faults: list[Fault] | None) -> int:
     """Number of classes in the masks, whose values must be 0 … C−1."""
     values: set[int] = set()
-    files = [case.label for case in cases if case.label is not None]
-    if not files:
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
         return 2  # images alone, to predict on: the checkpoint knows its classes
-    for path in files:
-        values.update(int(v) for v in np.unique(read_label(path)[0]))
-        if len(values) > 256:
-            break
+
+    def look(case: Case) -> None:
+        if case.label is not None and len(values) <= 256:
+            values.update(int(v) for v in np.unique(read_label(case.label)[0]))
+
+    files = [case.label for case in _sound(labelled, look, faults) if case.label is not None]
     found = sorted(values)
     if found != list(range(len(found))) or len(found) < 2:
         shown = ", ".join(map(str, found[:8])) + (", …" if len(found) > 8 else "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sure_fast.data.cases import Case, stem
-from sure_fast.data.errors import DataError
+from sure_fast.data.errors import DataError, Fault
 
 
 @dataclass
@@ -23,7 +24,18 @@ class Listing:
     ignore_index: int | None = None
 
 
-def list_msd_nnunet(root: Path, part: str) -> Listing:
+def attempted(make: Callable[[], Case], name: str, faults: list[Fault] | None) -> list[Case]:
+    """The case, or, where it is faulty, none and its fault; without a list of faults the error."""
+    try:
+        return [make()]
+    except DataError as error:
+        if faults is None:
+            raise
+        faults.append(Fault(name, str(error)))
+        return []
+
+
+def list_msd_nnunet(root: Path, part: str, faults: list[Fault] | None = None) -> Listing:
     """Cases named by root/dataset.json; every file it names must lie inside `root` and be there."""
     path = root / "dataset.json"
     if not path.is_file():
@@ -42,11 +54,11 @@ def list_msd_nnunet(root: Path, part: str) -> Listing:
     cases: list[Case] = []
     for wanted in ("training", "test") if part == "all" else (part,):
         if wanted == "training" and isinstance(content.get("dataset"), dict):
-            cases += _listed_by_name(path, content["dataset"])
+            cases += _listed_by_name(path, content["dataset"], faults)
         elif isinstance(content.get(wanted), list) and (content[wanted] or "file_ending" not in content):
-            cases += _listed_pairs(path, content[wanted], wanted, num_channels)
+            cases += _listed_pairs(path, content[wanted], wanted, num_channels, faults)
         elif "file_ending" in content:
-            cases += _scanned(path, content["file_ending"], wanted, num_channels)
+            cases += _scanned(path, content["file_ending"], wanted, num_channels, faults)
         elif wanted == "training":
             raise DataError(f'{path}: expected "training" pairs (MSD) or "file_ending" (nnU-Net v2), got neither')
     return Listing(cases, class_names, num_channels, ignore_index)
@@ -98,9 +110,10 @@ def _channel_file(image: Path, channel: int) -> Path:
     return image.with_name(f"{name}_{channel:04d}{image.name[len(name) :]}")
 
 
-def _listed_pairs(path: Path, entries: Sequence[Any], part: str, num_channels: int) -> list[Case]:
-    cases = []
-    for entry in entries:
+def _listed_pairs(
+    path: Path, entries: Sequence[Any], part: str, num_channels: int, faults: list[Fault] | None
+) -> list[Case]:
+    def case(entry: Any) -> Case:
         image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
         if part == "training" and label is None:
             raise DataError(f'{path}: expected "image" and "label" in every training entry, got {entry!r}')
@@ -111,22 +124,27 @@ def _listed_pairs(path: Path, entries: Sequence[Any], part: str, num_channels: i
             # nnU-Net v1 lists NAME.nii.gz and stores one file a channel.
             files = [_present(path, _channel_file(file, c)) for c in range(num_channels)]
         name = stem(file)
-        cases.append(Case(name, name, _present(path, files[0]), label_file, tuple(files[1:])))
-    return cases
+        return Case(name, name, _present(path, files[0]), label_file, tuple(files[1:]))
+
+    def name(entry: Any) -> str:
+        image = entry.get("image") if isinstance(entry, dict) else entry
+        return stem(Path(image)) if isinstance(image, str) else repr(image)
+
+    return [found for entry in entries for found in attempted(partial(case, entry), name(entry), faults)]
 
 
-def _listed_by_name(path: Path, entries: dict[str, Any]) -> list[Case]:
-    cases = []
-    for name, entry in entries.items():
+def _listed_by_name(path: Path, entries: dict[str, Any], faults: list[Fault] | None) -> list[Case]:
+    def case(name: str, entry: Any) -> Case:
         if not isinstance(entry, dict) or not isinstance(entry.get("images"), list) or not entry["images"]:
             raise DataError(f'{path}: expected "images" and "label" for {name!r}, got {entry!r}')
         files = [_present(path, _inside(path, image)) for image in entry["images"]]
         label = _present(path, _inside(path, entry.get("label")))
-        cases.append(Case(name, name, files[0], label, tuple(files[1:])))
-    return cases
+        return Case(name, name, files[0], label, tuple(files[1:]))
+
+    return [found for name, entry in entries.items() for found in attempted(partial(case, name, entry), name, faults)]
 
 
-def _scanned(path: Path, ending: object, part: str, num_channels: int) -> list[Case]:
+def _scanned(path: Path, ending: object, part: str, num_channels: int, faults: list[Fault] | None) -> list[Case]:
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataError(f'{path}: expected "file_ending" such as ".nii.gz", got {ending!r}')
     folder = path.parent / ("imagesTr" if part == "training" else "imagesTs")
@@ -135,16 +153,13 @@ def _scanned(path: Path, ending: object, part: str, num_channels: int) -> list[C
         if part == "test":
             return []
         raise DataError(f"{folder}: expected this folder of an nnU-Net data set, got nothing there")
-    files = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
-    cases = []
-    for file in files:
+
+    def case(file: Path) -> Case:
         base = file.name[: -len(ending)]
         if base[-5:-4] != "_" or not base[-4:].isdigit():
             raise DataError(f"{file}: expected a name ending in _0000{ending} (channel number), got none")
         if base[-4:] != "0000":
-            if not (folder / f"{base[:-5]}_0000{ending}").is_file():
-                raise DataError(f"{file}: expected also channel {base[:-5]}_0000{ending}, got nothing there")
-            continue
+            raise DataError(f"{file}: expected also channel {base[:-5]}_0000{ending}, got nothing there")
         name = base[:-5]
         more = [folder / f"{name}_{c:04d}{ending}" for c in range(1, num_channels)]
         for other in more:
@@ -154,5 +169,14 @@ def _scanned(path: Path, ending: object, part: str, num_channels: int) -> list[C
         label = label_folder / f"{name}{ending}"
         if part == "training":
             _present(path, label)
-        cases.append(Case(name, name, file, label if label.is_file() else None, tuple(more)))
+        return Case(name, name, file, label if label.is_file() else None, tuple(more))
+
+    files = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
+    names = {file.name for file in files}
+    cases = []
+    for file in files:
+        base = file.name[: -len(ending)]
+        if base[-5:-4] == "_" and base[-4:].isdigit() and base[-4:] != "0000" and f"{base[:-5]}_0000{ending}" in names:
+            continue  # a further channel
+        cases += attempted(partial(case, file), base, faults)
     return cases

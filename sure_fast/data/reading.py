@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sure_fast.data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
 from sure_fast.data.errors import DataError
+from sure_fast.data.nifti_header import check_announced_size
 from sure_fast.data.normalize import normalize
 
 
@@ -29,6 +30,7 @@ class Sample:
         affine: float64 4×4, voxel index to mm in RAS+; None for pictures.
         name: of the case.
         orientation: axis codes such as "RAS" or "LPS"; None for pictures. Voxels stay in the order of the file.
+        tilt_degrees: angle between the axes of the voxels and those of the scanner, above 0 with an oblique affine.
     """
 
     image: Tensor
@@ -37,6 +39,7 @@ class Sample:
     affine: np.ndarray | None
     name: str
     orientation: str | None = None
+    tilt_degrees: float = 0.0
 
 
 @dataclass
@@ -46,6 +49,23 @@ class Grid:
     shape: tuple[int, ...]
     affine: np.ndarray | None
     spacing_mm: tuple[float, ...]
+
+    @property
+    def shear_degrees(self) -> float:
+        """How far the axes are from right angles; 0 where no affine is named."""
+        if self.affine is None:
+            return 0.0
+        axes = self.affine[:3, : len(self.shape)]
+        cosines = np.abs(axes.T @ axes / np.outer(self.spacing_mm, self.spacing_mm))
+        return float(np.degrees(np.arcsin(np.clip(np.max(cosines - np.eye(len(cosines))), 0.0, 1.0))))
+
+    @property
+    def tilt_degrees(self) -> float:
+        """Largest angle between an axis of the voxels and the nearest one of the scanner (an oblique affine)."""
+        if self.affine is None:
+            return 0.0
+        axes = self.affine[:3, : len(self.shape)] / np.asarray(self.spacing_mm)
+        return float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0.0, 1.0))))
 
     def offset_mm(self, other: Grid) -> float:
         """Largest distance in mm between the same corner voxel of both grids; 0 when either names no affine."""
@@ -137,7 +157,8 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
 
     Raises:
         DataError: a file that cannot be read; channels or label on another grid than the image (shape, or affine by
-            more than a tenth of a voxel); labels outside the classes; more or fewer channels than the data set says.
+            more than a tenth of a voxel); labels outside the classes; more or fewer channels than the data set says;
+            axes of a labelled case that are not at right angles.
     """
     parts = [read_image(path) for path in case.channel_files]
     grid = parts[0][1]
@@ -151,6 +172,11 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
     if case.label is not None:
         label, label_grid = read_label(case.label, None if info is None else info.label_map)
         _check_same_grid(case.label, label_grid, case.image, grid)
+        if grid.shear_degrees > 1.0:
+            raise DataError(
+                f"{case.image}: expected axes at right angles, where distances in mm are defined, "
+                f"got an affine sheared by {grid.shear_degrees:.1f} degrees"
+            )
         _check_range(case, label)
     try:
         pixels = normalize(image) if normalized else image
@@ -163,6 +189,7 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
         affine=grid.affine,
         name=case.name,
         orientation=_orientation(grid),
+        tilt_degrees=grid.tilt_degrees,
     )
 
 
@@ -214,6 +241,7 @@ def _read(path: Path, picture_palette: bool) -> tuple[np.ndarray, Grid]:
 def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
     import nibabel
 
+    check_announced_size(path)
     try:
         image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)

@@ -57,6 +57,9 @@ def joined(device: str) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
+        # A thread of gloo's that frees a tensor of the last message while the interpreter ends aborts the process. The
+        # barrier has no such tensor, and waiting for it lets those threads run.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sure_fast.data import Case, DataError, SegmentationDataset, discover, normalize
+from sure_fast.data.dataset import CACHES
 
 
 @pytest.fixture
@@ -53,11 +54,19 @@ def test_a_crop_is_a_window_of_the_normalised_case(cases):
         np.testing.assert_array_equal(item["label"], files.label_of((16, 14, 8))[a : a + 8, b : b + 6, c : c + 4])
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("augment", [True, False])
-def test_workers_do_not_matter(cases, cache, augment):
+def test_workers_do_not_matter(cases, cache, augment, tmp_path):
     def run(workers):
-        dataset = SegmentationDataset(cases, (8, 6, 4), samples_per_epoch=9, seed=4, augment=augment, cache=cache)
+        dataset = SegmentationDataset(
+            cases,
+            (8, 6, 4),
+            samples_per_epoch=9,
+            seed=4,
+            augment=augment,
+            cache=cache,
+            cache_folder=tmp_path / "cache" if cache == "disk" else None,
+        )
         dataset.set_epoch(2)
         return collected(dataset, workers)
 
