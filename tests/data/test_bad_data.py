@@ -98,9 +98,7 @@ def test_without_a_list_the_first_fault_is_an_error(folder):
 def test_nothing_but_faults(tmp_path):
     files.msd(tmp_path, cases=1)
     (tmp_path / "imagesTr/case_00.nii.gz").unlink()
-    with pytest.raises(
-        DataError, match=r"case_00\.nii\.gz: expected this file, .* \(and no sound case beside 1 faulty\)"
-    ):
+    with pytest.raises(DataError, match=r"case_00\.nii\.gz: expected this file, .* \(and no sound case beside"):
         discover(tmp_path, faults=[])
 
 

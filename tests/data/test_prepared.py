@@ -68,9 +68,7 @@ def test_damaged_entries_and_wrong_arguments(tmp_path):
     cache = DiskCache(tmp_path / "cache", 3)
     image = cache.folder / cache.store(cases[0]) / "image.npy"
     image.write_bytes(image.read_bytes()[:-8])
-    with pytest.raises(
-        DataError, match=r"cache/[0-9a-f]{64}: expected a whole entry of the cache, .*remove this folder"
-    ):
+    with pytest.raises(DataError, match=r"cache/[0-9a-f]{64}: expected a whole entry .*; remove this folder"):
         SegmentationDataset(cases, 4, cache="disk", cache_folder=tmp_path / "cache")
     for options in ({"cache": "disk"}, {"cache_folder": tmp_path}, {"cache": "ram"}):
         with pytest.raises(DataError, match=r"^cache, cache_folder: expected"):
