@@ -173,6 +173,50 @@ def test_supervised_noise_levels_are_means_or_deviations():
             assert all(change.std() > 0 for change in changes)
 
 
+def test_hard_samples_every_few_steps_and_random_places_between():
+    model, image, label = case((1, 1, 20, 22))
+    asked = []
+
+    def network(images):
+        asked.append((len(images), torch.is_grad_enabled()))
+        return model(images)
+
+    loss, generator = supervised(mining_every=3, num_patches=2), torch.Generator().manual_seed(0)
+    for step in range(7):
+        logits = network(image)
+        asked.clear()
+        out = loss(logits, label, image, epoch=5, model=network, generator=generator)
+        assert asked == [(1, False)] * (step % 3 == 0) + [(2, True)]
+        assert out.total.isfinite()
+    assert loss.draws == 7
+    loss.draws = 1
+    asked.clear()
+    inside = torch.zeros(image.shape[2:])
+    for _ in range(200):
+        noise = loss.draw_noise(network, logits, label, image, generator=generator)
+        loss.draws = 1
+        assert noise.valid.all()
+        for y, x in noise.centers[0].tolist():
+            inside[y, x] += 1
+        changed = (noise.images[:1] != image).sum()
+        assert changed == 6 * 9  # three classes, two patches each, none on another
+    assert asked == []
+    # 1200 centers over 18 · 20 places that lie inside, of any label
+    assert inside.sum() == inside[1:-1, 1:-1].sum() == 1200
+    assert (inside[1:-1, 1:-1] == 0).sum() < 40
+    by_label = [float(inside[label[0] == c].mean()) for c in (1, 2)]
+    assert by_label == pytest.approx([1200 / 360] * 2, rel=0.3)
+    same = [supervised(mining_every=2) for _ in range(2)]
+    for a in same:
+        a.draws = 1
+    first, second = (
+        a.draw_noise(network, logits, label, image, generator=torch.Generator().manual_seed(4)) for a in same
+    )
+    assert torch.equal(first.images, second.images)
+    with pytest.raises(ValueError, match="mining_every: expected at least 1, got 0"):
+        supervised(mining_every=0)
+
+
 def test_bad_schedules():
     with pytest.raises(ValueError, match=r"start_epoch: expected 0 <= start_epoch < num_epochs \(10\), got 10"):
         supervised(start_epoch=10)
