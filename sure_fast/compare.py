@@ -1,7 +1,7 @@
 """Trains methods on the same data and puts them side by side: python -m sure_fast.compare [--data DIR] [--presets …]
 
 The output folder holds a run per preset and seed, report.html (tables, curves and slices in one file), results.csv,
-results.json and results.md. Started again, it does what is missing. Without --data it uses a phantom set.
+results.json and results.md. Started again, it goes on where it stopped. Without --data it uses a phantom set.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def compare(
         for preset, seed in bar:
             bar.set_postfix_str(f"{preset}, seed {seed}")
             if (preset, seed) in missing:
-                train.train(configs[preset, seed], places[preset, seed], overwrite=True, progress=progress)
+                config, place = configs[preset, seed], places[preset, seed]
+                started = comparison.is_started(place, config)
+                train.train(config, place, overwrite=not started, progress=progress, resume=started)
             runs.append(comparison.load_run(preset, seed, places[preset, seed]))
     comparison.check_same(runs)
     config = configs[plan[0]]

@@ -1,7 +1,8 @@
 """Trains a segmentation network with supervised uncertainty: python -m sure_fast.train [--data DIR]
 
 Without --data an embedded phantom set (3D, cardiac-like) is written and used. The output folder holds config.yaml (runs
-again with --config), split.json, metrics.jsonl, TensorBoard events, checkpoints, pictures and results.json.
+again with --config), split.json, metrics.jsonl and .csv, TensorBoard events, checkpoints, pictures and results.json.
+SIGTERM and Ctrl-C end a run after the step at hand; --resume FOLDER continues it as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ PRODUCTS = (
     "split.json",
     "metrics.jsonl",
     "metrics-*.jsonl",
+    "metrics.csv",
+    "metrics-*.csv",
+    "trackers.json",
+    "mlflow.db",
+    "mlruns",
+    "wandb",
     "results.json",
     "curves.json",
     "slices",
@@ -29,11 +36,27 @@ PRODUCTS = (
     "pictures",
     "tensorboard",
     "robustness",
+    "*.partial",
 )
+RESUME_ANY = Path()
+"""--resume without a folder."""
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a wrong flag."""
+    """One line for a wrong flag, with the flag that may have been meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        from .engine.config import suggestion
+
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            hint = suggestion(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {message}", file=sys.stderr)
@@ -47,6 +70,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="YAML file with any of the keys below; flags override it")
     parser.add_argument("--output", type=Path, help="output folder (default: runs/DATE-TIME-PRESET)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in the folder")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=RESUME_ANY,
+        type=Path,
+        metavar="FOLDER",
+        help="continue the run in this folder; without FOLDER that of --output, or start it where there is none yet; "
+        "without either the one that was started last in runs/",
+    )
     add_flags(parser)
     return parser
 
@@ -56,101 +88,109 @@ def main(arguments: list[str] | None = None) -> None:
     from .engine import distributed
 
     flags = vars(parser().parse_args(arguments))
-    file, output, overwrite = flags.pop("config"), flags.pop("output"), flags.pop("overwrite")
-    config = configuration.make(flags, configuration.load_file(file) if file else None)
+    file, output, overwrite, resume = (flags.pop(name) for name in ("config", "output", "overwrite", "resume"))
+    given = configuration.load_file(file) if file else {}
+    if resume is None:
+        config = configuration.make(flags, given)
+    else:
+        config, output = _resumed(flags, given, output, overwrite, resume)
     with distributed.joined(config.device):
         stamp = distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}")
-        train(config, output or Path("runs") / f"{stamp}-{config.preset}", overwrite)
+        train(config, output or Path("runs") / f"{stamp}-{config.preset}", overwrite, resume=resume is not None)
 
 
-def train(config: Any, output: Path, overwrite: bool = False, progress: bool = True) -> Any:
+def _resumed(
+    flags: dict[str, Any], given: dict[str, Any], output: Path | None, overwrite: bool, resume: Path
+) -> tuple[Any, Path]:
+    """The configuration and the folder of the run that --resume continues, or starts."""
+    from .engine import config as configuration
+    from .engine import resume as resuming
+
+    if overwrite:
+        raise configuration.ConfigError("resume: expected no --overwrite with it")
+    if resume != RESUME_ANY and output not in (None, resume):
+        raise configuration.ConfigError(f"resume {resume}: expected no other --output, got {output}")
+    named = resume if resume != RESUME_ANY else output
+    folder = named or resuming.newest(Path("runs"))
+    if resume == RESUME_ANY and not resuming.is_started(folder):
+        return configuration.make(flags, given), folder
+    return resuming.config_of(folder, {**given, **flags}), folder
+
+
+def train(config: Any, output: Path, overwrite: bool = False, progress: bool = True, resume: bool = False) -> Any:
     """Trains and evaluates one run; returns the EvaluationResult of the test cases.
 
     Of several ranks rank 0 writes, and all return the same.
-    """
-    from tqdm import tqdm
 
-    from .data import SegmentationDataset, phantom
-    from .engine import cli, distributed, loop, pictures
-    from .engine.config import ConfigError, save
+    Args:
+        resume: a run that was started in `output` goes on, with its configuration; one that is complete is left as it
+            is, and the result is None. Without one there, a run is started.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C; the message says what was saved and how to go on.
+        RunFailure: a loss is not finite, or a file cannot be written.
+    """
+    from .engine import distributed
+    from .engine import resume as resuming
+    from .engine.signals import Interrupted, StopRequest
+
+    if resume and distributed.from_main(lambda: resuming.is_complete(output)):
+        _say(f"the run in {output} is complete")
+        return None
+    with StopRequest() as stop:
+        try:
+            return _train(config, output, overwrite, progress, resume, stop)
+        except Interrupted as error:
+            if resuming.is_started(output):
+                error.add_hint(f"continue with: {resuming.command(output)}")
+            raise
+
+
+def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: bool, stop: Any) -> Any:
+    from .engine import cli, distributed, loop, pictures, trackers
+    from .engine import resume as resuming
+    from .engine.config import save
     from .engine.evaluation import evaluate_cases
+    from .engine.files import write_text
     from .engine.optimization import check_device
     from .engine.prediction import Predictor
     from .engine.table import print_table
 
     main_rank = distributed.is_main()
     progress = progress and main_rank
-
-    def say(text: str) -> None:
-        if main_rank:
-            print(f"{PROGRAM}: {text}", flush=True)
-
-    distributed.from_main(lambda: cli.new_folder(output, overwrite))
+    started = distributed.from_main(lambda: resume and resuming.is_started(output))
+    if started:
+        config = resuming.config_of(output, config.to_dict())
+    else:
+        remnant = distributed.from_main(lambda: resume and resuming.is_remnant(output, (*PRODUCTS, "phantom")))
+        distributed.from_main(lambda: cli.new_folder(output, overwrite or remnant))
+    trackers.check(config.loggers)
     device = distributed.own_device(config.device)
     check_device(config, device)
-    # The phantom set is made in a folder of its own and moved once all is checked: a refused run leaves the output
-    # folder, and the earlier run that --overwrite would replace, as they were.
-    with tempfile.TemporaryDirectory(prefix="sure_fast-") as staging:
-        if config.data is None:
-            source = "phantom set"
-
-            def write_phantom() -> Path:
-                phantom.write(
-                    Path(staging) / "phantom",
-                    config.phantom_cases,
-                    config.seed,
-                    shape=(48, 48, 12) if config.quick else (64, 64, 16),
-                    progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
-                )
-                return Path(staging) / "phantom"
-
-            folder = distributed.from_main(write_phantom)
-        else:
-            folder, source = Path(config.data), config.data
-        cases, split = find_cases(config, folder, source)
-        shapes = read_shapes(cases, progress)
-        if len({len(shape) for shape in shapes.values()}) > 1:
-            raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
-        in_channels = next(iter(shapes.values()))[0]
-        plan = loop.plan_for(config, [shapes[case.name][1:] for case in split.train], in_channels, cases.info)
-        config = dataclasses.replace(config, patch_size=plan.patch_size)
-
-        def begin() -> Path:
-            clear(output)
-            output.mkdir(parents=True, exist_ok=True)
-            if config.data is not None:
-                return folder
-            shutil.rmtree(output / "phantom", ignore_errors=True)
-            return Path(shutil.move(folder, output / "phantom"))
-
-        folder = distributed.from_main(begin)
-        if config.data is None:
-            cases, split = find_cases(config, folder, source)
-    dataset = SegmentationDataset(
-        split.train,
-        tuple(plan.patch_size),
-        num_classes=plan.num_classes,
-        seed=config.seed,
-        augment=config.augment,
-    )
-    if main_rank:
-        save(config, output / "config.yaml")
-        names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
-        (output / "split.json").write_text(json.dumps({"data": config.data, **names}, indent=1), encoding="utf-8")
+    if started:
+        run = _plan(config, Path(config.data) if config.data else output / "phantom", config.data, progress)
+        resuming.check_split(output, run.names)
+    else:
+        run = _begin(config, output, progress)
+    config, cases, split, plan = run.config, run.cases, run.split, run.plan
+    # the last file of a beginning: with it the run is one to resume
+    distributed.from_main(lambda: save(config, output / "config.yaml"))
     ranks = distributed.world_size()
-    say(f"preset {config.preset} on {folder}: {len(split.train)} training, {len(split.val)} validation, "
-        f"{len(split.test)} test cases; patch {plan.patch_size}; "
-        f"{device}{f', {ranks} ranks' if ranks > 1 else ''}")  # fmt: skip
-    say(loop.describe_backends())
+    _say(f"preset {config.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
+         f"{len(split.test)} test cases; patch {plan.patch_size}; "
+         f"{device}{f', {ranks} ranks' if ranks > 1 else ''}")  # fmt: skip
+    _say(loop.describe_backends())
 
     models = []
     for member in range(config.members):
         if config.members > 1:
-            say(f"network {member + 1} of {config.members}")
-        trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
-        trainer.train(progress)
+            _say(f"network {member + 1} of {config.members}")
+        trainer = loop.Trainer(config, plan, run.dataset, split.val, cases.info, device, output, member)
+        if started:
+            trainer.resume(_say)
+        trainer.train(progress, stop)
         models.append(trainer.weights)
-        say(trainer.describe_times())
+        _say(trainer.describe_times())
     if main_rank:
         pictures.save_curves(output / "metrics.jsonl", output / "pictures")
     result = evaluate_cases(
@@ -163,10 +203,100 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
         pictures=output / "pictures",
     )
     if main_rank:
-        (output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+        write_text(output / "results.json", json.dumps(result.to_json(), indent=1))
         print_table(result)
-    say(f"the run is in {output}")
+    _say(f"the run is in {output}")
     return result
+
+
+def _say(text: str) -> None:
+    """One line, once for all ranks."""
+    from .engine import distributed
+
+    if distributed.is_main():
+        print(f"{PROGRAM}: {text}", flush=True)
+
+
+@dataclasses.dataclass
+class _Run:
+    """A configuration with its data."""
+
+    config: Any
+    folder: Path
+    cases: Any
+    split: Any
+    plan: Any
+    dataset: Any
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        return {part: [case.name for case in getattr(self.split, part)] for part in ("train", "val", "test")}
+
+
+def _begin(config: Any, output: Path, progress: bool) -> _Run:
+    """Checks configuration and data, then makes the output folder with split.json.
+
+    The phantom set is made in a folder of its own and moved once all is checked: a refused run leaves the output
+    folder, and the earlier run that --overwrite would replace, as they were.
+    """
+    from tqdm import tqdm
+
+    from .data import phantom
+    from .engine import distributed
+    from .engine.files import write_text
+
+    with tempfile.TemporaryDirectory(prefix="sure_fast-") as staging:
+
+        def write_phantom() -> Path:
+            phantom.write(
+                Path(staging) / "phantom",
+                config.phantom_cases,
+                config.seed,
+                shape=(48, 48, 12) if config.quick else (64, 64, 16),
+                progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+            )
+            return Path(staging) / "phantom"
+
+        folder = Path(config.data) if config.data else distributed.from_main(write_phantom)
+        run = _plan(config, folder, config.data, progress)
+
+        def begin() -> Path:
+            clear(output)
+            output.mkdir(parents=True, exist_ok=True)
+            write_text(output / "split.json", json.dumps({"data": config.data, **run.names}, indent=1))
+            if config.data is not None:
+                return folder
+            shutil.rmtree(output / "phantom", ignore_errors=True)
+            return Path(shutil.move(folder, output / "phantom"))
+
+        run.folder = distributed.from_main(begin)
+        if config.data is None:
+            run.cases, run.split = find_cases(config, run.folder, "phantom set")
+        return run
+
+
+def _plan(config: Any, folder: Path, data: str | None, progress: bool) -> _Run:
+    """Reads every case, and fixes what follows from them."""
+    from .data import SegmentationDataset
+    from .engine import loop
+    from .engine.config import ConfigError
+
+    source = data or "phantom set"
+    cases, split = find_cases(config, folder, source)
+    shapes = read_shapes(cases, progress)
+    if len({len(shape) for shape in shapes.values()}) > 1:
+        raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
+    in_channels = next(iter(shapes.values()))[0]
+    plan = loop.plan_for(config, [shapes[case.name][1:] for case in split.train], in_channels, cases.info)
+    config = dataclasses.replace(config, patch_size=plan.patch_size)
+    dataset = SegmentationDataset(
+        split.train,
+        tuple(plan.patch_size),
+        num_classes=plan.num_classes,
+        seed=config.seed,
+        augment=config.augment,
+    )
+    return _Run(config, folder, cases, split, plan, dataset)
 
 
 def read_shapes(cases: Any, progress: bool = True) -> dict[str, tuple[int, ...]]:

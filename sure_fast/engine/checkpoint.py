@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from ..models import build_model
+from .files import replacing
 from .prediction import Predictor
 
 FORMAT = "sure_fast checkpoint 1"
@@ -53,31 +55,60 @@ def member_name(name: str, member: int) -> str:
 
 def save(
     path: Path,
-    model_state: dict[str, Any],
-    optimizer_state: dict[str, Any],
+    states: Mapping[str, Any],
     plan: ModelPlan,
     epoch: int,
     config: dict[str, Any],
+    *,
+    keep_previous: bool = False,
 ) -> None:
-    """Writes beside the file and renames: at any moment `path` is the old checkpoint or the new one."""
-    content = {
-        "format": FORMAT,
-        "plan": vars(plan),
-        "epoch": epoch,
-        "config": config,
-        "model": model_state,
-        "optimizer": optimizer_state,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    """Writes a checkpoint so that no other moment than a whole one is seen.
+
+    Args:
+        states: plain data by name: "model", the weights to predict with, and whatever else the run goes on from.
+        keep_previous: the checkpoint that is there becomes `previous(path)`.
+
+    Raises:
+        OSError: naming the file, for example on a full disk. What was there before is as it was.
+    """
+    content = {"format": FORMAT, "plan": vars(plan), "epoch": epoch, "config": config, **states}
     try:
-        with open(partial, "wb") as file:
+        with replacing(path, previous(path) if keep_previous else None) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        # torch hides the cause of a failed write behind an error of its own
+        cause = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, OSError)), None)
+        reason = error if cause is None else cause.strerror or cause
+        raise OSError(f"checkpoint {path}: cannot be written: {reason}") from error
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before it is kept: last.pt, last.previous.pt."""
+    return path.with_name(f"{path.stem}.previous.pt")
+
+
+def load_latest(path: Path, report: Callable[[str], object]) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint, or the one before it where it cannot be read, with its file; None where there is neither.
+
+    A file that cannot be read is reported in one line and renamed to last.broken.pt, so that the next checkpoint does
+    not push out the one before it.
+
+    Raises:
+        ValueError: neither can be read.
+    """
+    files = [file for file in (path, previous(path)) if file.exists()]
+    for file in files:
+        try:
+            content = load(file)
+        except ValueError as error:
+            if file == files[-1]:
+                raise
+            broken = path.with_name(f"{path.stem}.broken.pt")
+            os.replace(file, broken)
+            report(f"{error}; it is now {broken.name}, and {files[-1].name}, the one before it, is used")
+        else:
+            return file, content
+    return None
 
 
 def find(path: Path) -> Path:
@@ -96,12 +127,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The content of a checkpoint, `plan` as ModelPlan; ValueError naming the file where it is none."""
     path = find(path)
     try:
+        with zipfile.ZipFile(path) as archive:  # torch checks no checksums
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError):
         raise ValueError(f"checkpoint {path}: truncated, or not a checkpoint of sure_fast") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"checkpoint {path}: expected a {FORMAT!r} file, got another one")
-    missing = {"plan", "epoch", "config", "model", "optimizer"} - content.keys()
+    missing = {"plan", "epoch", "config", "model"} - content.keys()
     if missing:
         raise ValueError(f"checkpoint {path}: expected the key {min(missing)!r}, got none")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .config import ConfigError
+from .signals import Interrupted
 
 
 class RunFailure(RuntimeError):
@@ -16,7 +19,7 @@ class RunFailure(RuntimeError):
 
 
 def run(program: str, main: Callable[[], None]) -> None:
-    """Runs a command: bad input ends with one line and code 2, a failed run with 1, Ctrl-C with 130."""
+    """Runs a command: bad input ends with one line and code 2, a failed run with 1, a signal with 128 + its number."""
     try:
         main()
     except (ValueError, TypeError, OSError) as error:
@@ -24,7 +27,9 @@ def run(program: str, main: Callable[[], None]) -> None:
     except RunFailure as error:
         fail(program, error, 1)
     except KeyboardInterrupt as error:
-        fail(program, str(error) or "interrupted", 130)
+        if os.environ.get("RANK", "0") == "0":  # the ranks of torchrun all have been stopped
+            print(f"{program}: {error if isinstance(error, Interrupted) else 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT))
 
 
 def fail(program: str, message: object, code: int) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from ..metrics import Statistics, summarize
-from . import checkpoint, curves, robustness
-from .config import ConfigError, TrainConfig
+from . import checkpoint, curves, resume, robustness
+from .config import INDEPENDENT, ConfigError, TrainConfig
 
 METHODS = {
     "softmax": "Softmax entropy",
@@ -142,17 +142,26 @@ def is_complete(folder: Path, config: TrainConfig) -> bool:
     """
     if not (folder / "results.json").is_file():
         return False
-    import yaml
-
-    stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    wanted = config.to_dict()
-    ignored = {"device", "num_workers"} | ({"patch_size"} if not wanted["patch_size"] else set())
-    differ = sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))
+    differ = _differences(folder, config)
     if differ:
         raise ConfigError(
             f"output {folder}: holds a run with another {', '.join(differ)}; choose another output or remove it"
         )
     return True
+
+
+def is_started(folder: Path, config: TrainConfig) -> bool:
+    """Whether a run of this configuration is there to go on with."""
+    return resume.is_started(folder) and not _differences(folder, config)
+
+
+def _differences(folder: Path, config: TrainConfig) -> list[str]:
+    import yaml
+
+    stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    wanted = config.to_dict()
+    ignored = {*INDEPENDENT} | ({"patch_size"} if not wanted["patch_size"] else set())
+    return sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))
 
 
 def load_run(preset: str, seed: int, folder: Path) -> Run:

@@ -7,12 +7,13 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..models import NORMS
+from .files import write_text
 
 _PLAIN: dict[str, Any] = {"loss": "evidential", "inference": "evidential", "beta": 0.0, "gamma": 0.0,
                           "dropout": 0.0, "members": 1}  # fmt: skip
@@ -42,6 +43,9 @@ READERS: dict[str, tuple[str, ...]] = {
     "prius_distance": ("prius",),
 }
 """Options that only some losses read: the loss, or the weight without which its term is not computed."""
+LOGGERS = ("mlflow", "wandb")
+INDEPENDENT = ("device", "num_workers", "checkpoint_every", "loggers")
+"""Keys that change nothing of what is trained: a run goes on with others, and may be compared with others."""
 INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 
 
@@ -108,6 +112,8 @@ class TrainConfig:
     blur_sigma: float = option(0.0, "Gaussian blur before the image gradient, in voxels")
     prius_distance: str = option("region", "distance of the PriUS terms", ("region", "boundary"))
     validate_every: int = option(5, "epochs between validations")
+    checkpoint_every: int = option(0, "steps between checkpoints within an epoch (0: one at its end)")
+    loggers: list[str] = option([], "trackers beside TensorBoard, JSONL and CSV: mlflow, wandb, where installed")
     quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
 
     def __post_init__(self) -> None:
@@ -125,7 +131,7 @@ class TrainConfig:
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate: expected a finite number > 0, got {self.learning_rate}")
         weights = ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "blur_sigma", "clip_norm")
-        for name in (*weights, "num_workers", "seed", "patience"):
+        for name in (*weights, "num_workers", "checkpoint_every", "seed", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
@@ -135,6 +141,8 @@ class TrainConfig:
         if self.patience and len(self.fractions) == 3 and self.fractions[1] == 0:
             raise ConfigError(f"patience: expected 0 without validation cases (fractions {self.fractions}), "
                               f"got {self.patience}")  # fmt: skip
+        if not set(self.loggers) <= set(LOGGERS) or len(set(self.loggers)) != len(self.loggers):
+            raise ConfigError(f"loggers: expected any of {', '.join(LOGGERS)}, each once, got {self.loggers}")
         self._check_method()
         if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
             raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")
@@ -233,10 +241,14 @@ def load_file(path: str) -> dict[str, Any]:
         raise ConfigError(f"config {path}: expected keys and values, got {type(content).__name__}")
     for name in content:
         if name not in _TYPES:
-            near = difflib.get_close_matches(str(name), _TYPES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"config {path}: unknown key {name!r}{hint}")
+            raise ConfigError(f"config {path}: unknown key {name!r}{suggestion(str(name), _TYPES)}")
     return {name: convert(name, value) for name, value in content.items()}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of an error about a mistyped name."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConfig:
@@ -283,4 +295,4 @@ def add_flags(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> N
 def save(config: TrainConfig, path: Path) -> None:
     import yaml
 
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(config.to_dict(), sort_keys=False))

@@ -158,6 +158,15 @@ def weighted_mean(values: Tensor, weight: float) -> Tensor:
     return sums[:-1] / sums[-1]
 
 
+def largest(value: int) -> int:
+    """Of all ranks, on every rank."""
+    if world_size() == 1:
+        return value
+    found = torch.tensor(value)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
 def same_start(model: torch.nn.Module) -> None:
     """Gives every rank the parameters and buffers of rank 0."""
     if world_size() > 1:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .._distributed import across_ranks
@@ -21,12 +19,16 @@ from ..data import SegmentationDataset
 from ..data.batches import Collate, RankBatches
 from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from ..losses.prius import PUBLISHED
-from . import checkpoint, distributed
+from . import checkpoint, distributed, resume
 from .cli import RunFailure
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 from .evaluation import validation_dice
+from .files import PARTIAL
+from .logs import MetricsLog
 from .network import Network
 from .optimization import Optimization, autocast, memory_format
+from .signals import Interrupted, StopRequest, ignore_in_worker
+from .state import LossState, Progress, RankState, RemainingBatches
 
 COMPOSITES = ("total", "segmentation", "noise")
 """Terms made of others, which are blamed last for a NaN."""
@@ -118,95 +120,131 @@ class Trainer:
             torch.manual_seed(seed + RANK_SEED * rank)
         self.generator = torch.Generator().manual_seed(seed + RANK_SEED * rank)
         self.batches = RankBatches(len(dataset), config.batch_size, rank, ranks)
+        self.remaining = RemainingBatches(self.batches)
         self.loader = DataLoader(
             dataset,
-            batch_sampler=self.batches,
+            batch_sampler=self.remaining,
             collate_fn=Collate(dataset),
             num_workers=config.num_workers,
             persistent_workers=config.num_workers > 0,
+            worker_init_fn=ignore_in_worker,
+            generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
         )
-        self.best = -math.inf
-        self.unimproved = 0
-        self.step = 0
-        self.network_seconds = self.supervision_seconds = 0.0
+        self.progress = Progress()
+        self.states: dict[str, Any] = {
+            "model": self.weights,
+            "optimization": self.optimization,
+            "ranks": RankState(self.generator, self.model, device),
+            "loss": LossState(self.loss),
+            "progress": self.progress,
+        }
+        """What a checkpoint holds, by name: anything with state_dict() and load_state_dict()."""
+        if self.weights is not self.model:
+            self.states["trained"] = self.model
 
     @property
     def weights(self) -> torch.nn.Module:
         """The network to evaluate: with `ema` the averaged one."""
         return self.optimization.weights
 
-    def save(self, name: str, epoch: int) -> Path:
-        path = self.output / "checkpoints" / checkpoint.member_name(name, self.member)
-        if distributed.is_main():
-            checkpoint.save(
-                path,
-                self.weights.state_dict(),
-                self.optimization.optimizer.state_dict(),
-                self.plan,
-                epoch,
-                self.config.to_dict(),
-            )
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.states.items()}
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Raises ValueError where a part is missing or does not fit."""
+        for name, part in self.states.items():
+            if name not in states:
+                raise ValueError(f"expected the state {name!r}, got none")
+            try:
+                part.load_state_dict(states[name])
+            except ConfigError:
+                raise
+            except (RuntimeError, ValueError, KeyError, TypeError):
+                raise ValueError(f"the state {name!r} is that of another run") from None
+
+    def checkpoint(self, name: str = "last.pt") -> Path:
+        return self.output / "checkpoints" / checkpoint.member_name(name, self.member)
+
+    def save(self, name: str = "last.pt") -> Path:
+        """Of last.pt the one before is kept."""
+        path, states = self.checkpoint(name), self.state_dict()
+        config, keep = self.config.to_dict(), name == "last.pt"
+        distributed.from_main(
+            lambda: checkpoint.save(path, states, self.plan, self.progress.epoch, config, keep_previous=keep)
+        )
         return path
 
-    def train(self, progress: bool = True) -> None:
-        """Trains to the last epoch, or until `patience` is at an end; leaves checkpoints/last.pt and best.pt."""
-        suffix = f"-{self.member}" if self.member else ""
-        with ExitStack() as stack:
-            log, board = None, None
-            if distributed.is_main():
-                log = stack.enter_context(open(self.output / f"metrics{suffix}.jsonl", "w", encoding="utf-8"))
-                board = stack.enter_context(SummaryWriter(str(self.output / "tensorboard" / suffix[1:])))
-            epoch = 0
-            try:
-                for epoch in range(self.config.epochs):
-                    self._epoch(epoch, log, board, progress and distributed.is_main())
-                    self.optimization.end_epoch()
-                    self.save("last.pt", epoch)
-                    if self.config.patience and self.unimproved >= self.config.patience:
-                        break
-            except KeyboardInterrupt:
-                path = self.save("last.pt", epoch)
-                raise KeyboardInterrupt(f"interrupted in epoch {epoch}; the state is saved in {path}") from None
+    def resume(self, report: Callable[[str], object]) -> bool:
+        """Goes to the last checkpoint that can be read; False where there is none yet."""
+        found = distributed.from_main(lambda: checkpoint.load_latest(self.checkpoint(), report))
+        if found is None:
+            return False
+        path, content = found
+        if content["plan"] != self.plan:
+            raise ValueError(f"checkpoint {path}: is of another network than this run's")
+        try:
+            self.load_state_dict(content)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {path}: {error}") from None
+        if distributed.is_main():
+            for partial in path.parent.glob("*" + PARTIAL):  # of a run that was killed while it wrote
+                partial.unlink()
+        report(f"continues at {self._place()} from {path}")
+        return True
+
+    def train(self, progress: bool = True, stop: StopRequest | None = None) -> None:
+        """Trains to the last epoch, or until `patience` is at an end; leaves checkpoints/last.pt and best.pt.
+
+        Raises:
+            Interrupted: `stop` asked for it; last.pt holds the state.
+            RunFailure: a term or gradient is not finite, or a file cannot be written.
+        """
+        stop = stop or StopRequest()
+        try:
+            with self._log() if distributed.is_main() else nullcontext() as log:
+                while self.progress.epoch < self.config.epochs and not self._impatient():
+                    self._epoch(log, progress and distributed.is_main(), stop)
+        except OSError as error:
+            hint = f"continue with: {resume.command(self.output)}"
+            raise RunFailure(f"{error}; the checkpoints before it are whole; {hint}") from error
 
     def describe_times(self) -> str:
         """One line: what a step's time went into. On a GPU it is the time to launch the work, not to do it."""
-        steps, total = max(self.step, 1), self.network_seconds + self.supervision_seconds
-        network, supervision = (1e3 * t / steps for t in (self.network_seconds, self.supervision_seconds))
-        share = 100 * self.supervision_seconds / total if total else 0.0
+        at = self.progress
+        steps, total = max(at.step, 1), at.network_seconds + at.supervision_seconds
+        network, supervision = (1e3 * t / steps for t in (at.network_seconds, at.supervision_seconds))
+        share = 100 * at.supervision_seconds / total if total else 0.0
         return f"time per step: network {network:.1f} ms, supervision {supervision:.1f} ms ({share:.1f} %)"
 
-    def _epoch(self, epoch: int, log: TextIO | None, board: SummaryWriter | None, progress: bool) -> None:
+    def _log(self) -> MetricsLog:
+        classes = [name for c, name in sorted(self.plan.class_names.items()) if c]
+        at = self.progress
+        return MetricsLog(self.config, self.output, classes, member=self.member, epoch=at.epoch, step=at.step)
+
+    def _impatient(self) -> bool:
+        return 0 < self.config.patience <= self.progress.unimproved
+
+    def _place(self) -> str:
+        return f"epoch {self.progress.epoch}, step {self.progress.step}"
+
+    def _epoch(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
+        at, epoch = self.progress, self.progress.epoch
         self.dataset.set_epoch(epoch)
         self.model.train()
-        started = time.perf_counter()
-        volumes = 0
-        width = len(str(self.config.epochs))
-        bar = tqdm(
-            self.loader, desc=f"epoch {epoch + 1:{width}}/{self.config.epochs}", unit="step", disable=not progress
-        )
-        for number, batch in enumerate(bar):
-            values = self._step(epoch, number, batch["image"].to(self.device), batch["label"].to(self.device))
-            volumes += self.batches.step_size(number)
-            speed = volumes / (time.perf_counter() - started)
-            if log is not None and board is not None:
-                log.write(json.dumps({"kind": "step", "epoch": epoch, "step": self.step, **values}) + "\n")
-                for name, value in values.items():
-                    board.add_scalar(f"train/{name}", value, self.step)
-            shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
-            bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
-            self.step += 1
-        distributed.average_buffers(self.model)
-        seconds = time.perf_counter() - started
+        with stop.deferred():
+            self._steps(log, progress, stop)
         row: dict[str, Any] = {
-            "kind": "epoch",
             "epoch": epoch,
-            "seconds": seconds,
-            "volumes_per_second": volumes / seconds,
+            "step": at.step,
+            "seconds": at.seconds,
+            "volumes_per_second": at.volumes / at.seconds,
             "lr": self.optimization.learning_rate,
             "val_dice": None,
         }
+        best = False
         last = epoch == self.config.epochs - 1
         if self.validation_cases and (last or (epoch + 1) % self.config.validate_every == 0):
+            self._checkpoint(log)  # a validation may take long, and is interrupted at once
             dice = validation_dice(
                 self.weights,
                 self.validation_cases,
@@ -216,15 +254,55 @@ class Trainer:
             )
             row["val_dice"] = dice["mean"]
             row["val_dice_per_class"] = {name: value for name, value in dice.items() if name != "mean"}
-            if board is not None:
-                board.add_scalar("validation/dice", dice["mean"], epoch)
-            self.unimproved += 1
-            if dice["mean"] > self.best:
-                self.best, self.unimproved = dice["mean"], 0
-                self.save("best.pt", epoch)
+            best = dice["mean"] > at.best
+            at.best, at.unimproved = max(at.best, dice["mean"]), 0 if best else at.unimproved + 1
         if log is not None:
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            log.epoch(row)
+        self.optimization.end_epoch()
+        at.next_epoch()
+        if best:
+            self.save("best.pt")
+        self._checkpoint(log)
+
+    def _checkpoint(self, log: MetricsLog | None) -> Path:
+        """last.pt, and the rows before it."""
+        if log is not None:
+            log.sync()
+        return self.save()
+
+    def _steps(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
+        """The batches of the epoch that are not yet done."""
+        at, epoch, every = self.progress, self.progress.epoch, self.config.checkpoint_every
+        width, saved = len(str(self.config.epochs)), self.progress.step
+        self.remaining.start = at.batch
+        bar = tqdm(
+            self.loader,
+            desc=f"epoch {epoch + 1:{width}}/{self.config.epochs}",
+            unit="step",
+            initial=at.batch,
+            total=at.batch + len(self.loader),
+            disable=not progress,
+        )
+        started = time.perf_counter() - at.seconds
+        for batch in bar:
+            values = self._step(epoch, at.batch, batch["image"].to(self.device), batch["label"].to(self.device))
+            if log is not None:
+                log.step(epoch, at.step, values)
+            at.volumes += self.batches.step_size(at.batch)
+            at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
+            shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
+            speed = at.volumes / at.seconds
+            bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
+            last = at.batch == len(self.batches)
+            if last:
+                distributed.average_buffers(self.model)
+            if not last and at.batch % self.config.accumulate:
+                continue  # the gradients of a group of batches are in no checkpoint
+            number = stop.agreed()
+            if number or (every and at.step - saved >= every):
+                path, saved = self._checkpoint(log), at.step
+            if number:
+                raise Interrupted(number, f" at {self._place()}; the state is saved in {path}")
 
     def _step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
         """Batch `number` of the epoch; with `accumulate` the last of each group, and of the epoch, changes the weights.
@@ -250,26 +328,28 @@ class Trainer:
         values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
         for name in sorted(values, key=lambda name: name in COMPOSITES):
             if not math.isfinite(values[name]):
-                self._stop(epoch, f"loss term {name!r} is {values[name]}")
+                self._stop(f"loss term {name!r} is {values[name]}")
         # What is a mean over the rank's own images has to count by their number.
         share = len(image) * ranks / self.batches.step_size(number)
         total = out.total
         if share != 1.0 and self.config.loss in OF_OWN_IMAGES:
             total = out.segmentation + (share * (out.total - out.segmentation) if share else 0.0)
         self.optimization.scale(total / group).backward()
-        self.supervision_seconds += time.perf_counter() - started - network.seconds
+        self.progress.supervision_seconds += time.perf_counter() - started - network.seconds
         network.backward()
-        self.network_seconds += network.seconds
+        self.progress.network_seconds += network.seconds
         if place == group - 1:
             norm = self.optimization.gradient_norm()
             if not math.isfinite(norm) and not self.optimization.overflowed(norm):
-                self._stop(epoch, f"the gradient's norm is {norm}")
+                self._stop(f"the gradient's norm is {norm}")
             self.optimization.step()
         return values
 
-    def _stop(self, epoch: int, what: str) -> None:
-        path = self.save("last.pt", epoch)
-        raise RunFailure(f"epoch {epoch}, step {self.step}: {what}; the state before this step is saved in {path}")
+    def _stop(self, what: str) -> None:
+        place, at = self._place(), self.progress
+        begun = at.batch % self.config.accumulate  # batches whose gradients are lost
+        at.batch, at.step = at.batch - begun, at.step - begun
+        raise RunFailure(f"{place}: {what}; the state before this step is saved in {self.save()}")
 
 
 def describe_backends() -> str:

@@ -11,12 +11,12 @@ def plan():
     return ModelPlan(2, 1, 3, [4, 8], [[2, 2]], [16, 16], {0: "background", 1: "a", 2: "b"}, "softplus")
 
 
-def saved(folder, name="last.pt"):
+def saved(folder, name="last.pt", epoch=4):
     torch.manual_seed(0)
     model = plan().build()
-    optimizer = torch.optim.Adam(model.parameters())
+    states = {"model": model.state_dict(), "optimizer": torch.optim.Adam(model.parameters()).state_dict()}
     path = folder / "checkpoints" / name
-    checkpoint.save(path, model.state_dict(), optimizer.state_dict(), plan(), 4, {"seed": 1})
+    checkpoint.save(path, states, plan(), epoch, {"seed": 1}, keep_previous=True)
     return model, path
 
 
@@ -33,19 +33,68 @@ def test_round_trip_and_folders(tmp_path):
     assert checkpoint.find(tmp_path).name == "best.pt"
 
 
-def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.parent.iterdir()}
+
+
+def test_full_disk_leaves_the_old_checkpoints(tmp_path, monkeypatch):
+    saved(tmp_path, epoch=3)
     _, path = saved(tmp_path)
-    before = path.read_bytes()
+    before = contents(path)
+    assert before.keys() == {"last.pt", "last.previous.pt"}
 
     def full(content, file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        saved(tmp_path)
-    assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == ["last.pt"]
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        with pytest.raises(OSError, match=r"checkpoint .*last.pt: cannot be written: No space left on device$"):
+            saved(tmp_path)
+    assert contents(path) == before
+
+
+def test_full_disk_within_torch(tmp_path):
+    """A limit on the file's size fails where a full disk does, in a write of torch's own."""
+    resource = pytest.importorskip("resource")
+    saved(tmp_path, epoch=3)
+    _, path = saved(tmp_path)
+    before, limits = contents(path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["last.pt"]) // 2, limits[1]))
+        with pytest.raises(OSError, match=r"checkpoint .*last.pt: cannot be written: File too large$"):
+            saved(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert contents(path) == before
+
+
+def test_the_latest_that_can_be_read(tmp_path):
+    lines = []
+    path = tmp_path / "checkpoints" / "last.pt"
+    assert checkpoint.load_latest(path, lines.append) is None
+    for epoch in (3, 4):
+        saved(tmp_path, epoch=epoch)
+    found, content = checkpoint.load_latest(path, lines.append)
+    assert (found.name, content["epoch"], lines) == ("last.pt", 4, [])
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for spoiled in (whole[:-100], b"", bytes(flipped)):
+        path.write_bytes(spoiled)
+        found, content = checkpoint.load_latest(path, lines.append)
+        assert (found.name, content["epoch"]) == ("last.previous.pt", 3)
+        (line,) = lines
+        assert line.startswith(f"checkpoint {path}: truncated, or not a checkpoint of sure_fast; it is now last.broken")
+        assert line.endswith("last.previous.pt, the one before it, is used")
+        assert not path.exists()
+        lines.clear()
+    saved(tmp_path, epoch=5)  # the good one before stays until there are two good ones again
+    assert checkpoint.load(checkpoint.previous(path))["epoch"] == 3
+    for file in (path, checkpoint.previous(path)):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last.previous.pt: truncated"):
+        checkpoint.load_latest(path, lines.append)
 
 
 def test_refuses_truncated_and_foreign_files(tmp_path):

@@ -15,6 +15,7 @@ from sure_fast import evaluate
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import distributed, loop
 from sure_fast.engine.config import ConfigError, make
+from sure_fast.engine.signals import StopRequest
 
 BASE = {"channels": "2,4", "epochs": "2", "patch_size": "16x16x8", "augment": False}
 METHODS = {
@@ -34,7 +35,8 @@ def gradients(folder, output, batch_size, method):
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output)
     steps = []
     trainer.optimization.step = lambda: steps.append([p.grad.clone() for p in trainer.model.parameters()])
-    trainer._epoch(1, None, None, progress=False)
+    trainer.progress.epoch = 1
+    trainer._epoch(None, False, StopRequest())
     return steps
 
 

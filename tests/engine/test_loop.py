@@ -45,17 +45,6 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
     assert {row["epoch"] for row in rows} == {0}
 
 
-@pytest.mark.slow
-def test_interrupt_saves(tmp_path, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="interrupted in epoch 0; the state is saved in"):
-        command.train(make(TINY), tmp_path / "run", progress=False)
-    assert weights(tmp_path / "run")
-
-
 def test_patch_size_follows_the_images():
     class Info:
         num_classes = 3
