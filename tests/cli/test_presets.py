@@ -37,7 +37,9 @@ def test_preset(preset, data, tmp_path, capsys):
     assert all(steps[-1][term] > 0 for term in terms - {"corruption"})
     assert (output / "pictures/losses.png").is_file()
     members = {path.name for path in (output / "checkpoints").iterdir()}
-    assert members == {"last.pt", "best.pt"} | ({"last-1.pt", "best-1.pt"} if preset == "ensemble" else set())
+    names = {"last.pt", "last.previous.pt", "best.pt"}
+    more = {name.replace(".", "-1.", 1) for name in names} if preset == "ensemble" else set()
+    assert members == names | more
     capsys.readouterr()
     evaluate.main(["--checkpoint", str(output), "--output", str(tmp_path / "again")])
     assert (tmp_path / "again/results.json").read_text() == (output / "results.json").read_text()
