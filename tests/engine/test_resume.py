@@ -16,9 +16,17 @@ from sure_fast.data import phantom
 from sure_fast.engine import checkpoint, cli, evaluation, loop, pictures, signals
 
 pytestmark = pytest.mark.slow
-TINY = ["--epochs=3", "--start-epoch=1", "--channels=2,4", "--batch-size=2", "--validate-every=2"]
+TINY = ["--epochs=3", "--channels=2,4", "--validate-every=2"]
 STEPS = 6  # 4 training cases: 2 a batch, 3 epochs
-RUNS = {"sure": [], "mc-dropout": ["--preset=mc-dropout"], "ensemble": ["--preset=ensemble", "--members=2"]}
+RUNS = {
+    "sure": ["--start-epoch=1", "--batch-size=2"],
+    "mc-dropout": ["--preset=mc-dropout", "--batch-size=2"],
+    "ensemble": ["--preset=ensemble", "--members=2", "--batch-size=2"],
+    "everything": [
+        *("--start-epoch=0", "--batch-size=1", "--accumulate=3", "--schedule=poly", "--clip-norm=0.5", "--ema=0.9"),
+        *("--mining-every=3", "--norm=batch", "--amp=fp16", "--patience=1", "--validate-every=1"),
+    ],
+}
 TIMES = ("seconds", "volumes_per_second")
 
 
@@ -70,7 +78,7 @@ def no_pictures():
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     data = phantom.write(tmp_path_factory.mktemp("data"), 6, 0, shape=(16, 16, 8))
-    return {name: [*TINY, f"--data={data}", *own] for name, own in RUNS.items()}
+    return {name: [*TINY, *own, f"--data={data}"] for name, own in RUNS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +144,15 @@ def test_ctrl_c_and_dropout_and_workers(flags, whole, tmp_path):
     assert stopped_at(3, tmp_path / "run", [*flags["mc-dropout"], "--num-workers=2"], number=signal.SIGINT) == 130
     assert run("--resume", tmp_path / "run", "--num-workers=0") == 0
     assert_equal(final(tmp_path / "run"), whole["mc-dropout"])
+
+
+@pytest.mark.parametrize(("step", "saved"), [(1, 3), (3, 3), (4, 4), (5, 7), (8, 8)])
+def test_every_state(flags, whole, tmp_path, step, saved):
+    """Scaler, schedule, averaged weights, counter of the searches, patience; a group of batches is finished."""
+    assert stopped_at(step, tmp_path / "run", flags["everything"]) == 143
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pt")["progress"]["step"] == saved
+    assert run("--resume", tmp_path / "run") == 0
+    assert_equal(final(tmp_path / "run"), whole["everything"])
 
 
 @pytest.mark.parametrize("step", [3, STEPS, STEPS + 1, STEPS + 4])
@@ -266,7 +283,7 @@ def test_refused(flags, tmp_path, capfd):
         assert message in capfd.readouterr().err.splitlines()[-1]
     data = tmp_path / "data"
     shutil.copytree(flags["sure"][-1].removeprefix("--data="), data)
-    assert stopped_at(1, tmp_path / "moved", [*TINY, f"--data={data}"]) == 143
+    assert stopped_at(1, tmp_path / "moved", [*TINY, *RUNS["sure"], f"--data={data}"]) == 143
     capfd.readouterr()
     shutil.rmtree(data)
     phantom.write(data, 7, 0, shape=(16, 16, 8))
