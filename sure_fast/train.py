@@ -269,6 +269,7 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
             shutil.rmtree(output / "phantom", ignore_errors=True)
             return Path(shutil.move(folder, output / "phantom"))
 
+        distributed.barrier()  # every rank has read what is moved
         run.folder = distributed.from_main(begin)
         if config.data is None:
             run.cases, run.split = find_cases(config, run.folder, "phantom set")
