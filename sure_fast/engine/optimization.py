@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -123,7 +124,10 @@ class Optimization:
 
     def end_epoch(self) -> None:
         if self.schedule is not None:
-            self.schedule.step()
+            with warnings.catch_warnings():
+                # a run that was resumed at the end of an epoch has made no step in this process
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors: optimizer, scaler, schedule, and with `ema` the averaged weights."""
