@@ -107,7 +107,9 @@ def compare(
             runs.append(comparison.load_run(preset, seed, places[preset, seed]))
     comparison.check_same(runs)
     config = configs[plan[0]]
-    cases, split = train.find_cases(config, folder, str(folder))
+    of_run = json.loads((places[plan[0]] / "split.json").read_text(encoding="utf-8"))
+    skipped = [row["case"] for row in of_run["skipped"]]
+    cases, split = train.find_cases(config, folder, str(folder), without=skipped)
     device = cli.choose_device(config.device)
     chosen = comparison.evaluated_cases(cases, runs[0])
     for run in tqdm(runs, desc="examine", unit="run", disable=not progress):

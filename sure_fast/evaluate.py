@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = options.data or Path(config["data"] or run_folder / "phantom")
     label_map = {int(k): v for k, v in config["label_map"].items()} or None
     layout = options.layout or ("auto" if options.data else config["layout"])
-    cases = discover(folder, layout, label_map=label_map)
+    cases = discover(folder, layout, label_map=label_map, faults=[] if config.get("skip_bad") else None)
     if cases.info.num_classes != plan.num_classes:
         raise ConfigError(
             f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"

@@ -2,7 +2,8 @@
 
 Without --data an embedded phantom set (3D, cardiac-like) is written and used. The output folder holds config.yaml (runs
 again with --config), split.json, metrics.jsonl and .csv, TensorBoard events, checkpoints, pictures and results.json.
-SIGTERM and Ctrl-C end a run after the step at hand; --resume FOLDER continues it as if it had never stopped.
+SIGTERM and Ctrl-C end a run after the step at hand; --resume FOLDER continues it as if it had never stopped. Several
+processes share the work: torchrun --nproc-per-node N -m sure_fast.train.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +38,8 @@ PRODUCTS = (
     "pictures",
     "tensorboard",
     "robustness",
+    "cache",
+    "profile",
     "*.partial",
 )
 RESUME_ANY = Path()
@@ -79,6 +83,21 @@ def parser() -> argparse.ArgumentParser:
         help="continue the run in this folder; without FOLDER that of --output, or start it where there is none yet; "
         "without either the one that was started last in runs/",
     )
+    trial = parser.add_mutually_exclusive_group()
+    trial.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all, do one step and a validation, keep nothing",
+    )
+    trial.add_argument(
+        "--benchmark",
+        type=int,
+        metavar="N",
+        help="time N steps, print the seconds of each stage as JSON",
+    )
+    trial.add_argument(
+        "--profile", action="store_true", help="trace some steps with torch.profiler into the output folder, and end"
+    )
     add_flags(parser)
     return parser
 
@@ -89,6 +108,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     flags = vars(parser().parse_args(arguments))
     file, output, overwrite, resume = (flags.pop(name) for name in ("config", "output", "overwrite", "resume"))
+    trial = {name: flags.pop(name) for name in ("dry_run", "benchmark", "profile")}
+    if resume is not None and any(trial.values()):
+        raise configuration.ConfigError("resume: expected no --dry-run, --benchmark or --profile with it")
+    if trial["benchmark"] is not None and trial["benchmark"] < 1:
+        raise configuration.ConfigError(f"benchmark: expected at least 1 step, got {trial['benchmark']}")
     given = configuration.load_file(file) if file else {}
     if resume is None:
         config = configuration.make(flags, given)
@@ -96,7 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
         config, output = _resumed(flags, given, output, overwrite, resume)
     with distributed.joined(config.device):
         stamp = distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}")
-        train(config, output or Path("runs") / f"{stamp}-{config.preset}", overwrite, resume=resume is not None)
+        output = output or Path("runs") / f"{stamp}-{config.preset}"
+        if any(trial.values()):
+            try_out(config, output, overwrite, **trial)
+        else:
+            train(config, output, overwrite, resume=resume is not None)
 
 
 def _resumed(
@@ -168,7 +196,7 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
     device = distributed.own_device(config.device)
     check_device(config, device)
     if started:
-        run = _plan(config, Path(config.data) if config.data else output / "phantom", config.data, progress)
+        run = _plan(config, Path(config.data) if config.data else output / "phantom", progress)
         resuming.check_split(output, run.names)
     else:
         run = _begin(config, output, progress)
@@ -181,11 +209,12 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
          f"{device}{f', {ranks} ranks' if ranks > 1 else ''}")  # fmt: skip
     _say(loop.describe_backends())
 
+    dataset = _dataset(run, output, progress)
     models = []
     for member in range(config.members):
         if config.members > 1:
             _say(f"network {member + 1} of {config.members}")
-        trainer = loop.Trainer(config, plan, run.dataset, split.val, cases.info, device, output, member)
+        trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
         if started:
             trainer.resume(_say)
         trainer.train(progress, stop)
@@ -209,12 +238,53 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
     return result
 
 
-def _say(text: str) -> None:
+def try_out(
+    config: Any,
+    output: Path,
+    overwrite: bool = False,
+    progress: bool = True,
+    *,
+    dry_run: bool = False,
+    benchmark: int | None = None,
+    profile: bool = False,
+) -> None:
+    """One of `dry_run`, `benchmark` (steps) and `profile`, on the data and network of a run; trains nothing to keep.
+
+    The first leaves nothing, the second prints JSON, the third leaves output/profile/trace.json.
+    """
+    from .engine import cli, distributed, loop, trackers, trial
+    from .engine.optimization import check_device
+
+    progress = progress and distributed.is_main()
+    distributed.from_main(lambda: cli.new_folder(output, overwrite))
+    trackers.check(config.loggers)
+    device = distributed.own_device(config.device)
+    check_device(config, device)
+    with tempfile.TemporaryDirectory(prefix="sure_fast-") as own:
+        place = distributed.from_main(lambda: Path(own) / "run")
+        run = _begin(config, place, progress)
+        dataset = _dataset(run, place, progress)
+        trainer = loop.Trainer(run.config, run.plan, dataset, run.split.val, run.cases.info, device, place)
+        if benchmark is not None:
+            found = trial.benchmark(trainer, benchmark)
+            if distributed.is_main():
+                print(json.dumps(found, indent=1), flush=True)
+        elif profile:
+            trace = trial.profile(trainer, output / "profile")
+            _say(f"the trace is in {trace}; open it in a browser at ui.perfetto.dev or chrome://tracing")
+        else:
+            trial.dry_run(trainer)
+            numbers = ", ".join(f"{len(names)} {part}" for part, names in run.names.items())
+            _say(f"dry run on {device}: all is well with {numbers} cases, patch {run.plan.patch_size}; nothing is kept")
+        distributed.barrier()  # rank 0 removes the folder
+
+
+def _say(text: str, warning: bool = False) -> None:
     """One line, once for all ranks."""
     from .engine import distributed
 
     if distributed.is_main():
-        print(f"{PROGRAM}: {text}", flush=True)
+        print(f"{PROGRAM}: {text}", file=sys.stderr if warning else sys.stdout, flush=True)
 
 
 @dataclasses.dataclass
@@ -226,11 +296,18 @@ class _Run:
     cases: Any
     split: Any
     plan: Any
-    dataset: Any
+    screening: Any
 
     @property
     def names(self) -> dict[str, list[str]]:
         return {part: [case.name for case in getattr(self.split, part)] for part in ("train", "val", "test")}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What split.json holds."""
+        told = {"skipped": self.screening.faults, "notes": self.screening.notes}
+        rows = {key: [fault._asdict() for fault in faults] for key, faults in told.items()}
+        return {"data": self.config.data, **self.names, **rows}
 
 
 def _begin(config: Any, output: Path, progress: bool) -> _Run:
@@ -258,12 +335,12 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
             return Path(staging) / "phantom"
 
         folder = Path(config.data) if config.data else distributed.from_main(write_phantom)
-        run = _plan(config, folder, config.data, progress)
+        run = _plan(config, folder, progress)
 
         def begin() -> Path:
             clear(output)
             output.mkdir(parents=True, exist_ok=True)
-            write_text(output / "split.json", json.dumps({"data": config.data, **run.names}, indent=1))
+            write_text(output / "split.json", json.dumps(run.description, indent=1))
             if config.data is not None:
                 return folder
             shutil.rmtree(output / "phantom", ignore_errors=True)
@@ -276,50 +353,97 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
         return run
 
 
-def _plan(config: Any, folder: Path, data: str | None, progress: bool) -> _Run:
+def _plan(config: Any, folder: Path, progress: bool) -> _Run:
     """Reads every case, and fixes what follows from them."""
-    from .data import SegmentationDataset
     from .engine import loop
     from .engine.config import ConfigError
 
-    source = data or "phantom set"
-    cases, split = find_cases(config, folder, source)
-    shapes = read_shapes(cases, progress)
+    source = config.data or "phantom set"
+    screening = read_all(config, folder, progress)
+    if screening.faults and not config.skip_bad:
+        _refuse(screening, source)
+    for fault in screening.faults:
+        _say(f"skipped: {fault.reason}", warning=True)
+    for note in screening.notes:
+        _say(f"note: {note.reason}", warning=True)
+    cases, split = find_cases(config, folder, source, without=[fault.case for fault in screening.faults])
+    shapes = screening.shapes
     if len({len(shape) for shape in shapes.values()}) > 1:
         raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
     in_channels = next(iter(shapes.values()))[0]
     plan = loop.plan_for(config, [shapes[case.name][1:] for case in split.train], in_channels, cases.info)
     config = dataclasses.replace(config, patch_size=plan.patch_size)
-    dataset = SegmentationDataset(
-        split.train,
-        tuple(plan.patch_size),
-        num_classes=plan.num_classes,
-        seed=config.seed,
-        augment=config.augment,
+    return _Run(config, folder, cases, split, plan, screening)
+
+
+def _refuse(screening: Any, source: str) -> NoReturn:
+    """All faults, one a line."""
+    from .data import DataError
+
+    faults = screening.faults
+    if len(faults) == 1:
+        raise DataError(faults[0].reason)
+    for fault in faults:
+        _say(f"bad: {fault.reason}", warning=True)
+    number = len(faults) + len(screening.shapes)
+    raise DataError(
+        f"data {source}: {len(faults)} of {number} cases cannot be used (one a line above); "
+        "mend them, or leave them out with --skip-bad"
     )
-    return _Run(config, folder, cases, split, plan, dataset)
 
 
-def read_shapes(cases: Any, progress: bool = True) -> dict[str, tuple[int, ...]]:
-    """Reads every case, so that every fault shows, each rank its share; the image shapes [K, *S] by name."""
+def _dataset(run: _Run, output: Path, progress: bool) -> Any:
+    """Crops of the training cases; what goes into a cache on the disk is prepared by all ranks together."""
     from tqdm import tqdm
 
-    from .data import load_case
+    from .data import SegmentationDataset
+    from .data.prepared import DiskCache
     from .engine import distributed
 
-    own = {}
+    config, num_classes = run.config, run.plan.num_classes
+    disk, keys = None, {}
+    if config.cache == "disk":
+        disk = DiskCache(config.cache_folder or output / "cache", num_classes)
+        own = tqdm(distributed.share(run.split.train), desc="cache", unit="case", disable=not progress)
+        parts = distributed.gather({case.name: disk.store(case) for case in own})
+        keys = {name: key for part in parts for name, key in part.items()}
+    return SegmentationDataset(
+        run.split.train,
+        tuple(run.plan.patch_size),
+        num_classes=num_classes,
+        seed=config.seed,
+        augment=config.augment,
+        cache=config.cache,
+        cache_folder=disk,
+        keys=keys,
+    )
+
+
+def read_all(config: Any, folder: Path, progress: bool = True) -> Any:
+    """Reads every case, each rank its share: what `screen` says of them, together with what could not be listed."""
+    from tqdm import tqdm
+
+    from .data import Fault, discover
+    from .data.screening import Screening, screen
+    from .engine import distributed
+
+    faults: list[Fault] = []
+    cases = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
     with tqdm(distributed.share(cases), desc="read", unit="case", disable=not progress) as bar:
-        for case in bar:
-            own[case.name] = tuple(load_case(case).image.shape)
-    return {name: shape for part in distributed.gather(own) for name, shape in part.items()}
+        parts = distributed.gather(screen(bar))
+    shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
+    faults += [fault for part in parts for fault in part.faults]
+    return Screening(shapes, sorted(faults), sorted(note for part in parts for note in part.notes))
 
 
-def find_cases(config: Any, folder: Path, source: str) -> tuple[Any, Any]:
-    """The cases of a data folder and their split."""
-    from .data import discover, split_cases
+def find_cases(config: Any, folder: Path, source: str, without: Collection[str] = ()) -> tuple[Any, Any]:
+    """The cases of a data folder, but for those named, and their split."""
+    from .data import CaseList, Fault, discover, split_cases
     from .engine.config import ConfigError
 
-    cases = discover(folder, config.layout, label_map=config.label_map or None)
+    faults: list[Fault] | None = [] if config.skip_bad else None
+    found = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
+    cases = CaseList([case for case in found if case.name not in set(without)], found.info)
     seed = config.seed if config.split_seed is None else config.split_seed
     try:
         return cases, split_cases(cases, tuple(config.fractions), seed)

@@ -31,6 +31,7 @@ PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
 QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phantom_cases": 8, "channels": [4, 8, 16]}
 
 
+CACHES = ("memory", "disk", "none")
 SCHEDULES = ("constant", "poly")
 LOSSES = ("evidential", "softmax", "devis", "prius")
 READERS: dict[str, tuple[str, ...]] = {
@@ -44,7 +45,7 @@ READERS: dict[str, tuple[str, ...]] = {
 }
 """Options that only some losses read: the loss, or the weight without which its term is not computed."""
 LOGGERS = ("mlflow", "wandb")
-INDEPENDENT = ("device", "num_workers", "checkpoint_every", "loggers")
+INDEPENDENT = ("device", "num_workers", "cache", "cache_folder", "checkpoint_every", "loggers")
 """Keys that change nothing of what is trained: a run goes on with others, and may be compared with others."""
 INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 
@@ -91,6 +92,9 @@ class TrainConfig:
     channels_last: bool = option(False, "memory format of the network and its images")
     ema: float = option(0.0, "decay of the averaged weights that are validated and kept, for example 0.999 (0: none)")
     patience: int = option(0, "validations without a better Dice after which training ends (0: never)")
+    cache: str = option("memory", "where normalised cases wait for their crops; none: read anew for each", CACHES)
+    cache_folder: str | None = option(None, "folder of cache disk (default: cache in the output folder)")
+    skip_bad: bool = option(False, "leave out cases that cannot be used, and list them")
     num_workers: int = option(0, "worker processes of the data loader")
     augment: bool = option(True, "random flips of the training crops")
     kind: str = option("digamma", "data term of the evidential loss", ("digamma", "log", "mse"))
@@ -136,6 +140,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: expected a number in [0, 1), got {self.dropout}")
+        if self.cache_folder is not None and self.cache != "disk":
+            raise ConfigError(f"cache_folder: expected with cache disk only, got it with {self.cache}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema: expected a number in [0, 1), got {self.ema}")
         if self.patience and len(self.fractions) == 3 and self.fractions[1] == 0:

@@ -34,6 +34,8 @@ COMPOSITES = ("total", "segmentation", "noise")
 """Terms made of others, which are blamed last for a NaN."""
 MEMBER_SEED = 100_003  # apart, so that runs with neighbouring seeds share no member
 RANK_SEED = 1_000_003
+STAGES = ("network", "noisy", "supervision", "optimizer")
+"""Of a step: the network on the clean images, and on noisy ones; the loss; the change of the weights."""
 OF_OWN_IMAGES = ("evidential", "prius")
 """Losses whose terms beside `segmentation` are of the rank's own images; all else is of the batch of all ranks."""
 SHOWN = {"dice": "dice", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
@@ -130,6 +132,8 @@ class Trainer:
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
         )
+        self.clock: Callable[[], float] = time.perf_counter
+        self.stages = dict.fromkeys(STAGES, 0.0)
         self.progress = Progress()
         self.states: dict[str, Any] = {
             "model": self.weights,
@@ -309,17 +313,12 @@ class Trainer:
 
         The gradient is that of the mean over the group of the loss of the batch of all ranks.
         """
-        started = time.perf_counter()
+        started = self.clock()
         place = number % self.config.accumulate
         group = min(self.config.accumulate, len(self.batches) - (number - place))
         if place == 0:
             self.optimization.zero_grad()
-        network = Network(
-            self.network,
-            self.plan.num_classes,
-            precision=lambda: autocast(self.config, self.device),
-            memory_format=self.memory_format,
-        )
+        network = self.cut_network()
         logits = network(image)
         ranks = distributed.world_size()
         with across_ranks() if ranks > 1 else nullcontext():
@@ -335,15 +334,30 @@ class Trainer:
         if share != 1.0 and self.config.loss in OF_OWN_IMAGES:
             total = out.segmentation + (share * (out.total - out.segmentation) if share else 0.0)
         self.optimization.scale(total / group).backward()
-        self.progress.supervision_seconds += time.perf_counter() - started - network.seconds
+        loss_seconds = self.clock() - started - network.seconds
         network.backward()
+        self.progress.supervision_seconds += loss_seconds
         self.progress.network_seconds += network.seconds
+        started = self.clock()
         if place == group - 1:
             norm = self.optimization.gradient_norm()
             if not math.isfinite(norm) and not self.optimization.overflowed(norm):
                 self._stop(f"the gradient's norm is {norm}")
             self.optimization.step()
+        seconds = {**network.seconds_of, "supervision": loss_seconds, "optimizer": self.clock() - started}
+        for stage, value in seconds.items():
+            self.stages[stage] += value
         return values
+
+    def cut_network(self) -> Network:
+        """The network for one step."""
+        return Network(
+            self.network,
+            self.plan.num_classes,
+            precision=lambda: autocast(self.config, self.device),
+            memory_format=self.memory_format,
+            clock=self.clock,
+        )
 
     def _stop(self, what: str) -> None:
         place, at = self._place(), self.progress

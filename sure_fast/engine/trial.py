@@ -1,0 +1,175 @@
+"""A run tried out: one step to see that all is right, some to time, some to trace. No weights are kept."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._distributed import across_ranks
+from ..losses import UncertaintySupervisedLoss
+from . import distributed
+from .evaluation import validation_dice
+from .loop import STAGES, Trainer
+
+WARM_UP = 2
+"""Steps before any that is timed or traced: memory is allocated, programs are compiled."""
+TRACED = 3
+
+
+def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
+    """Without end: seconds waited for the batch, its number in the epoch, image and label on the device.
+
+    All belong to the last epoch, in which every term of the loss applies.
+    """
+    trainer.dataset.set_epoch(trainer.config.epochs - 1)
+    trainer.model.train()
+    while True:
+        started = trainer.clock()
+        for number, batch in enumerate(trainer.loader):
+            image, label = batch["image"].to(trainer.device), batch["label"].to(trainer.device)
+            yield trainer.clock() - started, number, image, label
+            started = trainer.clock()
+
+
+def dry_run(trainer: Trainer) -> None:
+    """One change of the weights with every term, a checkpoint and a validation case: what can fail has its chance."""
+    for _, number, image, label in batches(trainer):
+        trainer._step(trainer.config.epochs - 1, number, image, label)
+        if (number + 1) % trainer.config.accumulate == 0 or number + 1 == len(trainer.batches):
+            break
+    trainer.save("last.pt")
+    if trainer.validation_cases:
+        validation_dice(
+            trainer.weights,
+            trainer.validation_cases[: distributed.world_size()],
+            info=trainer.info,
+            patch_size=trainer.plan.patch_size,
+            device=trainer.device,
+        )
+
+
+def clock_of(device: torch.device) -> Any:
+    """A clock that waits for the device before it tells the time."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
+    """Seconds of each stage, and how many plain evidential steps a step costs, over `steps` of them.
+
+    The seconds are medians, of the optimizer the mean. Stages: waiting for the data; the network's forward and backward
+    of the clean batch; those of the noisy copies; the loss, forward and backward; the optimizer, with averaging over
+    ranks and clipping. A plain step, timed in turn with them, is forward, evidential loss and backward of the same
+    batch. Neither data nor optimizer enter the ratio.
+    """
+    config = trainer.config
+    plan = trainer.plan
+    plain_loss = UncertaintySupervisedLoss(
+        num_epochs=config.epochs, start_epoch=0, beta=0.0, gamma=0.0, kind=config.kind, total=config.total,
+        evidence=config.evidence, annealing_epochs=config.annealing_epochs, ignore_index=trainer.dataset.ignore_index,
+    )  # fmt: skip
+    trainer.clock = clock_of(trainer.device)
+    epoch = config.epochs - 1
+    waited, plain = [], []
+    stages: list[dict[str, float]] = []
+    source = batches(trainer)
+    for k in range(WARM_UP + steps):
+        if k == WARM_UP and trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.device)
+        seconds, number, image, label = next(source)
+        before = dict(trainer.stages)
+        trainer._step(epoch, number, image, label)
+        one = _plain_step(trainer, plain_loss, epoch, image, label)
+        if k >= WARM_UP:
+            waited.append(seconds)
+            plain.append(one)
+            stages.append({name: trainer.stages[name] - before[name] for name in STAGES})
+    medians = {name: statistics.median(row[name] for row in stages) for name in STAGES}
+    medians["optimizer"] = statistics.mean(row["optimizer"] for row in stages)  # with `accumulate` not in every step
+    whole = statistics.median(sum(row.values()) - row["optimizer"] for row in stages)
+    reference = statistics.median(plain)
+    return {
+        "device": _device_name(trainer.device),
+        "ranks": distributed.world_size(),
+        "preset": config.preset,
+        "patch_size": list(plan.patch_size),
+        "batch_size": config.batch_size,
+        "channels": list(config.channels),
+        "precision": config.amp,
+        "compile": config.compile,
+        "channels_last": config.channels_last,
+        "mining_every": config.mining_every,
+        "steps": steps,
+        "seconds": {"data": statistics.median(waited), **medians},
+        "plain_seconds": reference,
+        "step_over_plain": whole / reference,
+        "peak_memory_bytes": _peak_memory(trainer.device),
+    }
+
+
+def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: Tensor) -> float:
+    """Seconds of one forward, evidential loss and backward; its gradients are thrown away."""
+    kept = [parameter.grad for parameter in trainer.model.parameters()]
+    trainer.optimization.zero_grad()
+    started = trainer.clock()
+    network = trainer.cut_network()
+    logits = network(image)
+    with across_ranks() if distributed.world_size() > 1 else nullcontext():
+        out = loss(logits, label, image, epoch=epoch, model=network, generator=trainer.generator)
+    out.total.backward()
+    network.backward()
+    seconds = trainer.clock() - started
+    for parameter, grad in zip(trainer.model.parameters(), kept, strict=True):
+        parameter.grad = grad
+    return seconds
+
+
+def profile(trainer: Trainer, folder: Path) -> Path:
+    """Traces `TRACED` steps with torch.profiler into folder/trace.json (of further ranks trace-RANK.json)."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if trainer.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    source = batches(trainer)
+
+    def step() -> None:
+        _, number, image, label = next(source)
+        trainer._step(trainer.config.epochs - 1, number, image, label)
+
+    for _ in range(WARM_UP):
+        step()
+    with torch.profiler.profile(activities=activities, record_shapes=True, profile_memory=True) as found:
+        for _ in range(TRACED):
+            step()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (f"trace-{distributed.rank()}.json" if distributed.rank() else "trace.json")
+    found.export_chrome_trace(str(path))
+    return path
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes: of a GPU what torch allocated while it was timed, else what the process ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
