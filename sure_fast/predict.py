@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from .data import discover, load_case
     from .engine import checkpoint, cli
+    from .engine.prediction import home
 
     cli.new_folder(options.output)
     device = cli.choose_device(options.device)
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
                     f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "
                     f"got {list(sample.image.shape)}"
                 )
-            prediction = predictor(sample.image[None].to(device))
+            place = home(device, sample.image.shape[1:], plan.num_classes)
+            prediction = predictor(sample.image[None].to(place))
             uncertainty = prediction.uncertainty[0].cpu().numpy()
             segmentation = prediction.labels[0].cpu().numpy().astype("uint8" if plan.num_classes <= 256 else "uint16")
             options.output.mkdir(parents=True, exist_ok=True)

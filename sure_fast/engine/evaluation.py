@@ -38,7 +38,7 @@ from ..metrics import (
 from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
 from . import distributed
 from .pictures import save_case
-from .prediction import Prediction, sliding_window
+from .prediction import Prediction, home, sliding_window
 
 MEANS = (0.1, 0.9)
 DEVIATIONS = (0.1, 0.5)
@@ -103,7 +103,8 @@ def validation_dice(
     for case in distributed.share(cases):
         sample = load_case(case, normalized=True)
         assert sample.label is not None
-        prediction, label = predict(sample.image[None].to(device)).argmax(1), sample.label[None].to(device)
+        place = home(device, sample.label.shape, info.num_classes)
+        prediction, label = predict(sample.image[None].to(place)).argmax(1), sample.label[None].to(place)
         rows.append(compute_dice(prediction, label, info.num_classes, ignore_index=info.ignore_index)[0][0])
     model.train(training)
     dice = torch.stack(distributed.interleave(distributed.gather([row.cpu() for row in rows]))).mean(0)
@@ -117,7 +118,7 @@ def case_seed(name: str, seed: int) -> int:
 
 
 class Truth(NamedTuple):
-    """A case as metrics see it, on the network's device."""
+    """A case as metrics see it, on the network's device or, when it is large, in main memory."""
 
     image: Tensor
     """[1, K, *S]."""
@@ -134,6 +135,7 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
         raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
     sample = load_case(case, normalized=True)
     assert sample.label is not None
+    device = home(device, sample.label.shape, info.num_classes)
     image, label = sample.image[None].to(device), sample.label[None].to(device)
     gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
     return Truth(image, label, gradient, distance, tuple(sample.spacing_mm))
@@ -222,7 +224,7 @@ def evaluate_cases(
         generator = torch.Generator().manual_seed(case_seed(case.name, seed))
         noisy = []
         for mean, deviation in (*((mean, NOISE_STD) for mean in MEANS), *((0.0, std) for std in DEVIATIONS)):
-            noise = torch.randn(truth.image.shape, generator=generator).to(device) * deviation + mean
+            noise = torch.randn(truth.image.shape, generator=generator).to(truth.image) * deviation + mean
             noisy.append(predictor(truth.image + noise).uncertainty)
         of_noise = score_noise(prediction.uncertainty, noisy[:2], truth)
         by_deviation = score_noise(prediction.uncertainty, noisy[2:], truth)

@@ -17,6 +17,8 @@ from ..ops.dirichlet_uncertainty import dirichlet_uncertainty, evidence_of
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
 from .config import INFERENCE
 
+STITCHED_BYTES = 2**31
+"""Largest logits, in float32, that are put together on a GPU."""
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -51,8 +53,17 @@ class Prediction:
         return probability_stats(self.probabilities, label, uncertainty=self.uncertainty, ignore_index=ignore_index)
 
 
+def home(device: torch.device, shape: Sequence[int], num_classes: int) -> torch.device:
+    """Where an image of this shape [*S] and its maps are kept: large ones in main memory, whatever the device."""
+    return device if 4 * num_classes * math.prod(shape) <= STITCHED_BYTES else torch.device("cpu")
+
+
 def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Logits of a whole image [1, K, *S]: sliding windows of the training crop, blended with a Gaussian."""
+    """Logits of a whole image [1, K, *S]: sliding windows of the training crop, blended with a Gaussian.
+
+    The network answers at most four windows at a time on its own device; they are put together on the image's. So the
+    memory on the device of the network does not grow with an image that is kept elsewhere.
+    """
     from monai.inferers.utils import sliding_window_inference
 
     def predict(image: Tensor) -> Tensor:
@@ -60,7 +71,17 @@ def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Ten
         before = [m // 2 for m in missing]
         pad = [n for b, m in zip(reversed(before), reversed(missing), strict=True) for n in (b, m - b)]
         whole = functional.pad(image, pad, mode="replicate") if any(missing) else image
-        logits = sliding_window_inference(whole, tuple(patch_size), 4, model, overlap=0.5, mode="gaussian")
+        parameter = next(model.parameters(), None)
+        logits = sliding_window_inference(
+            whole,
+            tuple(patch_size),
+            4,
+            model,
+            overlap=0.5,
+            mode="gaussian",
+            sw_device=image.device if parameter is None else parameter.device,
+            device=image.device,
+        )
         for axis, (start, size) in enumerate(zip(before, image.shape[2:], strict=True)):
             logits = logits.narrow(axis + 2, start, size)  # type: ignore[union-attr]
         return logits  # type: ignore[return-value]
@@ -122,7 +143,7 @@ class Predictor:
 
     def _passes(self, image: Tensor) -> Iterator[Tensor]:
         if self.inference == "mc-dropout":
-            with self._dropping(image.device):
+            with self._dropping(next(self.models[0].parameters()).device):
                 for _ in range(self.samples):
                     yield self.windows[0](image)
         elif self.inference == "tta":

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sure_fast.engine.prediction import Prediction, Predictor
+from sure_fast.engine.prediction import Prediction, Predictor, home, sliding_window
 from sure_fast.metrics import probability_stats
 from sure_fast.models import build_model, plan_strides
 
@@ -101,3 +101,27 @@ def test_labels_are_those_that_the_counts_see():
         p = Prediction(torch.full((1, 2, 4, 4), 0.5), torch.ones(1, 4, 4), logits, evidence)
         confusion = p.stats(label, None).confusion[0]
         assert confusion[1, int(p.labels[0, 0, 0])] == 16
+
+
+def test_large_images_stay_in_main_memory(monkeypatch):
+    gpu = torch.device("cuda", 1)
+    assert home(gpu, (512, 512, 512), 4) == gpu  # 2 GiB of logits
+    assert home(gpu, (512, 512, 513), 4) == torch.device("cpu")
+    asked = {}
+    monkeypatch.setattr(
+        "monai.inferers.utils.sliding_window_inference", lambda image, *_, **options: asked.update(options) or image
+    )
+    sliding_window(torch.nn.Conv3d(1, 1, 1).to("meta"), SIZE)(torch.zeros(1, 1, *SIZE))
+    assert (asked["sw_device"], asked["device"]) == (torch.device("meta"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("length", [16, 48])
+def test_the_network_sees_a_few_windows_whatever_the_image(length):
+    seen = []
+    model = network()
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    with torch.no_grad():
+        logits = sliding_window(model, SIZE)(torch.zeros(1, 1, length, 16, 40))
+    assert logits.shape == (1, 3, length, 16, 40)
+    assert {shape[1:] for shape in seen} == {(1, *SIZE)}
+    assert max(shape[0] for shape in seen) <= 4
