@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tta": {**_PLAIN, "loss": "softmax", "inference": "tta"},
     "evidential": _PLAIN,
     "devis": {**_PLAIN, "loss": "devis"},
-    "sure": {**_PLAIN, "beta": 100.0, "gamma": 0.3},
+    "sure": {**_PLAIN, "beta": 100.0, "gamma": 1.0},
     "prius": {**_PLAIN, "loss": "prius"},
 }
 PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
@@ -106,7 +106,7 @@ class TrainConfig:
     gamma: float = option(PRESETS["sure"]["gamma"], "weight of the noise-uncertainty loss (preset)")
     order_weight: float = option(1.0, "weight of its order term")
     distance_weight: float = option(1.0, "weight of its distance term")
-    far_weight: float = option(0.1, "weight of its far term")
+    far_weight: float = option(5.0, "weight of its far term")
     noise: str = option("mean", "what the noise levels are: the mean, or the standard deviation", ("mean", "std"))
     mining_every: int = option(1, "steps between searches for hard samples; between them random places get noise")
     noise_patch_size: int = option(3, "odd edge of the noise patches in voxels")

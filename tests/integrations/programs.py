@@ -18,7 +18,8 @@ def run(*command: object, torchvision: bool = False, **environment: str) -> str:
     """The output of a command that must succeed; `torchvision`: it imports torchvision and needs no operator of it."""
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
     if torchvision and not _torchvision_loads():
-        env["PYTHONPATH"] = str(Path(__file__).parent / "torchvision_cpu")
+        before = [path for path in [os.environ.get("PYTHONPATH")] if path]
+        env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "torchvision_cpu"), *before])
     done = subprocess.run([*map(str, command)], env=env, text=True, capture_output=True, timeout=1500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
