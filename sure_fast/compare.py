@@ -59,9 +59,10 @@ def compare(
 
     from . import train
     from .data import phantom
-    from .engine import cli, comparison, report, robustness
+    from .engine import cli, comparison, distributed, report, robustness
     from .engine import config as configuration
 
+    distributed.refuse_ranks(PROGRAM)
     if quick and flags.get("data"):
         raise configuration.ConfigError("quick: expected no data, it uses a phantom set")
     for preset in presets:

@@ -34,11 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from .data import discover, load_case
-    from .engine import checkpoint, cli, robustness
+    from .engine import checkpoint, cli, distributed, robustness
     from .engine.config import ConfigError
     from .engine.evaluation import evaluate_cases
     from .engine.table import print_table
 
+    distributed.refuse_ranks(PROGRAM)
     device = cli.choose_device(options.device)
     run_folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent.parent
     last = run_folder / "checkpoints" / "last.pt"

@@ -25,9 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     from tqdm import tqdm
 
     from .data import discover, load_case
-    from .engine import checkpoint, cli
+    from .engine import checkpoint, cli, distributed
     from .engine.prediction import home
 
+    distributed.refuse_ranks(PROGRAM)
     cli.new_folder(options.output)
     device = cli.choose_device(options.device)
     predictor, content = checkpoint.load_predictor(options.checkpoint, device)

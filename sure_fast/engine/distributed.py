@@ -78,6 +78,12 @@ def own_device(device: str) -> torch.device:
     return choose_device(f"cuda:{local}")
 
 
+def refuse_ranks(program: str) -> None:
+    """ConfigError where torchrun started several processes of a program that does its work in one."""
+    if launched() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ConfigError(f"torchrun: expected one process of {program}, got {os.environ['WORLD_SIZE']}")
+
+
 def barrier() -> None:
     """Waits until every rank is here."""
     if world_size() > 1:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def clock_of(device: torch.device) -> Any:
 def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
     """Seconds of each stage, and how many plain evidential steps a step costs, over `steps` of them.
 
-    The seconds are medians, of the optimizer the mean. Stages: waiting for the data; the network's forward and backward
+    The seconds are medians over groups of steps that hold one search for hard samples and one change of the weights.
+    Stages: waiting for the data; the network's forward and backward
     of the clean batch; those of the noisy copies; the loss, forward and backward; the optimizer, with averaging over
     ranks and clipping. A plain step, timed in turn with them, is forward, evidential loss and backward of the same
     batch. Neither data nor optimizer enter the ratio.
@@ -98,10 +100,12 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
             waited.append(seconds)
             plain.append(one)
             stages.append({name: trainer.stages[name] - before[name] for name in STAGES})
-    medians = {name: statistics.median(row[name] for row in stages) for name in STAGES}
-    medians["optimizer"] = statistics.mean(row["optimizer"] for row in stages)  # with `accumulate` not in every step
-    whole = statistics.median(sum(row.values()) - row["optimizer"] for row in stages)
-    reference = statistics.median(plain)
+    group = math.lcm(config.mining_every, config.accumulate)
+    medians = {name: _median([row[name] for row in stages], group) for name in STAGES}
+    ratios = [
+        sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group]) / sum(plain[k : k + group])
+        for k in _starts(steps, group)
+    ]
     return {
         "device": _device_name(trainer.device),
         "ranks": distributed.world_size(),
@@ -114,11 +118,21 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         "channels_last": config.channels_last,
         "mining_every": config.mining_every,
         "steps": steps,
-        "seconds": {"data": statistics.median(waited), **medians},
-        "plain_seconds": reference,
-        "step_over_plain": whole / reference,
+        "seconds": {"data": _median(waited, group), **medians},
+        "plain_seconds": _median(plain, group),
+        "step_over_plain": statistics.median(ratios),
         "peak_memory_bytes": _peak_memory(trainer.device),
     }
+
+
+def _starts(steps: int, group: int) -> range:
+    """Of whole groups; of the one there is when there is no whole one."""
+    return range(0, max(steps - group + 1, 1), group)
+
+
+def _median(values: Sequence[float], group: int) -> float:
+    """Of the means of the groups."""
+    return statistics.median(statistics.mean(values[k : k + group]) for k in _starts(len(values), group))
 
 
 def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: Tensor) -> float:

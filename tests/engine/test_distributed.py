@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sure_fast import evaluate
+from sure_fast import compare, evaluate, predict
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import distributed, loop
+from sure_fast.engine.cli import RunFailure
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.signals import StopRequest
 
@@ -46,6 +47,7 @@ def rank_of_two(rank, folder, output, port):
     with distributed.joined("cpu"):
         found = {method: gradients(folder, output, 2, method) for method in METHODS}
         torch.save(found, output / f"{rank}.pt")
+        spoiled(folder, output)
         assert distributed.gather(rank) == [0, 1]
         assert distributed.from_main(lambda: rank) == 0
         with pytest.raises(ConfigError, match="only rank 0 knows"):
@@ -53,6 +55,20 @@ def rank_of_two(rank, folder, output, port):
         values = torch.tensor([1.0, float("nan")]) if rank else torch.tensor([3.0, 4.0])
         assert distributed.weighted_mean(values, 0.0 if rank else 2.0).tolist() == [3.0, 4.0]
         assert distributed.weighted_mean(torch.full((1,), float(rank)), 1.0 + 2 * rank).tolist() == [0.75]
+
+
+def spoiled(folder, output):
+    """A value that is not finite on rank 1 alone stops both, and the state is saved."""
+    config = make({**BASE, **METHODS["evidential"], "data": str(folder), "batch_size": "2"})
+    cases = discover(folder)
+    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.seed, augment=False)
+    trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "spoiled")
+    batch = next(iter(trainer.loader))
+    image = batch["image"] * (float("nan") if distributed.rank() == 1 else 1.0)
+    with pytest.raises(RunFailure, match=r"epoch 0, step 0: loss term .* is nan; the state .* is saved in .*last\.pt"):
+        trainer._step(1, 0, image, batch["label"])
+    assert (output / "spoiled/checkpoints/last.pt").is_file()
 
 
 def fail(text):
@@ -121,6 +137,19 @@ def test_a_process_of_its_own_is_all_ranks():
     assert distributed.interleave([[0, 3], [1, 4], [2]]) == [0, 1, 2, 3, 4]
     with distributed.joined("cpu"):
         assert distributed.world_size() == 1
+
+
+@pytest.mark.parametrize("command", [evaluate, predict, compare])
+def test_programs_of_one_process(command, monkeypatch):
+    for name in distributed.ENVIRONMENT:
+        monkeypatch.setenv(name, "2")
+    flags = {
+        evaluate: ["--checkpoint", "x"],
+        predict: ["--checkpoint", "x", "--input", "x", "--output", "y"],
+        compare: [],
+    }
+    with pytest.raises(ConfigError, match=rf"torchrun: expected one process of {command.PROGRAM}, got 2"):
+        command.main(flags[command])
 
 
 def test_devices_of_ranks(monkeypatch):
