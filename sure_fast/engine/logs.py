@@ -45,7 +45,8 @@ class MetricsLog:
         self._table = EpochTable(self._table_file, classes)
         _cut(path, epoch, step, self._table.add)
         self._log: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115
-        self._board = SummaryWriter(str(output / "tensorboard" / suffix[1:]), purge_step=step or None)
+        board = output / "tensorboard" / suffix[1:]
+        self._board = SummaryWriter(str(board), purge_step=step if any(board.glob("events.*")) else None)
         self._trackers = trackers.start(config, output, member)
 
     def step(self, epoch: int, step: int, values: dict[str, float]) -> None:
@@ -62,10 +63,11 @@ class MetricsLog:
         scalars = {name: row[name] for name in ("lr", "volumes_per_second")}
         if row["val_dice"] is not None:
             scalars["validation/dice"] = row["val_dice"]
+        last = row["step"] - 1
         for name, value in scalars.items():
-            self._board.add_scalar(name, value, row["step"])
+            self._board.add_scalar(name, value, last)
         for tracker in self._trackers:
-            tracker.log(scalars, row["step"])
+            tracker.log(scalars, last)
 
     def sync(self) -> None:
         """Everything so far is on the disk: a checkpoint must not be newer than its rows."""
