@@ -40,7 +40,7 @@ def numbers(text):
 def test_train_leaves_everything(run):
     folder, done = run
     files = {str(p.relative_to(folder / "run")) for p in (folder / "run").rglob("*") if p.is_file()}
-    for name in ("config.yaml", "split.json", "metrics.jsonl", "results.json", "checkpoints/last.pt",
+    for name in ("config.yaml", "split.json", "metrics.jsonl", "metrics.csv", "results.json", "checkpoints/last.pt",
                  "checkpoints/best.pt", "pictures/losses.png"):  # fmt: skip
         assert name in files
     assert any("tfevents" in name for name in files)

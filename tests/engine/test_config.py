@@ -24,7 +24,9 @@ def test_flag_over_file_over_preset_over_default(tmp_path):
 
 
 def test_saved_configuration_runs_again(tmp_path):
-    config = make({"patch_size": "32x40x32", "label_map": "0:2,128:1", "learning_rate": "3e-4", "quick": True})
+    flags = {"patch_size": "32x40x32", "label_map": "0:2,128:1", "learning_rate": "3e-4", "loggers": "mlflow,wandb"}
+    config = make({**flags, "checkpoint_every": "7", "quick": True})
+    assert (config.loggers, config.checkpoint_every) == (["mlflow", "wandb"], 7)
     assert config.patch_size == [32, 40, 32]
     assert config.label_map == {0: 2, 128: 1}
     configuration.save(config, tmp_path / "config.yaml")
