@@ -300,6 +300,8 @@ class Trainer:
             last = at.batch == len(self.batches)
             if last:
                 distributed.average_buffers(self.model)
+                if self.weights is not self.model:
+                    distributed.average_buffers(self.weights)
             if not last and at.batch % self.config.accumulate:
                 continue  # the gradients of a group of batches are in no checkpoint
             number = stop.agreed()

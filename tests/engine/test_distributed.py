@@ -49,12 +49,27 @@ def rank_of_two(rank, folder, output, port):
         torch.save(found, output / f"{rank}.pt")
         spoiled(folder, output)
         assert distributed.gather(rank) == [0, 1]
+        steps = running_statistics(folder, output)
+        assert distributed.gather(steps) == [steps] * 2
         assert distributed.from_main(lambda: rank) == 0
         with pytest.raises(ConfigError, match="only rank 0 knows"):
             distributed.from_main(lambda: fail("only rank 0 knows"))
         values = torch.tensor([1.0, float("nan")]) if rank else torch.tensor([3.0, 4.0])
         assert distributed.weighted_mean(values, 0.0 if rank else 2.0).tolist() == [3.0, 4.0]
         assert distributed.weighted_mean(torch.full((1,), float(rank)), 1.0 + 2 * rank).tolist() == [0.75]
+
+
+def running_statistics(folder, output):
+    """Of batch normalisation, of the trained and the averaged network, after an epoch on the cases of each rank."""
+    config = make({**BASE, "preset": "softmax", "norm": "batch", "ema": "0.9", "data": str(folder), "batch_size": "2"})
+    cases = discover(folder)
+    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    dataset = SegmentationDataset(list(cases)[:4], tuple(plan.patch_size), seed=config.seed, augment=False)
+    trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "batch")
+    trainer._steps(None, False, StopRequest())
+    found = [model.state_dict()["model.0.conv.unit0.adn.N.running_mean"] for model in (trainer.model, trainer.weights)]
+    assert all(float(mean.abs().max()) > 0 for mean in found)
+    return [mean.tolist() for mean in found]
 
 
 def spoiled(folder, output):
