@@ -86,8 +86,8 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         num_epochs: int = 100,
         start_epoch: int = 30,
-        beta: float = 30.0,
-        gamma: float = 0.1,
+        beta: float = 100.0,
+        gamma: float = 1.0,
         kind: str = "digamma",
         total: str = "weighted",
         annealing_epochs: int = 20,
@@ -110,7 +110,7 @@ class UncertaintySupervisedLoss(nn.Module):
         noise_std: float = 0.3,
         order_weight: float = 1.0,
         distance_weight: float = 1.0,
-        far_weight: float = 0.1,
+        far_weight: float = 5.0,
         backend: str | None = None,
     ) -> None:
         super().__init__()

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from sure_fast.engine import config as configuration
 from sure_fast.engine.config import PRESETS, ConfigError, TrainConfig, make
+from sure_fast.losses import UncertaintySupervisedLoss
 
 
 def write(folder, text):
@@ -31,6 +34,13 @@ def test_saved_configuration_runs_again(tmp_path):
     assert config.label_map == {0: 2, 128: 1}
     configuration.save(config, tmp_path / "config.yaml")
     assert make({}, configuration.load_file(str(tmp_path / "config.yaml"))) == config
+
+
+def test_the_preset_is_what_the_loss_does_by_itself():
+    defaults = inspect.signature(UncertaintySupervisedLoss).parameters
+    config = make({})
+    for name in ("beta", "gamma", "order_weight", "distance_weight", "far_weight", "noise", "pairs", "operator"):
+        assert getattr(config, name) == defaults[name].default, name
 
 
 def test_quick_and_start_epoch():
