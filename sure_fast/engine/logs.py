@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -52,10 +53,7 @@ class MetricsLog:
     def step(self, epoch: int, step: int, values: dict[str, float]) -> None:
         self._row({"kind": "step", "epoch": epoch, "step": step, **values})
         scalars = {f"train/{name}": value for name, value in values.items()}
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
-        for tracker in self._trackers:
-            tracker.log(scalars, step)
+        self._scalars(scalars, step)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """`row` has the keys "epoch", "step" (steps so far), "val_dice" (None where not validated), and numbers."""
@@ -63,18 +61,16 @@ class MetricsLog:
         scalars = {name: row[name] for name in ("lr", "volumes_per_second")}
         if row["val_dice"] is not None:
             scalars["validation/dice"] = row["val_dice"]
-        last = row["step"] - 1
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, last)
-        for tracker in self._trackers:
-            tracker.log(scalars, last)
+        self._scalars(scalars, row["step"] - 1)
 
     def sync(self) -> None:
         """Everything so far is on the disk: a checkpoint must not be newer than its rows."""
         for file in (self._log, self._table_file):
-            file.flush()
-            os.fsync(file.fileno())
-        self._board.flush()
+            with _naming(file.name):
+                file.flush()
+                os.fsync(file.fileno())
+        with _naming(self._board.log_dir):
+            self._board.flush()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -84,13 +80,33 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.close(failed=kind is not None)
         finally:
-            self._board.close()
-            self._table_file.close()
-            self._log.close()
+            with _naming(self._board.log_dir):
+                self._board.close()
+            for file in (self._log, self._table_file):
+                with _naming(file.name):
+                    file.close()
 
     def _row(self, row: dict[str, Any]) -> None:
-        self._log.write(json.dumps(row) + "\n")
-        self._table.add(row)
+        with _naming(self._log.name):
+            self._log.write(json.dumps(row) + "\n")
+        with _naming(self._table_file.name):
+            self._table.add(row)
+
+    def _scalars(self, scalars: dict[str, float], step: int) -> None:
+        with _naming(self._board.log_dir):
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(scalars, step)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Says which file cannot be written, for example on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 class EpochTable:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -77,6 +79,21 @@ def test_lost_rows_are_told(tmp_path, capfd):
         pass
     line = "expected the rows of 4 steps and 2 epochs before the checkpoint, got those of 2 and 1; the others are lost"
     assert capfd.readouterr().err == f"{tmp_path / 'metrics.jsonl'}: {line}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+@pytest.mark.parametrize(("file", "name"), [("_log", "metrics.jsonl"), ("_table_file", "metrics.csv")])
+@pytest.mark.parametrize("sync", [True, False], ids=["at a checkpoint", "at the end"])
+def test_a_full_disk_is_told_with_the_file(tmp_path, file, name, sync):
+    def write():
+        with MetricsLog(make({}), tmp_path, CLASSES) as log:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), getattr(log, file).fileno())
+            fill(log, 1)
+            if sync:
+                log.sync()
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / name}'"):
+        write()
 
 
 class Recorder:

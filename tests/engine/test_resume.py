@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -115,6 +118,37 @@ def test_every_state(flags, whole, tmp_path, step, saved):
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pt")["progress"]["step"] == saved
     assert run("--resume", tmp_path / "run") == 0
     assert_equal(final(tmp_path / "run"), whole["everything"])
+
+
+def test_ctrl_c_in_a_terminal(flags, tmp_path):
+    """Every process of the group gets the signal, the workers that prepare the next crops too."""
+    arguments = [*flags["sure"], "--epochs=500", "--validate-every=500", "--num-workers=2", "--output=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sure_fast.train", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    last = tmp_path / "run/checkpoints/last.pt"
+    try:
+        for _ in range(1200):
+            if last.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error.splitlines()[-1].startswith("sure_fast.train: stopped by SIGINT")
+    assert error.endswith("continue with: python -m sure_fast.train --resume run\n")
+    assert "Traceback" not in error
+    step = checkpoint.load(last)["progress"]["step"]
+    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert sum('"kind": "step"' in row for row in rows) >= step > 0
 
 
 @pytest.mark.parametrize("step", [3, STEPS, STEPS + 1, STEPS + 4])
