@@ -190,7 +190,7 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
     if started:
         config = resuming.config_of(output, config.to_dict())
     else:
-        remnant = distributed.from_main(lambda: resume and resuming.is_remnant(output, (*PRODUCTS, "phantom")))
+        remnant = distributed.from_main(lambda: resume and resuming.is_remnant(output))
         distributed.from_main(lambda: cli.new_folder(output, overwrite or remnant))
     trackers.check(config.loggers)
     device = distributed.own_device(config.device)

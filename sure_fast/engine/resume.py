@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from .config import INDEPENDENT, ConfigError, TrainConfig
 
 PLANNED = ("patch_size", "start_epoch")
 """Keys that a run fills in when they are left open."""
+BEGINNING = ("phantom", "split.json", "*.partial")
+"""What is written before config.yaml."""
 
 
 def command(output: Path) -> str:
@@ -46,11 +47,9 @@ def newest(runs: Path) -> Path:
     return max(started, key=lambda folder: (folder / "config.yaml").stat().st_mtime_ns)
 
 
-def is_remnant(folder: Path, products: Collection[str]) -> bool:
+def is_remnant(folder: Path) -> bool:
     """Whether the folder holds nothing but what a run leaves that was killed before it was started."""
-    if not folder.is_dir() or is_started(folder):
-        return False
-    return all(any(path.match(name) for name in products) for path in folder.iterdir())
+    return folder.is_dir() and all(any(path.match(name) for name in BEGINNING) for path in folder.iterdir())
 
 
 def config_of(folder: Path, given: dict[str, Any]) -> TrainConfig:

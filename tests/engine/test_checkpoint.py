@@ -77,6 +77,9 @@ def test_the_latest_that_can_be_read(tmp_path):
         saved(tmp_path, epoch=epoch)
     found, content = checkpoint.load_latest(path, lines.append)
     assert (found.name, content["epoch"], lines) == ("last.pt", 4, [])
+    path.rename(path.with_name("elsewhere"))  # killed between the two renames of a save
+    assert checkpoint.load_latest(path, lines.append)[1]["epoch"] == 3
+    path.with_name("elsewhere").rename(path)
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1

@@ -236,7 +236,12 @@ def test_disk_full(flags, whole, tmp_path, capfd):
 def test_one_command_starts_and_continues(flags, whole, tmp_path, capfd):
     output = tmp_path / "run"
     (output / "phantom").mkdir(parents=True)  # a start that was killed
+    (output / "config.yaml.partial").touch()
     again = [*flags["sure"], "--resume", "--output", output]
+    (output / "notes.txt").touch()
+    assert run(*again) == 2
+    assert "expected a new or empty folder" in capfd.readouterr().err
+    (output / "notes.txt").unlink()
     with pytest.MonkeyPatch.context() as patched:
         send(patched, loop.Trainer, "_step", 3)
         assert run(*again) == 143
