@@ -427,8 +427,11 @@ def read_all(config: Any, folder: Path, progress: bool = True) -> Any:
     from .data.screening import Screening, screen
     from .engine import distributed
 
-    faults: list[Fault] = []
-    cases = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
+    def listed() -> tuple[Any, list[Fault]]:
+        faults: list[Fault] = []
+        return discover(folder, config.layout, label_map=config.label_map or None, faults=faults), faults
+
+    cases, faults = distributed.from_main(listed)
     with tqdm(distributed.share(cases), desc="read", unit="case", disable=not progress) as bar:
         parts = distributed.gather(screen(bar))
     shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
@@ -439,16 +442,20 @@ def read_all(config: Any, folder: Path, progress: bool = True) -> Any:
 def find_cases(config: Any, folder: Path, source: str, without: Collection[str] = ()) -> tuple[Any, Any]:
     """The cases of a data folder, but for those named, and their split."""
     from .data import CaseList, Fault, discover, split_cases
+    from .engine import distributed
     from .engine.config import ConfigError
 
-    faults: list[Fault] | None = [] if config.skip_bad else None
-    found = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
-    cases = CaseList([case for case in found if case.name not in set(without)], found.info)
-    seed = config.seed if config.split_seed is None else config.split_seed
-    try:
-        return cases, split_cases(cases, tuple(config.fractions), seed)
-    except ValueError as error:
-        raise ConfigError(f"data {source}: {error}") from None
+    def found() -> tuple[Any, Any]:
+        faults: list[Fault] | None = [] if config.skip_bad else None
+        every = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
+        cases = CaseList([case for case in every if case.name not in set(without)], every.info)
+        seed = config.seed if config.split_seed is None else config.split_seed
+        try:
+            return cases, split_cases(cases, tuple(config.fractions), seed)
+        except ValueError as error:
+            raise ConfigError(f"data {source}: {error}") from None
+
+    return distributed.from_main(found)
 
 
 def clear(output: Path) -> None:

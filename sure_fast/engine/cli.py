@@ -33,7 +33,8 @@ def run(program: str, main: Callable[[], None]) -> None:
 
 
 def fail(program: str, message: object, code: int) -> None:
-    print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
+    if not getattr(message, "told", False):  # by another rank
+        print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(code)
 
 

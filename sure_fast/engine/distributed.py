@@ -100,7 +100,7 @@ def gather(value: T) -> list[T]:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """What `function` returns on rank 0, on every rank. What it raises there is raised on every rank."""
+    """What `function` returns on rank 0, on every rank. What it raises there is raised on every rank, and told once."""
     if world_size() == 1:
         return function()
     message: list[Any] = [None, None]
@@ -111,6 +111,7 @@ def from_main(function: Callable[[], T]) -> T:
             message[1] = error
     dist.broadcast_object_list(message, src=0)
     if message[1] is not None:
+        message[1].told = not is_main()
         raise message[1]
     return message[0]
 

@@ -141,7 +141,7 @@ def test_torchrun_from_end_to_end(tmp_path):
     before = sorted(path.name for path in output.iterdir())
     refused = subprocess.run([*command, "-m", "sure_fast.train", *flags], capture_output=True, text=True, timeout=600)
     assert refused.returncode != 0
-    assert "expected a new or empty folder" in refused.stderr
+    assert refused.stderr.count("expected a new or empty folder") == 1
     assert sorted(path.name for path in output.iterdir()) == before
 
 
