@@ -19,6 +19,7 @@ import torch
 from ..metrics import Statistics, summarize
 from . import checkpoint, curves, resume, robustness
 from .config import INDEPENDENT, ConfigError, TrainConfig
+from .table import decimals, number
 
 METHODS = {
     "softmax": "Softmax entropy",
@@ -101,7 +102,8 @@ class Comparison:
 
     def best(self, metric: str, direction: int) -> list[str]:
         """The presets with the best mean, to the digits that are shown."""
-        means = {preset: round(direction * self.statistics(preset, metric).mean, 3) for preset in self.presets}
+        means = {preset: direction * self.statistics(preset, metric).mean for preset in self.presets}
+        means = {preset: m if math.isnan(m) else round(m, decimals(m)) for preset, m in means.items()}
         defined = [m for m in means.values() if not math.isnan(m)]
         return [preset for preset, m in means.items() if defined and m == max(defined)]
 
@@ -283,12 +285,14 @@ def markdown(comparison: Comparison) -> str:
             cells = []
             for metric in metrics:
                 found = comparison.statistics(preset, metric)
-                mean = f"**{number(found.mean)}**" if preset in best[metric] else number(found.mean)
-                cells.append(mean if math.isnan(found.low) else f"{mean} ({number(found.low)} … {number(found.high)})")
+                mean = f"**{typeset(found.mean)}**" if preset in best[metric] else typeset(found.mean)
+                cells.append(
+                    mean if math.isnan(found.low) else f"{mean} ({typeset(found.low)} … {typeset(found.high)})"
+                )
             lines.append(f"| {METHODS[preset]} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
 
 
-def number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}".replace("-", "−")
+def typeset(value: float) -> str:
+    return number(value).replace("-", "−")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corruptions import CORRUPTIONS
-from .comparison import GROUPS, METHODS, Comparison, number
+from .comparison import GROUPS, METHODS, Comparison, typeset
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
 
 COLOURS = {
@@ -157,10 +157,10 @@ def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
         cells = []
         for metric in metrics:
             found, seeds = comparison.statistics(preset, metric), comparison.seed_std(preset, metric)
-            small = "" if math.isnan(found.low) else f"<small>{number(found.low)} … {number(found.high)}</small>"
-            small += "" if math.isnan(seeds) else f"<small>seeds ± {number(seeds)}</small>"
+            small = "" if math.isnan(found.low) else f"<small>{typeset(found.low)} … {typeset(found.high)}</small>"
+            small += "" if math.isnan(seeds) else f"<small>seeds ± {typeset(seeds)}</small>"
             mark = ' class="best"' if preset in best[metric] else ""
-            cells.append(f"<td{mark}>{number(found.mean)}{small}</td>")
+            cells.append(f"<td{mark}>{typeset(found.mean)}{small}</td>")
         rows.append(f"<tr><th>{METHODS[preset]}</th>{''.join(cells)}</tr>")
     body = "".join(rows)
     return (

@@ -20,6 +20,7 @@ from ..metrics import Statistics, summarize
 from .config import ConfigError
 from .evaluation import case_seed, load_truth, score, score_noise
 from .prediction import Prediction
+from .table import number
 
 CLEAN = "clean"
 ROWS = "robustness.jsonl"
@@ -169,5 +170,5 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for kind, severity in dict.fromkeys((k, s) for k, s, _ in means):
         of = "clean" if kind == CLEAN else f"{CORRUPTIONS[kind].title} {CORRUPTIONS[kind].severities[severity - 1]:g}"
         numbers = (means[kind, severity, metric] for metric in SHOWN)
-        lines.append(f"{of:22}" + "".join(f"{'–' if math.isnan(x) else f'{x:.3f}':>11}" for x in numbers))
+        lines.append(f"{of:22}" + "".join(f"{number(x):>11}" for x in numbers))
     return "\n".join(lines)

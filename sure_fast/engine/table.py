@@ -26,6 +26,17 @@ SINGLE = {
 """Metrics without classes: title, and the value that is wanted."""
 
 
+def decimals(value: float) -> int:
+    return 3 if abs(value) >= 0.01 else 5
+
+
+def number(value: float) -> str:
+    """Three decimals, of a small one five; "–" for what is undefined."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.{decimals(value)}f}" if value else "0"
+
+
 def table(result: EvaluationResult) -> str:
     """One line a metric: mean, its 95 % interval, standard deviation over the cases, how many leave it undefined."""
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
@@ -47,9 +58,7 @@ def table(result: EvaluationResult) -> str:
     statistics = result.statistics
     for title, key, wanted in rows:
         found = statistics[key]
-        mean, low, high, std = (
-            "–" if math.isnan(v) else f"{v:.3f}" for v in (found.mean, found.low, found.high, found.std)
-        )
+        mean, low, high, std = map(number, (found.mean, found.low, found.high, found.std))
         interval = "–" if low == "–" else f"{low} … {high}"
         lines.append(f"{title:{width}}  {mean:>8}  {interval:>18}  {std:>8}  {wanted:>6}  {found.undefined:>9}")
     absent = [f"{name} in {number}" for name, number in result.absent.items() if number]

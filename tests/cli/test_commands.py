@@ -55,7 +55,7 @@ def test_train_leaves_everything(run):
     assert "evidential_loss=cpu" in done.stdout
     table = numbers(done.stdout)
     results = json.loads((folder / "run/results.json").read_text())
-    assert len(table) == 18
+    assert len(table) == 20
     assert table["UCC_g"] == f"{results['mean']['ucc_g']:.3f}"
     config = yaml.safe_load((folder / "run/config.yaml").read_text())
     assert config["patch_size"] == [48, 48, 12]

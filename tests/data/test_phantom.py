@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -114,16 +112,6 @@ def test_other_shapes(shape):
     v = phantom.generate(1, shape)
     assert v.image.shape == v.label.shape == shape
     assert set(np.unique(v.label)) == {0, 1, 2, 3}
-
-
-def test_fast():
-    phantom.generate(0)
-    best = []
-    for i in range(3):
-        start = time.perf_counter()
-        phantom.generate(i)
-        best.append(time.perf_counter() - start)
-    assert min(best) < 0.3
 
 
 def test_write(tmp_path):
