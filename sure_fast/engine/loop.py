@@ -204,9 +204,11 @@ class Trainer:
             RunFailure: a term or gradient is not finite, or a file cannot be written.
         """
         stop = stop or StopRequest()
+        if self._is_done():
+            return
         try:
             with self._log() if distributed.is_main() else nullcontext() as log:
-                while self.progress.epoch < self.config.epochs and not self._impatient():
+                while not self._is_done():
                     self._epoch(log, progress and distributed.is_main(), stop)
         except OSError as error:
             hint = f"continue with: {resume.command(self.output)}"
@@ -225,8 +227,9 @@ class Trainer:
         at = self.progress
         return MetricsLog(self.config, self.output, classes, member=self.member, epoch=at.epoch, step=at.step)
 
-    def _impatient(self) -> bool:
-        return 0 < self.config.patience <= self.progress.unimproved
+    def _is_done(self) -> bool:
+        at = self.progress
+        return at.epoch >= self.config.epochs or 0 < self.config.patience <= at.unimproved
 
     def _place(self) -> str:
         return f"epoch {self.progress.epoch}, step {self.progress.step}"
@@ -248,7 +251,8 @@ class Trainer:
         best = False
         last = epoch == self.config.epochs - 1
         if self.validation_cases and (last or (epoch + 1) % self.config.validate_every == 0):
-            self._checkpoint(log)  # a validation may take long, and is interrupted at once
+            path = self._checkpoint(log)  # a validation may take long, and is interrupted at once
+            self._end_if_asked(stop, path)
             dice = validation_dice(
                 self.weights,
                 self.validation_cases,
@@ -266,13 +270,19 @@ class Trainer:
         at.next_epoch()
         if best:
             self.save("best.pt")
-        self._checkpoint(log)
+        self._end_if_asked(stop, self._checkpoint(log))
 
     def _checkpoint(self, log: MetricsLog | None) -> Path:
         """last.pt, and the rows before it."""
         if log is not None:
             log.sync()
         return self.save()
+
+    def _end_if_asked(self, stop: StopRequest, path: Path) -> None:
+        """By a signal that came too late for the last step to see it."""
+        number = stop.agreed()
+        if number:
+            raise Interrupted(number, f" at {self._place()}; the state is saved in {path}")
 
     def _steps(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
         """The batches of the epoch that are not yet done."""

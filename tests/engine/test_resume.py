@@ -184,6 +184,17 @@ def test_a_signal_outside_the_steps(flags, whole, tmp_path, owner, name):
     assert_equal(final(tmp_path / "run"), whole["sure"])
 
 
+@pytest.mark.parametrize(("call", "place"), [(2, "epoch 1, step 2"), (5, "epoch 1, step 4")])
+def test_a_signal_just_after_the_last_step(flags, whole, tmp_path, capfd, call, place):
+    """When no step of the epoch can see it any more: it counts before the validation, and at the end."""
+    with pytest.MonkeyPatch.context() as patched:
+        send(patched, signals.StopRequest, "agreed", call)
+        assert run(*flags["sure"], "--output", tmp_path / "run") == 143
+    assert f"stopped by SIGTERM at {place}; the state is saved in" in capfd.readouterr().err
+    assert run("--resume", tmp_path / "run") == 0
+    assert_equal(final(tmp_path / "run"), whole["sure"])
+
+
 @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 3], lambda b: b""], ids=["truncated", "empty"])
 def test_a_broken_checkpoint_is_named_and_the_one_before_used(flags, whole, tmp_path, capfd, spoil):
     assert stopped_at(5, tmp_path / "run", flags["sure"]) == 143
