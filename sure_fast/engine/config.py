@@ -34,6 +34,7 @@ QUICK: dict[str, Any] = {"epochs": 3, "start_epoch": 1, "batch_size": 2, "phanto
 CACHES = ("memory", "disk", "none")
 SCHEDULES = ("constant", "poly")
 LOSSES = ("evidential", "softmax", "devis", "prius")
+PRIUS_WEIGHTS = ("contrast_weight", "corruption_weight", "geometry_weight")
 READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("kind", "total", "evidence", "annealing_epochs"), ("evidential", "devis", "prius")),
     **dict.fromkeys(("pairs", "blur_sigma"), ("beta",)),
@@ -41,7 +42,7 @@ READERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("noise", "noise_patch_size", "num_patches", "mining_every"), ("gamma",)),
     "operator": ("beta", "prius"),
     "start_epoch": ("beta", "gamma", "prius"),
-    "prius_distance": ("prius",),
+    **dict.fromkeys((*PRIUS_WEIGHTS, "prius_distance"), ("prius",)),
 }
 """Options that only some losses read: the loss, or the weight without which its term is not computed."""
 LOGGERS = ("mlflow", "wandb")
@@ -114,6 +115,9 @@ class TrainConfig:
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
     operator: str = option("sobel", "image gradient operator", ("sobel", "central"))
     blur_sigma: float = option(0.0, "Gaussian blur before the image gradient, in voxels")
+    contrast_weight: float | None = option(None, "weight of the contrast term of PriUS (default: as published)")
+    corruption_weight: float | None = option(None, "weight of its corruption term (default: as published)")
+    geometry_weight: float | None = option(None, "weight of its geometry term (default: as published)")
     prius_distance: str = option("region", "distance of the PriUS terms", ("region", "boundary"))
     validate_every: int = option(5, "epochs between validations")
     checkpoint_every: int = option(0, "steps between checkpoints within an epoch (0: one at its end)")
@@ -138,6 +142,10 @@ class TrainConfig:
         for name in (*weights, "num_workers", "checkpoint_every", "seed", "patience"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a finite number >= 0, got {getattr(self, name)}")
+        for name in PRIUS_WEIGHTS:
+            weight = getattr(self, name)
+            if weight is not None and not 0 <= weight < math.inf:
+                raise ConfigError(f"{name}: expected a finite number >= 0, got {weight}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout: expected a number in [0, 1), got {self.dropout}")
         if self.cache_folder is not None and self.cache != "disk":

@@ -21,7 +21,7 @@ from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupe
 from ..losses.prius import PUBLISHED
 from . import checkpoint, distributed, resume
 from .cli import RunFailure
-from .config import ConfigError, TrainConfig
+from .config import PRIUS_WEIGHTS, ConfigError, TrainConfig
 from .evaluation import validation_dice
 from .files import PARTIAL
 from .logs import MetricsLog
@@ -62,9 +62,10 @@ def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index:
         devis = DevisLoss(**evidential)
         return lambda logits, label, image, *, epoch, model, generator: devis(logits, label, epoch)
     if config.loss == "prius":
+        weights = {name: getattr(config, name) for name in PRIUS_WEIGHTS if getattr(config, name) is not None}
         return PriusLoss(
             **evidential,
-            **PUBLISHED[dims],
+            **{**PUBLISHED[dims], **weights},
             start_epoch=start_epoch,
             distance=config.prius_distance,
             operator=config.operator,

@@ -82,6 +82,7 @@ def test_errors_of_the_file(tmp_path, text, message):
         ({"learning_rate": "nan"}, "learning_rate: expected a finite number > 0, got nan"),
         ({"gamma": "inf"}, "gamma: expected a finite number >= 0, got inf"),
         ({"seed": "-1"}, "seed: expected a finite number >= 0, got -1"),
+        ({"preset": "prius", "geometry_weight": "-1"}, "geometry_weight: expected a finite number >= 0, got -1"),
         ({"noise_patch_size": "2"}, "noise_patch_size: expected an odd number"),
         ({"channels": ""}, "channels: expected list"),
     ],

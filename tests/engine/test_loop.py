@@ -59,3 +59,10 @@ def test_patch_size_follows_the_images():
     assert given.strides == [[2, 2, 2], [1, 2, 2]]
     with pytest.raises(ValueError, match="patch_size: expected 3 numbers >= 1"):
         loop.plan_for(make({"patch_size": "32x32"}), shapes, 1, Info)
+
+
+def test_weights_of_prius_replace_the_published_ones():
+    published = loop.make_loss(make({"preset": "prius"}), dims=3, in_channels=1, ignore_index=None)
+    assert published.weights == (1.0, 0.1, 1.0)
+    flags = {"preset": "prius", "contrast_weight": "100", "geometry_weight": "0.01"}
+    assert loop.make_loss(make(flags), dims=3, in_channels=1, ignore_index=None).weights == (100.0, 0.1, 0.01)
