@@ -14,7 +14,7 @@ from sure_fast.engine import evaluation
 from sure_fast.engine.evaluation import EvaluationResult, evaluate_cases, validation_dice
 from sure_fast.engine.pictures import save_curves
 from sure_fast.engine.prediction import Predictor, sliding_window
-from sure_fast.engine.table import SINGLE, table
+from sure_fast.engine.table import SINGLE, number, table
 from sure_fast.models import build_model, plan_strides
 
 
@@ -172,3 +172,8 @@ def test_curves(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     save_curves(tmp_path / "metrics.jsonl", tmp_path)
     assert np.asarray(Image.open(tmp_path / "losses.png").convert("L")).std() > 10
+
+
+def test_small_numbers_keep_their_digits():
+    values = (0.5, -0.25, 0.00052, -0.004, 0.0, math.nan)
+    assert [number(value) for value in values] == ["0.500", "-0.250", "0.00052", "-0.00400", "0", "–"]
