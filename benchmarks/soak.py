@@ -43,7 +43,7 @@ def soak(
         options: of the configuration.
 
     Returns:
-        steps, seconds, the megabytes held in the first and the last third after the warm-up (medians), and growth,
+        steps, seconds, the mebibytes held in the first and the last third after the warm-up (medians), and growth,
         their relative difference.
     """
     phantom.write(folder, 4, 0, shape=(32, 32, 16))
@@ -69,7 +69,7 @@ def soak(
     return {
         "steps": len(held),
         "seconds": time.perf_counter() - started,
-        "megabytes": [first / 2**20, last / 2**20],
+        "mebibytes": [first / 2**20, last / 2**20],
         "growth": last / first - 1.0,
     }
 

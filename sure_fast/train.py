@@ -175,7 +175,7 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
 
 
 def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: bool, stop: Any) -> Any:
-    from .engine import cli, distributed, loop, pictures, trackers
+    from .engine import checkpoint, cli, distributed, loop, pictures, trackers
     from .engine import resume as resuming
     from .engine.config import save
     from .engine.evaluation import evaluate_cases
@@ -215,8 +215,9 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
         if config.members > 1:
             _say(f"network {member + 1} of {config.members}")
         trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
-        if started:
-            trainer.resume(_say)
+        resumed = started and trainer.resume(_say)
+        if config.init_from and not resumed:
+            trainer.model.load_state_dict(checkpoint.load_weights(Path(config.init_from), plan))
         trainer.train(progress, stop)
         models.append(trainer.weights)
         _say(trainer.describe_times())
@@ -319,7 +320,8 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
     from tqdm import tqdm
 
     from .data import phantom
-    from .engine import distributed
+    from .engine import checkpoint, distributed
+    from .engine.config import ConfigError
     from .engine.files import write_text
 
     with tempfile.TemporaryDirectory(prefix="sure_fast-") as staging:
@@ -336,6 +338,12 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
 
         folder = Path(config.data) if config.data else distributed.from_main(write_phantom)
         run = _plan(config, folder, progress)
+        if config.init_from:
+            if Path(config.init_from).resolve().is_relative_to(output.resolve()):
+                raise ConfigError(
+                    f"init_from: expected a run outside the output folder {output}, got {config.init_from}"
+                )
+            checkpoint.load_weights(Path(config.init_from), run.plan)
 
         def begin() -> Path:
             clear(output)

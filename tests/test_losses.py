@@ -153,6 +153,8 @@ def test_patches_carry_the_same_noise_at_the_same_places():
     )  # fmt: skip
     assert deviations.images.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 0.0], abs=0.02)
     assert deviations.images.std(dim=(1, 2, 3)).tolist() == pytest.approx([0.2, 0.8], abs=0.02)
+    with pytest.raises(ValueError, match="noise: expected one of"):
+        add_noise_patches(image, centers, valid, torch.tensor([0.2, 0.8]), patch_size=(3, 3), noise="variance")
 
 
 def test_supervised_noise_levels_are_means_or_deviations():

@@ -156,6 +156,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.eval(), content
 
 
+def load_weights(path: Path, plan: ModelPlan) -> dict[str, Any]:
+    """The weights of a checkpoint; ValueError where they are not those of the network that `plan` describes."""
+    content = load(path)
+    of_network = ("dims", "in_channels", "num_classes", "channels", "strides", "norm")
+    differ = [name for name in of_network if getattr(content["plan"], name) != getattr(plan, name)]
+    if differ:
+        name = differ[0]
+        raise ValueError(
+            f"checkpoint {find(path)}: expected {name} {getattr(plan, name)}, got {getattr(content['plan'], name)}"
+        )
+    return content["model"]
+
+
 def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, Any]]:
     """Predicts as the run was trained to, an ensemble from the checkpoints beside; and the checkpoint's content."""
     model, content = load_model(path, device)

@@ -84,6 +84,7 @@ class TrainConfig:
     patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
     channels: list[int] = option([16, 32, 64], "feature channels per level of the U-Net")
     norm: str = option("instance", "normalisation of the network", NORMS)
+    init_from: str | None = option(None, "run or checkpoint whose weights training starts from")
     learning_rate: float = option(1e-3, "learning rate of Adam")
     schedule: str = option("constant", "learning rate over the epochs; poly: (1 - epoch/epochs)^0.9", SCHEDULES)
     amp: str = option("none", "precision of the network (autocast); fp16 with a loss scaler", ("none", "bf16", "fp16"))
@@ -178,6 +179,8 @@ class TrainConfig:
             raise ConfigError(f"members: expected {wanted} with inference {self.inference}, got {self.members}")
         if self.inference == "mc-dropout" and not self.dropout:
             raise ConfigError("dropout: expected a number > 0 with inference mc-dropout, got 0")
+        if self.init_from is not None and self.members > 1:
+            raise ConfigError("init_from: expected none with an ensemble, whose networks have to differ")
         for entry in fields(self):
             value = getattr(self, entry.name)
             if not self.reads(entry.name) and value != entry.default:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
 from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
 from ..ops.sample_hard_patches import noisy_images
 
@@ -54,6 +55,7 @@ def draw_noise_patches(
     With noise "mean" n_k ~ N(μ_k, noise_std²), as in arXiv 2509.17098; with "std" the levels are standard deviations,
     n_k ~ N(0, μ_k²).
     """
+    _checks.choice("noise", noise, NOISE_LEVELS)
     by_copy = levels.to(image.dtype).reshape(2, *[1] * len(patch_size))
     drawn = normal_like(image, generator, (2, *patch_size))
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy

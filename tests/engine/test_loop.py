@@ -66,3 +66,22 @@ def test_weights_of_prius_replace_the_published_ones():
     assert published.weights == (1.0, 0.1, 1.0)
     flags = {"preset": "prius", "contrast_weight": "100", "geometry_weight": "0.01"}
     assert loop.make_loss(make(flags), dims=3, in_channels=1, ignore_index=None).weights == (100.0, 0.1, 0.01)
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    command.train(make({**TINY, "preset": "softmax", "epochs": "1", "start_epoch": None}), first, progress=False)
+    given = {**TINY, "init_from": str(first), "learning_rate": "1e-12"}
+    command.train(make(given), second, progress=False)
+    before = checkpoint.load(first)["model"]
+    assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(second).items())
+    command.train(make({**given, "init_from": None}), tmp_path / "third", progress=False)
+    assert not all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(tmp_path / "third").items())
+    with pytest.raises(ValueError, match=r"best.pt: expected channels \[2, 8\], got \[2, 4\]"):
+        command.train(make({**given, "channels": "2,8"}), second, overwrite=True, progress=False)
+    with pytest.raises(ValueError, match="init_from: expected a run outside the output folder"):
+        command.train(make({**given, "init_from": str(second)}), second, overwrite=True, progress=False)
+    assert weights(second)  # what was there is left
+    with pytest.raises(ValueError, match="init_from: expected none with an ensemble"):
+        make({"preset": "ensemble", "init_from": str(first)})
