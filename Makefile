@@ -12,7 +12,7 @@ SANITIZED = build/sanitized
 sanitize:
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
-	git ls-files -z | xargs -0 cp --parents -t $(SANITIZED)
+	git ls-files -z | xargs -0 cp --no-dereference --parents -t $(SANITIZED)
 	pip install -c constraints.txt setuptools pybind11 ninja
 	cd $(SANITIZED) && SURE_FAST_SANITIZE=1 SURE_FAST_CUDA=0 python setup.py -q build_ext --inplace
 	cd $(SANITIZED) && export ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$$PWD \
@@ -43,5 +43,5 @@ format:
 	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
 docs:
-	pytest --doctest-modules sure_fast --ignore=sure_fast/kernels
+	pytest --doctest-modules sure_fast
 	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --floors docs/performance.md --plot docs/scaling.png

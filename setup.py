@@ -29,6 +29,11 @@ X86_LEVELS = {  # one object per kernel and level; the best one is chosen when t
 }
 
 
+PROBE = "#include <type_traits>\nint main() { _Float16 x = 1; if constexpr (std::is_void_v<void>) return int(x) - 1; }"
+COMPILING = {"dist_info", "bdist_wheel", "editable_wheel", "build", "build_ext", "develop", "install"}
+"""Commands of setuptools that end in compiling; those of a source distribution do not."""
+
+
 class NinjaBuild(build_ext):
     """Builds `sure_fast._cpu`, and `sure_fast._cuda` where nvcc is."""
 
@@ -44,6 +49,7 @@ class NinjaBuild(build_ext):
         command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(objects)]
         if subprocess.run(command + (["-v"] if self.verbose else [])).returncode:
             raise SystemExit(f"sure_fast: compiling {ext.name} failed; the compiler's message is above")
+        copy_into_checkout(target)
 
     def common(self) -> tuple[str, str]:
         import pybind11
@@ -112,6 +118,19 @@ class NinjaBuild(build_ext):
         return "\n".join(lines) + "\n"
 
 
+def copy_into_checkout(library: Path) -> None:
+    """Python started in the checkout finds the package there, not the installed one: it needs the library too."""
+    beside = ROOT / "sure_fast" / library.name
+    if beside == library:
+        return
+    partial = beside.with_name(f"{beside.name}.partial")
+    try:
+        shutil.copyfile(library, partial)
+        os.replace(partial, beside)  # a process that has the old one loaded keeps it
+    except OSError as error:
+        print(f"sure_fast: {beside} cannot be written ({error}): import sure_fast from other folders", file=sys.stderr)
+
+
 def quote(path: str | Path) -> str:
     return shlex.quote(str(path)).replace("$", "$$")
 
@@ -137,11 +156,27 @@ def find_compiler() -> str:
     return name
 
 
-def accepts(cxx: str, *options: str) -> bool:
+def check_compiler() -> None:
+    """Ends with one line where the kernels cannot be compiled, before setuptools has printed pages of its own."""
+    name = find_compiler()
+    if not accepts(name, "-std=c++17", program=PROBE):
+        raise SystemExit(
+            f"sure_fast: a C++17 compiler with _Float16 is needed to build the CPU kernels (g++ 12, clang++ 15), "
+            f"{name} is none: install one or set CXX to it"
+        )
+    headers = Path(sysconfig.get_paths()["include"])
+    if not (headers / "Python.h").is_file():
+        raise SystemExit(
+            f"sure_fast: Python's C headers are needed to build the kernels, {headers} has no Python.h: "
+            "install them (Debian: apt-get install python3-dev)"
+        )
+
+
+def accepts(cxx: str, *options: str, program: str = "int main() { return 0; }") -> bool:
     """Whether the compiler builds a small program with these options."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cpp"
-        source.write_text("int main() { return 0; }\n")
+        source.write_text(f"{program}\n")
         command = [*shlex.split(cxx), *options, "-c", str(source), "-o", str(Path(folder) / "probe.o")]
         return subprocess.run(command, capture_output=True).returncode == 0
 
@@ -162,4 +197,6 @@ def extensions() -> list[Extension]:
     return modules
 
 
+if COMPILING & set(sys.argv):
+    check_compiler()
 setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})

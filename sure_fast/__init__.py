@@ -2,6 +2,7 @@
 
 import torch as _torch  # before the kernels, which share its OpenMP runtime  # noqa: F401
 
+from . import _library  # the kernels, or one line that says why they are not there  # noqa: F401
 from ._backends import explain, use_backend
 from ._distributed import across_ranks
 from .losses import (
