@@ -33,10 +33,20 @@ def report() -> str:
         f"Triton      {triton()}",
         f"backend     {_backends.requested() or 'chosen by the arguments'}",
         "",
-        "op                          backends, preferred first",
-        *(f"{op:<27} {', '.join(backends)}" for op, backends in _backends.registered().items()),
+        f"{'op':<27} {'runs here on':<24} backends, preferred first",
+        *(f"{op:<27} {here(op):<24} {', '.join(backends)}" for op, backends in _backends.registered().items()),
     ]
     return "\n".join(lines)
+
+
+def here(op: str) -> str:
+    """The op's backend for each kind of device of this machine."""
+    import torch
+
+    from .engine.backends import backend_on
+
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return ", ".join(f"{kind}: {backend_on(op, torch.device(kind))}" for kind in kinds)
 
 
 def cuda() -> str:

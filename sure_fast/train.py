@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
@@ -119,12 +120,16 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         config, output = _resumed(flags, given, output, overwrite, resume)
     with distributed.joined(config.device):
-        stamp = distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}")
-        output = output or Path("runs") / f"{stamp}-{config.preset}"
         if any(trial.values()):
-            try_out(config, output, overwrite, **trial)
+            try_out(config, output or _default_output(config), overwrite, **trial)
         else:
             train(config, output, overwrite, resume=resume is not None)
+
+
+def _default_output(config: Any) -> Path:
+    from .engine import distributed
+
+    return Path("runs") / distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}-{config.preset}")
 
 
 def _resumed(
@@ -145,12 +150,15 @@ def _resumed(
     return resuming.config_of(folder, {**given, **flags}), folder
 
 
-def train(config: Any, output: Path, overwrite: bool = False, progress: bool = True, resume: bool = False) -> Any:
-    """Trains and evaluates one run; returns the EvaluationResult of the test cases.
+def train(
+    config: Any, output: Path | None, overwrite: bool = False, progress: bool = True, resume: bool = False
+) -> Any:
+    """Trains and evaluates one run; returns the EvaluationResult of its cases.
 
     Of several ranks rank 0 writes, and all return the same.
 
     Args:
+        output: the run's folder, which no other process may write into meanwhile; None: a new one in runs/.
         resume: a run that was started in `output` goes on, with its configuration; one that is complete is left as it
             is, and the result is None. Without one there, a run is started.
 
@@ -158,32 +166,30 @@ def train(config: Any, output: Path, overwrite: bool = False, progress: bool = T
         Interrupted: SIGTERM or Ctrl-C; the message says what was saved and how to go on.
         RunFailure: a loss is not finite, or a file cannot be written.
     """
-    from .engine import distributed
+    from .engine import distributed, lock
     from .engine import resume as resuming
     from .engine.signals import Interrupted, StopRequest
 
-    if resume and distributed.from_main(lambda: resuming.is_complete(output)):
-        _say(f"the run in {output} is complete")
-        return None
-    with StopRequest() as stop:
-        try:
-            return _train(config, output, overwrite, progress, resume, stop)
-        except Interrupted as error:
-            if resuming.is_started(output):
-                error.add_hint(f"continue with: {resuming.command(output)}")
-            raise
+    with lock.held(output or _default_output(config), fresh=output is None) as folder:
+        if resume and distributed.from_main(lambda: resuming.is_complete(folder)):
+            _say(f"the run in {folder} is complete")
+            return None
+        with StopRequest() as stop:
+            try:
+                return _train(config, folder, overwrite, progress, resume, stop)
+            except Interrupted as error:
+                if resuming.is_started(folder):
+                    error.add_hint(f"continue with: {resuming.command(folder)}")
+                raise
 
 
 def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: bool, stop: Any) -> Any:
-    from .engine import checkpoint, cli, distributed, loop, pictures, trackers
+    from .engine import backends, checkpoint, cli, console, distributed, loop, pictures, trackers
     from .engine import resume as resuming
     from .engine.config import save
-    from .engine.evaluation import evaluate_cases
-    from .engine.files import write_text
     from .engine.optimization import check_device
-    from .engine.prediction import Predictor
-    from .engine.table import print_table
 
+    begun = time.monotonic()
     main_rank = distributed.is_main()
     progress = progress and main_rank
     started = distributed.from_main(lambda: resume and resuming.is_started(output))
@@ -206,11 +212,12 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
     ranks = distributed.world_size()
     _say(f"preset {config.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
          f"{len(split.test)} test cases; patch {plan.patch_size}; "
-         f"{device}{f', {ranks} ranks' if ranks > 1 else ''}")  # fmt: skip
-    _say(loop.describe_backends())
+         f"{device}{f', {ranks} ranks' if ranks > 1 else ''}; the run is in {output}")  # fmt: skip
+    _say(backends.describe(device))
 
     dataset = _dataset(run, output, progress)
-    models = []
+    seconds = {"data": time.monotonic() - begun, "training": 0.0, "validation": 0.0}
+    trainers = []
     for member in range(config.members):
         if config.members > 1:
             _say(f"network {member + 1} of {config.members}")
@@ -218,24 +225,64 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
         resumed = started and trainer.resume(_say)
         if config.init_from and not resumed:
             trainer.model.load_state_dict(checkpoint.load_weights(Path(config.init_from), plan))
-        trainer.train(progress, stop)
-        models.append(trainer.weights)
+        trainer.train(progress, stop, _say)
+        trainers.append(trainer)
         _say(trainer.describe_times())
+        seconds["training"] += trainer.progress.training_seconds
+        seconds["validation"] += trainer.progress.validation_seconds
     if main_rank:
-        pictures.save_curves(output / "metrics.jsonl", output / "pictures")
+        console.attempt("losses.png", lambda: pictures.save_curves(output / "metrics.jsonl", output / "pictures"), _say)
+    result = _evaluate(run, [trainer.weights for trainer in trainers], trainers[0].progress, output, progress, seconds)
+    spent = ", ".join(f"{stage} {console.duration(value)}" for stage, value in seconds.items())
+    _say(f"time: {spent}; {console.duration(sum(seconds.values()))} in all")
+    _say(f"the run is in {output}")
+    return result
+
+
+def _evaluate(
+    run: _Run, models: list[Any], at: Any, output: Path, progress: bool, seconds: dict[str, float]
+) -> Any:
+    """The table of the test cases, of the validation cases where there are none; None where there are neither."""
+    from .engine import checkpoint, distributed
+    from .engine.evaluation import EvaluationResult, evaluate_cases
+    from .engine.files import write_text
+    from .engine.prediction import Predictor
+    from .engine.table import print_table
+
+    started = time.monotonic()
+    config, device = run.config, next(models[0].parameters()).device
+    part = "test" if run.split.test else "val"
+    chosen = getattr(run.split, part)
+    if not chosen:
+        _say("no test and no validation cases: the weights of the last epoch are kept, and nothing is evaluated")
+        empty = EvaluationResult(dict(run.cases.info.class_names))
+        distributed.from_main(lambda: write_text(output / "results.json", json.dumps(empty.to_json(), indent=1)))
+        return None
+    weights = f"those of the last epoch (validation Dice best in epoch {at.best_epoch}: {at.best:.3f})"
+    if config.weights == "best":
+        if not run.split.val:
+            raise ValueError("weights: expected last without validation cases, got best")
+        weights = f"the best of the validation, of epoch {at.best_epoch}"
+        for member, model in enumerate(models):
+            path = output / "checkpoints" / checkpoint.member_name("best.pt", member)
+            model.load_state_dict(checkpoint.load(path, device)["model"])
+    elif not at.best_epoch:
+        weights = "those of the last epoch"
+    _say(f"evaluates {len(chosen)} {'test' if part == 'test' else 'validation'} cases; weights: {weights}")
     result = evaluate_cases(
-        Predictor(models, plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
-        split.test,
-        info=cases.info,
+        Predictor(models, run.plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
+        chosen,
+        info=run.cases.info,
         device=device,
         seed=config.seed,
         progress=progress,
         pictures=output / "pictures",
+        report=_say,
     )
-    if main_rank:
-        write_text(output / "results.json", json.dumps(result.to_json(), indent=1))
+    distributed.from_main(lambda: write_text(output / "results.json", json.dumps(result.to_json(), indent=1)))
+    if distributed.is_main():
         print_table(result)
-    _say(f"the run is in {output}")
+    seconds["evaluation"] = time.monotonic() - started
     return result
 
 
@@ -317,10 +364,8 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
     The phantom set is made in a folder of its own and moved once all is checked: a refused run leaves the output
     folder, and the earlier run that --overwrite would replace, as they were.
     """
-    from tqdm import tqdm
-
     from .data import phantom
-    from .engine import checkpoint, distributed
+    from .engine import checkpoint, console, distributed
     from .engine.config import ConfigError
     from .engine.files import write_text
 
@@ -332,7 +377,7 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
                 config.phantom_cases,
                 config.seed,
                 shape=(48, 48, 12) if config.quick else (64, 64, 16),
-                progress=lambda items: tqdm(items, desc="phantom", unit="case", disable=not progress),
+                progress=lambda items: console.bar(items, "phantom", "case", shown=progress),
             )
             return Path(staging) / "phantom"
 
@@ -402,17 +447,15 @@ def _refuse(screening: Any, source: str) -> NoReturn:
 
 def _dataset(run: _Run, output: Path, progress: bool) -> Any:
     """Crops of the training cases; what goes into a cache on the disk is prepared by all ranks together."""
-    from tqdm import tqdm
-
     from .data import SegmentationDataset
     from .data.prepared import DiskCache
-    from .engine import distributed
+    from .engine import console, distributed
 
     config, num_classes = run.config, run.plan.num_classes
     disk, keys = None, {}
     if config.cache == "disk":
         disk = DiskCache(config.cache_folder or output / "cache", num_classes)
-        own = tqdm(distributed.share(run.split.train), desc="cache", unit="case", disable=not progress)
+        own = console.bar(distributed.share(run.split.train), "cache", "case", shown=progress)
         parts = distributed.gather({case.name: disk.store(case) for case in own})
         keys = {name: key for part in parts for name, key in part.items()}
     return SegmentationDataset(
@@ -429,18 +472,16 @@ def _dataset(run: _Run, output: Path, progress: bool) -> Any:
 
 def read_all(config: Any, folder: Path, progress: bool = True) -> Any:
     """Reads every case, each rank its share: what `screen` says of them, together with what could not be listed."""
-    from tqdm import tqdm
-
     from .data import Fault, discover
     from .data.screening import Screening, screen
-    from .engine import distributed
+    from .engine import console, distributed
 
     def listed() -> tuple[Any, list[Fault]]:
         faults: list[Fault] = []
         return discover(folder, config.layout, label_map=config.label_map or None, faults=faults), faults
 
     cases, faults = distributed.from_main(listed)
-    with tqdm(distributed.share(cases), desc="read", unit="case", disable=not progress) as bar:
+    with console.bar(distributed.share(cases), "read", "case", shown=progress) as bar:
         parts = distributed.gather(screen(bar))
     shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
     faults += [fault for part in parts for fault in part.faults]

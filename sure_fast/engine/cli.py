@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from . import console, lock
 from .config import ConfigError
 from .signals import Interrupted
 
@@ -20,6 +21,7 @@ class RunFailure(RuntimeError):
 
 def run(program: str, main: Callable[[], None]) -> None:
     """Runs a command: bad input ends with one line and code 2, a failed run with 1, a signal with 128 + its number."""
+    console.make_lasting()
     try:
         main()
     except (ValueError, TypeError, OSError) as error:
@@ -53,6 +55,6 @@ def new_folder(path: Path, overwrite: bool = False) -> Path:
     """Refuses a folder that holds something; does not create it."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output {path}: expected a folder, got a file")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    if path.is_dir() and not lock.is_empty(path) and not overwrite:
         raise ConfigError(f"output {path}: expected a new or empty folder (or --overwrite), got one with files")
     return path

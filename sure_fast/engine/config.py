@@ -121,6 +121,8 @@ class TrainConfig:
     geometry_weight: float | None = option(None, "weight of its geometry term (default: as published)")
     prius_distance: str = option("region", "distance of the PriUS terms", ("region", "boundary"))
     validate_every: int = option(5, "epochs between validations")
+    weights: str = option("last", "weights that are evaluated and predicted with: of the last epoch, or of the best "
+                          "validation", ("last", "best"))  # fmt: skip
     checkpoint_every: int = option(0, "steps between checkpoints within an epoch (0: one at its end)")
     loggers: list[str] = option([], "trackers beside TensorBoard, JSONL and CSV: mlflow, wandb, where installed")
     quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
@@ -153,6 +155,8 @@ class TrainConfig:
             raise ConfigError(f"cache_folder: expected with cache disk only, got it with {self.cache}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema: expected a number in [0, 1), got {self.ema}")
+        if self.weights == "best" and len(self.fractions) == 3 and self.fractions[1] == 0:
+            raise ConfigError(f"weights: expected last without validation cases (fractions {self.fractions}), got best")
         if self.patience and len(self.fractions) == 3 and self.fractions[1] == 0:
             raise ConfigError(f"patience: expected 0 without validation cases (fractions {self.fractions}), "
                               f"got {self.patience}")  # fmt: skip
@@ -262,9 +266,21 @@ def load_file(path: str) -> dict[str, Any]:
     return {name: convert(name, value) for name, value in content.items()}
 
 
+ALIASES = {
+    "lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "num_epochs": "epochs", "max_epochs": "epochs",
+    "out": "output", "output_dir": "output", "out_dir": "output", "gpu": "device", "workers": "num_workers",
+    "dataset": "data", "data_dir": "data", "method": "preset", "roi_size": "patch_size", "crop_size": "patch_size",
+    "precision": "amp", "model": "checkpoint", "weight": "weights",
+}  # fmt: skip
+"""What other programs call an option, and what it is called here."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The end of an error about a mistyped name."""
-    near = difflib.get_close_matches(name, known, 1)
+    names = list(known)
+    alias = ALIASES.get(name.lstrip("-").replace("-", "_"), "")
+    wanted = [n for n in names if alias and n.lstrip("-").replace("-", "_") == alias]
+    near = wanted or difflib.get_close_matches(name, names, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

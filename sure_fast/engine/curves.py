@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..metrics import compute_risk_coverage
 from ..metrics.ties import tie_mean
 from ..metrics.uncertainty import GRADIENT_THRESHOLD
 from ..ops.boundary_distance import boundary_distance
+from . import console, slices
 from .evaluation import Truth, load_truth
 from .prediction import Prediction
 
@@ -53,7 +53,7 @@ def collect(
             return found
     bins: list[np.ndarray] = []
     curves: dict[str, list[np.ndarray]] = {"risk": [], "gradient": [], "distance": []}
-    for number, case in enumerate(tqdm(cases, desc="curves", unit="case", disable=not progress)):
+    for number, case in enumerate(console.bar(cases, "curves", "case", shown=progress)):
         truth = load_truth(case, info, device)
         prediction = predictor(truth.image)
         if not prediction.spoiled:
@@ -121,36 +121,35 @@ def _against_distance(prediction: Prediction, truth: Truth, ignore_index: int | 
 
 
 def save_slices(folder: Path, name: str, truth: Truth, prediction: Prediction, classes: int) -> None:
-    """NAME-image, -label, -prediction and -uncertainty.png on the slice with most foreground, in true proportions."""
+    """NAME-image, -label, -prediction, -errors and -uncertainty.png of one slice, in true proportions.
+
+    The slice follows from the case alone, so that every method shows the same one.
+    """
     from matplotlib import colormaps
 
     maps = [x[0].cpu().numpy() for x in (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty)]
-    spacing = truth.spacing_mm
-    if maps[0].ndim == 3:  # NIfTI axes are x, y, z: an axial slice, turned so that the second axis points up
-        index = int((maps[1] > 0).sum((0, 1)).argmax())
-        maps = [np.rot90(x[:, :, index]) for x in maps]
-        spacing = (truth.spacing_mm[1], truth.spacing_mm[0])
-    image, label, predicted, u = maps
-    low, high = np.percentile(image, [1, 99])
-    grey = np.repeat((np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 0.9)[..., None], 3, 2)
-    palette = np.array([(0.0, 0.0, 0.0), *(colormaps["tab10"](i % 10)[:3] for i in range(classes - 1))])
+    view = slices.view_of(maps[1], truth.gradient[0].cpu().numpy(), truth.spacing_mm, truth.orientation)
+    image, label, predicted, u = (view.cut(x) for x in maps)
+    low, high = slices.grey_limits(image)
+    grey = np.repeat((np.clip((image - low) / (high - low), 0, 1) * 0.9)[..., None], 3, 2)
+    palette = slices.palette(classes)
     folder.mkdir(parents=True, exist_ok=True)
 
     def overlay(labels: np.ndarray) -> np.ndarray:
-        shown = np.clip(labels, 0, classes - 1)
-        return np.where((shown > 0)[..., None], 0.45 * grey + 0.55 * palette[shown], grey)
+        inside = np.where((labels >= 0) & (labels < classes), labels, 0)
+        return np.where((inside > 0)[..., None], 0.45 * grey + 0.55 * palette[inside], grey)
 
-    top = float(np.nanmax(u)) if np.isfinite(u).any() else 1.0
-    heat = colormaps["magma"](np.nan_to_num(u / max(top, 1e-9)))[..., :3]
+    errors = np.where(slices.wrong(predicted, label, classes)[..., None], np.array(slices.WRONG), grey)
+    heat = colormaps[slices.UNCERTAINTY](slices.uncertainty_norm()(np.nan_to_num(u)))[..., :3]
     for kind, picture in (("image", grey), ("label", overlay(label)), ("prediction", overlay(predicted)),
-                          ("uncertainty", heat)):  # fmt: skip
-        _save(folder / f"{name}-{kind}.png", picture, spacing)
+                          ("errors", errors), ("uncertainty", heat)):  # fmt: skip
+        _save(folder / f"{name}-{kind}.png", picture, view.aspect)
 
 
-def _save(path: Path, picture: np.ndarray, spacing: Sequence[float]) -> None:
+def _save(path: Path, picture: np.ndarray, aspect: float) -> None:
     from PIL import Image
 
-    height, width = picture.shape[0] * spacing[0], picture.shape[1] * spacing[1]
-    size = (max(1, round(_HEIGHT * width / height)), _HEIGHT)
+    width = _HEIGHT * picture.shape[1] / (picture.shape[0] * aspect)
+    size = (min(max(1, round(width)), 4 * _HEIGHT), _HEIGHT)
     whole = Image.fromarray((picture * 255).round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     whole.save(path, optimize=True)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..data import load_case
 from ..data.corruptions import NOISE_STD
@@ -36,7 +35,7 @@ from ..metrics import (
     ueo_of_stats,
 )
 from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
-from . import distributed
+from . import console, distributed
 from .pictures import save_case
 from .prediction import Prediction, home, sliding_window
 
@@ -127,6 +126,8 @@ class Truth(NamedTuple):
     gradient: Tensor
     distance: Tensor
     spacing_mm: tuple[float, ...]
+    orientation: str | None
+    """Axis codes such as "RAS"; None where they are not known."""
 
 
 def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
@@ -138,7 +139,7 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
     device = home(device, sample.label.shape, info.num_classes)
     image, label = sample.image[None].to(device), sample.label[None].to(device)
     gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
-    return Truth(image, label, gradient, distance, tuple(sample.spacing_mm))
+    return Truth(image, label, gradient, distance, tuple(sample.spacing_mm), sample.orientation)
 
 
 def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
@@ -189,6 +190,23 @@ def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[st
     }
 
 
+def _picture(
+    path: Path, truth: Truth, prediction: Prediction, info: Any, report: Callable[[str], object]
+) -> None:
+    maps = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
+
+    def draw() -> None:
+        save_case(
+            path,
+            *(x[0].cpu() for x in maps),
+            spacing=truth.spacing_mm,
+            class_names=info.class_names,
+            orientation=truth.orientation,
+        )
+
+    console.attempt(path.name, draw, report)
+
+
 def evaluate_cases(
     predictor: Callable[[Tensor], Prediction],
     cases: Sequence[Any],
@@ -198,13 +216,15 @@ def evaluate_cases(
     seed: int = 0,
     progress: bool = True,
     pictures: Path | None = None,
+    report: Callable[[str], object] = print,
 ) -> EvaluationResult:
     """Evaluates every case: the metrics of `score`; UCC and UR of the three principles.
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image; those
     of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5.
     Voxels of the label `info.ignore_index` enter nothing. Of several ranks each evaluates its share of the cases, and
-    all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given.
+    all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given, and tells
+    `report` of one that cannot be drawn.
 
     Raises:
         ValueError: no case, or one without a label.
@@ -217,7 +237,7 @@ def evaluate_cases(
     result = EvaluationResult(dict(info.class_names))
     own = distributed.share(cases)
     shown = progress and distributed.is_main()
-    for number, case in enumerate(tqdm(own, desc="evaluate", unit="case", disable=not shown)):
+    for number, case in enumerate(console.bar(own, "evaluate", "case", shown=shown)):
         truth = load_truth(case, info, device)
         prediction = predictor(truth.image)
         row: dict[str, Any] = {"case": case.name, **score(prediction, truth, info)}
@@ -236,13 +256,7 @@ def evaluate_cases(
         row["absent"] = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
         result.per_case.append(row)
         if pictures is not None and number < _PICTURES and distributed.is_main():
-            maps_shown = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
-            save_case(
-                pictures / f"{case.name}.png",
-                *(x[0].cpu() for x in maps_shown),
-                spacing_mm=truth.spacing_mm,
-                class_names=info.class_names,
-            )
+            _picture(pictures / f"{case.name}.png", truth, prediction, info, report)
     result.per_case = distributed.interleave(distributed.gather(result.per_case))
     spoiled = {name for part in distributed.gather(result.spoiled) for name in part}
     result.spoiled = [case.name for case in cases if case.name in spoiled]

@@ -51,17 +51,23 @@ class MetricsLog:
         self._trackers = trackers.start(config, output, member)
 
     def step(self, epoch: int, step: int, values: dict[str, float]) -> None:
+        """`epoch` is counted from 1, as everywhere in the files; `step` are the steps before this one."""
         self._row({"kind": "step", "epoch": epoch, "step": step, **values})
         scalars = {f"train/{name}": value for name, value in values.items()}
         self._scalars(scalars, step)
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        """`row` has the keys "epoch", "step" (steps so far), "val_dice" (None where not validated), and numbers."""
-        self._row({"kind": "epoch", **row})
+    def epoch(self, row: dict[str, Any]) -> dict[str, Any]:
+        """`row` has the keys "epoch", "step" (steps so far), "val_dice" (None where not validated), and numbers.
+
+        Returns:
+            The line of metrics.csv, which also has the means of the loss terms over the epoch.
+        """
+        line = self._row({"kind": "epoch", **row})
         scalars = {name: row[name] for name in ("lr", "volumes_per_second")}
         if row["val_dice"] is not None:
             scalars["validation/dice"] = row["val_dice"]
         self._scalars(scalars, row["step"] - 1)
+        return line
 
     def sync(self) -> None:
         """Everything so far is on the disk: a checkpoint must not be newer than its rows."""
@@ -86,11 +92,11 @@ class MetricsLog:
                 with _naming(file.name):
                     file.close()
 
-    def _row(self, row: dict[str, Any]) -> None:
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         with _naming(self._log.name):
             self._log.write(json.dumps(row) + "\n")
         with _naming(self._table_file.name):
-            self._table.add(row)
+            return self._table.add(row)
 
     def _scalars(self, scalars: dict[str, float], step: int) -> None:
         with _naming(self._board.log_dir):
@@ -117,13 +123,13 @@ class EpochTable:
         self._terms: dict[str, list[float]] = {}
         self._writer: csv.DictWriter[str] | None = None
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Takes a row of metrics.jsonl; that of an epoch ends with a line."""
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Takes a row of metrics.jsonl; that of an epoch ends with a line, which is returned."""
         if row["kind"] == "step":
             for name, value in row.items():
                 if name not in PLACE:
                     self._terms.setdefault(name, []).append(value)
-            return
+            return {}
         own = {name: value for name, value in row.items() if name not in ("kind", "val_dice", "val_dice_per_class")}
         terms = {name: math.fsum(values) / len(values) for name, values in self._terms.items()}
         per_class = row.get("val_dice_per_class", {})
@@ -134,6 +140,7 @@ class EpochTable:
             self._writer.writeheader()
         self._writer.writerow(line)
         self._terms.clear()
+        return line
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -151,13 +158,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _cut(path: Path, epoch: int, step: int, keep: Callable[[dict[str, Any]], None]) -> None:
+def _cut(path: Path, epoch: int, step: int, keep: Callable[[dict[str, Any]], object]) -> None:
     """Leaves in metrics.jsonl the rows of the first `step` steps and `epoch` epochs, and hands them to `keep`."""
     limits, found = {"step": step, "epoch": epoch}, {"step": 0, "epoch": 0}
     with replacing(path) as file:
         for row in read_rows(path):
             kind = row["kind"]
-            if row[kind] < limits[kind]:
+            if row[kind] < limits[kind] + (kind == "epoch"):  # epochs are counted from 1
                 found[kind] += 1
                 file.write((json.dumps(row) + "\n").encode())
                 keep(row)

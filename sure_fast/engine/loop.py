@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from .._distributed import across_ranks
 from ..data import SegmentationDataset
 from ..data.batches import Collate, RankBatches
 from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from ..losses.prius import PUBLISHED
-from . import checkpoint, distributed, resume
+from . import checkpoint, console, distributed, resume
 from .cli import RunFailure
 from .config import PRIUS_WEIGHTS, ConfigError, TrainConfig
 from .evaluation import validation_dice
@@ -38,7 +37,7 @@ STAGES = ("network", "noisy", "supervision", "optimizer")
 """Of a step: the network on the clean images, and on noisy ones; the loss; the change of the weights."""
 OF_OWN_IMAGES = ("evidential", "prius")
 """Losses whose terms beside `segmentation` are of the rank's own images; all else is of the batch of all ranks."""
-SHOWN = {"dice": "dice", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
+SHOWN = {"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
          "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"}  # fmt: skip
 Objective = Callable[..., Any]
 
@@ -197,8 +196,12 @@ class Trainer:
         report(f"continues at {self._place()} from {path}")
         return True
 
-    def train(self, progress: bool = True, stop: StopRequest | None = None) -> None:
+    def train(
+        self, progress: bool = True, stop: StopRequest | None = None, report: Callable[[str], object] | None = None
+    ) -> None:
         """Trains to the last epoch, or until `patience` is at an end; leaves checkpoints/last.pt and best.pt.
+
+        `report` gets a line an epoch.
 
         Raises:
             Interrupted: `stop` asked for it; last.pt holds the state.
@@ -207,13 +210,34 @@ class Trainer:
         stop = stop or StopRequest()
         if self._is_done():
             return
+        started, first = time.monotonic(), self.progress.epoch
         try:
             with self._log() if distributed.is_main() else nullcontext() as log:
                 while not self._is_done():
-                    self._epoch(log, progress and distributed.is_main(), stop)
+                    row = self._epoch(log, progress and distributed.is_main(), stop)
+                    if log is not None and report is not None:
+                        at = self.progress
+                        left = (self.config.epochs - at.epoch) * (time.monotonic() - started) / (at.epoch - first)
+                        report(self._describe(row, left))
         except OSError as error:
             hint = f"continue with: {resume.command(self.output)}"
             raise RunFailure(f"{error}; the checkpoints before it are whole; {hint}") from error
+
+    def _describe(self, row: dict[str, Any], left: float) -> str:
+        """One line of an epoch: means of the loss terms, the validation, the best so far, the time."""
+        width = len(str(self.config.epochs))
+        shown = [f"{title} {row[name]:.4f}" for name, title in SHOWN.items() if row.get(name)]
+        parts = [f"epoch {row['epoch']:{width}}/{self.config.epochs}: loss {row['total']:.3f}"]
+        parts[0] += f" ({', '.join(shown)})" if shown else ""
+        if row["val_dice"] is not None:
+            classes = [(name, row[f"val_dice/{name}"]) for name in self._classes]
+            by_class = f" ({', '.join(f'{name} {value:.3f}' for name, value in classes)})" if len(classes) > 1 else ""
+            parts.append(f"validation Dice {row['val_dice']:.3f}{by_class}")
+            parts.append(f"best {self.progress.best:.3f} in epoch {self.progress.best_epoch}")
+        parts.append(console.duration(row["seconds"]))
+        if not self._is_done():
+            parts.append(f"{console.duration(left)} left")
+        return ", ".join(parts)
 
     def describe_times(self) -> str:
         """One line: what a step's time went into. On a GPU it is the time to launch the work, not to do it."""
@@ -223,26 +247,30 @@ class Trainer:
         share = 100 * at.supervision_seconds / total if total else 0.0
         return f"time per step: network {network:.1f} ms, supervision {supervision:.1f} ms ({share:.1f} %)"
 
+    @property
+    def _classes(self) -> list[str]:
+        return [name for c, name in sorted(self.plan.class_names.items()) if c]
+
     def _log(self) -> MetricsLog:
-        classes = [name for c, name in sorted(self.plan.class_names.items()) if c]
         at = self.progress
-        return MetricsLog(self.config, self.output, classes, member=self.member, epoch=at.epoch, step=at.step)
+        return MetricsLog(self.config, self.output, self._classes, member=self.member, epoch=at.epoch, step=at.step)
 
     def _is_done(self) -> bool:
         at = self.progress
         return at.epoch >= self.config.epochs or 0 < self.config.patience <= at.unimproved
 
     def _place(self) -> str:
-        return f"epoch {self.progress.epoch}, step {self.progress.step}"
+        return f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
 
-    def _epoch(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
+    def _epoch(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> dict[str, Any]:
+        """Returns what metrics.csv says of the epoch, on rank 0."""
         at, epoch = self.progress, self.progress.epoch
         self.dataset.set_epoch(epoch)
         self.model.train()
         with stop.deferred():
             self._steps(log, progress, stop)
         row: dict[str, Any] = {
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "step": at.step,
             "seconds": at.seconds,
             "volumes_per_second": at.volumes / at.seconds,
@@ -254,6 +282,7 @@ class Trainer:
         if self.validation_cases and (last or (epoch + 1) % self.config.validate_every == 0):
             path = self._checkpoint(log)  # a validation may take long, and is interrupted at once
             self._end_if_asked(stop, path)
+            started = time.monotonic()
             dice = validation_dice(
                 self.weights,
                 self.validation_cases,
@@ -263,15 +292,17 @@ class Trainer:
             )
             row["val_dice"] = dice["mean"]
             row["val_dice_per_class"] = {name: value for name, value in dice.items() if name != "mean"}
+            at.validation_seconds += time.monotonic() - started
             best = dice["mean"] > at.best
             at.best, at.unimproved = max(at.best, dice["mean"]), 0 if best else at.unimproved + 1
-        if log is not None:
-            log.epoch(row)
+            at.best_epoch = epoch + 1 if best else at.best_epoch
+        line = log.epoch(row) if log is not None else {}
         self.optimization.end_epoch()
         at.next_epoch()
         if best:
             self.save("best.pt")
         self._end_if_asked(stop, self._checkpoint(log))
+        return line
 
     def _checkpoint(self, log: MetricsLog | None) -> Path:
         """last.pt, and the rows before it."""
@@ -290,19 +321,20 @@ class Trainer:
         at, epoch, every = self.progress, self.progress.epoch, self.config.checkpoint_every
         width, saved = len(str(self.config.epochs)), self.progress.step
         self.remaining.start = at.batch
-        bar = tqdm(
+        bar = console.bar(
             self.loader,
-            desc=f"epoch {epoch + 1:{width}}/{self.config.epochs}",
-            unit="step",
+            f"epoch {epoch + 1:{width}}/{self.config.epochs}",
+            "step",
             initial=at.batch,
             total=at.batch + len(self.loader),
-            disable=not progress,
+            shown=progress,
+            leave=False,
         )
         started = time.perf_counter() - at.seconds
         for batch in bar:
             values = self._step(epoch, at.batch, batch["image"].to(self.device), batch["label"].to(self.device))
             if log is not None:
-                log.step(epoch, at.step, values)
+                log.step(epoch + 1, at.step, values)
             at.volumes += self.batches.step_size(at.batch)
             at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
             shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
@@ -377,15 +409,6 @@ class Trainer:
         begun = at.batch % self.config.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
         raise RunFailure(f"{place}: {what}; the state before this step is saved in {self.save()}")
-
-
-def describe_backends() -> str:
-    """One line: which backend every op of the loss runs on for CPU tensors, and with what instruction set."""
-    from .. import _backends
-    from .._cpu import isa
-
-    ops = ", ".join(f"{op}={backends[0]}" for op, backends in _backends.registered().items())
-    return f"ops: {ops}; instruction set {isa()}, {torch.get_num_threads()} threads"
 
 
 def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: Any) -> checkpoint.ModelPlan:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.corruptions import CORRUPTIONS
+from . import slices
 
 TITLES = {
     "total": "total loss",
@@ -41,64 +42,66 @@ def save_case(
     uncertainty: Tensor,
     gradient: Tensor,
     *,
-    spacing_mm: Sequence[float],
+    spacing: Sequence[float],
     class_names: dict[int, str],
+    orientation: str | None = None,
 ) -> None:
-    """Image, label, prediction, uncertainty and image gradient side by side, on the slice with most foreground."""
+    """Image, label, prediction, its errors, uncertainty and image gradient of one slice side by side; maps [*S]."""
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    maps = [x.numpy() for x in (image, label, prediction, uncertainty, gradient)]
-    spacing = list(spacing_mm)
-    if maps[0].ndim == 3:
-        # NIfTI axes are x, y, z: an axial slice, turned so that the second axis points up.
-        index = int((maps[1] > 0).sum((0, 1)).argmax())
-        maps = [np.rot90(x[:, :, index]) for x in maps]
-        aspect, where = spacing[1] / spacing[0], f", slice {index}"
-    else:
-        aspect, where = spacing[0] / spacing[1], ""
-    shown, truth, predicted, u, g = maps
+    arrays = [x.numpy() for x in (image, label, prediction, uncertainty, gradient)]
+    view = slices.view_of(arrays[1], arrays[3], spacing, orientation)
+    shown, truth, predicted, u, g = (view.cut(x) for x in arrays)
     classes = max(class_names) + 1
-    palette = np.array([[0, 0, 0, 0], *_colours(classes - 1)])
-    colours = ListedColormap(palette)
-    height = 3.3 * shown.shape[0] * aspect / shown.shape[1]
-    figure = Figure(figsize=(17.5, max(2.4, height) + 0.9), layout="constrained")
-    axes = figure.subplots(1, 5)
-    low, high = np.percentile(shown, [1, 99])
-    grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6), "aspect": aspect}
-    for axis, title in zip(axes, ("image", "label", "prediction", "uncertainty", "image gradient"), strict=True):
+    palette = slices.palette(classes)
+    height = 2.9 * min(3.0, max(0.3, shown.shape[0] * view.aspect / shown.shape[1]))
+    figure = Figure(figsize=(18.5, height + 0.9), layout="constrained")
+    axes = figure.subplots(1, 6)
+    low, high = slices.grey_limits(shown)
+    titles = ("image", "label", "prediction", "errors", "uncertainty (0 to 1)", "image gradient")
+    for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.set_xticks([])
         axis.set_yticks([])
-    axes[0].imshow(shown, **grey)
-    for axis, classes_map in ((axes[1], truth), (axes[2], predicted)):
-        axis.imshow(shown, **grey)
-        overlay = {"cmap": colours, "vmin": -0.5, "vmax": classes - 0.5, "alpha": 0.6, "interpolation": "nearest"}
-        axis.imshow(classes_map, aspect=aspect, **overlay)
-    for axis, values, name in ((axes[3], u, "magma"), (axes[4], g, "viridis")):
-        drawn = axis.imshow(values, cmap=name, vmin=0, aspect=aspect)
+    for axis in axes[:4]:
+        axis.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=view.aspect)
+    clear = ListedColormap([(0, 0, 0, 0), *palette[1:]])
+    overlay = {"vmin": -0.5, "vmax": classes - 0.5, "alpha": 0.6, "interpolation": "nearest", "aspect": view.aspect}
+    for axis, numbers in ((axes[1], truth), (axes[2], predicted)):
+        axis.imshow(np.where((numbers >= 0) & (numbers < classes), numbers, 0), cmap=clear, **overlay)
+    errors = slices.wrong(predicted, truth, classes)
+    axes[3].imshow(errors, cmap=ListedColormap([(0, 0, 0, 0), slices.WRONG]), aspect=view.aspect, interpolation="nearest")
+    for axis, values, options in (
+        (axes[4], u, {"cmap": slices.UNCERTAINTY, "norm": slices.uncertainty_norm()}),
+        (axes[5], g, {"cmap": "viridis", "vmin": 0}),
+    ):
+        drawn = axis.imshow(values, aspect=view.aspect, **options)
         figure.colorbar(drawn, ax=axis, shrink=0.85)
-        if (truth > 0).any():
+        if (truth > 0).any() and not (truth > 0).all():
             axis.contour(truth > 0, levels=[0.5], colors="white", linewidths=0.6)
+    _letter(axes[0], view.letters)
     handles = [Patch(color=palette[c], label=class_names[c]) for c in sorted(class_names) if c > 0]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(f"{path.stem}{where}")
+    handles.append(Patch(color=slices.WRONG, label="wrong"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 10), frameon=False)
+    figure.suptitle(f"{path.stem}, {view.title}" if view.title else path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
 
 
-def _colours(count: int) -> list[tuple[float, float, float, float]]:
-    from matplotlib import colormaps
-
-    cycle = colormaps["tab10"]
-    return [cycle(i % 10) for i in range(count)]
+def _letter(axis: Any, letters: Sequence[str]) -> None:
+    """Where the patient's left, right, front, back, head and feet are."""
+    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"),
+              (0.5, 0.02, "center", "bottom"))  # fmt: skip
+    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
+        axis.text(x, y, letter, color="yellow", transform=axis.transAxes, ha=horizontal, va=vertical)
 
 
 def save_curves(metrics_jsonl: Path, folder: Path) -> None:
     """Mean loss terms per epoch and validation Dice, as losses.png."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     validation: list[tuple[int, float]] = []
@@ -124,7 +127,9 @@ def save_curves(metrics_jsonl: Path, folder: Path) -> None:
         axes[len(drawn)].set_title("validation Dice")
     for axis in axes[:panels]:
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
         axis.grid(alpha=0.3)
     for axis in axes[panels:]:
         axis.remove()

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import __version__
 from ..data.corruptions import CORRUPTIONS, corrupt
 from ..metrics import Statistics, summarize
+from . import console
 from .config import ConfigError
 from .evaluation import case_seed, load_truth, score, score_noise
 from .prediction import Prediction
@@ -103,13 +103,9 @@ def sweep(
     names = {case.name for case in cases}
     done = {(row["case"], row["kind"], row["severity"]) for row in file.rows}
     missing = {case.name: [c for c in every if (case.name, *c) not in done] for case in cases}
-    with tqdm(
-        total=len(cases) * len(every),
-        initial=len(cases) * len(every) - sum(map(len, missing.values())),
-        desc="robustness",
-        unit="image",
-        disable=not progress,
-    ) as bar:
+    whole = len(cases) * len(every)
+    initial = whole - sum(map(len, missing.values()))
+    with console.bar(None, "robustness", "image", total=whole, initial=initial, shown=progress) as bar:
         for case in cases:
             if not missing[case.name]:
                 continue

@@ -27,6 +27,8 @@ class Progress:
     """Steps of all epochs."""
     best: float = -math.inf
     """Best validation Dice so far."""
+    best_epoch: int = 0
+    """The epoch it is of, counted from 1; 0: none yet."""
     unimproved: int = 0
     """Validations since."""
     seconds: float = 0.0
@@ -34,8 +36,12 @@ class Progress:
     volumes: int = 0
     network_seconds: float = 0.0
     supervision_seconds: float = 0.0
+    training_seconds: float = 0.0
+    """Spent on the batches of the epochs before."""
+    validation_seconds: float = 0.0
 
     def next_epoch(self) -> None:
+        self.training_seconds += self.seconds
         self.epoch, self.batch, self.seconds, self.volumes = self.epoch + 1, 0, 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,7 +49,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for entry in fields(self):
-            setattr(self, entry.name, state[entry.name])
+            setattr(self, entry.name, state.get(entry.name, entry.default))
 
 
 class RankState:

@@ -24,8 +24,8 @@ def fill(log, epochs, steps=2, first=0):
     for epoch in range(first, epochs):
         for k in range(steps):
             step = epoch * steps + k
-            log.step(epoch, step, {"total": step / 3, "data": 1.0})
-        row = {"epoch": epoch, "step": (epoch + 1) * steps, "seconds": 2.0, "volumes_per_second": 4.0, "lr": 0.1}
+            log.step(epoch + 1, step, {"total": step / 3, "data": 1.0})
+        row = {"epoch": epoch + 1, "step": (epoch + 1) * steps, "seconds": 2.0, "volumes_per_second": 4.0, "lr": 0.1}
         dice = {"val_dice": 0.5, "val_dice_per_class": {"a": 0.25, "b": 0.75}} if epoch % 2 else {"val_dice": None}
         log.epoch({**row, **dice})
 
@@ -43,7 +43,7 @@ def test_rows_and_table(tmp_path):
         table = list(csv.DictReader(file))
     assert list(table[0]) == ["epoch", "step", "seconds", "volumes_per_second", "lr", "total", "data", "val_dice",
                               "val_dice/a", "val_dice/b"]  # fmt: skip
-    assert [row["epoch"] for row in table] == ["0", "1"]
+    assert [row["epoch"] for row in table] == ["1", "2"]
     assert [float(row["total"]) for row in table] == pytest.approx([1 / 6, 5 / 6])
     assert [row["val_dice"] for row in table] == ["", "0.5"]
     assert table[1]["val_dice/b"] == "0.75"
@@ -60,10 +60,10 @@ def test_continued_at_any_place(tmp_path, capfd, epoch, step):
     events.rename(events.with_name("events.out.tfevents.0.earlier"))  # its name has only whole seconds
     with MetricsLog(make({}), tmp_path, CLASSES, epoch=epoch, step=step) as log:
         if step % 2:
-            log.step(epoch, step, {"total": step / 3, "data": 1.0})
+            log.step(epoch + 1, step, {"total": step / 3, "data": 1.0})
             end = (epoch + 1) * 2
             dice = {"val_dice": 0.5, "val_dice_per_class": {"a": 0.25, "b": 0.75}} if epoch % 2 else {"val_dice": None}
-            log.epoch({"epoch": epoch, "step": end, "seconds": 2.0, "volumes_per_second": 4.0, "lr": 0.1, **dice})
+            log.epoch({"epoch": epoch + 1, "step": end, "seconds": 2.0, "volumes_per_second": 4.0, "lr": 0.1, **dice})
         fill(log, 3, first=epoch + step % 2)
     assert texts(tmp_path) == whole
     assert capfd.readouterr().err == ""

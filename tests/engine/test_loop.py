@@ -42,7 +42,7 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
         command.train(make(TINY), tmp_path / "run", progress=False)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert {row["epoch"] for row in rows} == {0}
+    assert {row["epoch"] for row in rows} == {1}
 
 
 def test_patch_size_follows_the_images():

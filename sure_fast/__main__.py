@@ -1,0 +1,20 @@
+"""Lists the commands: python -m sure_fast"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+COMMANDS = ("train", "evaluate", "predict", "compare", "info")
+
+
+def summary(command: str) -> str:
+    """The first line of a command's own description, without loading it."""
+    source = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0].split(": python -m")[0]
+
+
+if __name__ == "__main__":
+    print("Commands of sure_fast; each has --help:\n")
+    for command in COMMANDS:
+        print(f"  python -m sure_fast.{command:<9} {summary(command)}")
