@@ -155,10 +155,12 @@ def duration(seconds: float) -> str:
     """In the two largest units.
 
     Example:
-        >>> duration(42), duration(754), duration(7500)
-        ('42 s', '12 min 34 s', '2 h 05 min')
+        >>> duration(0.42), duration(42), duration(754), duration(7500)
+        ('0.4 s', '42 s', '12 min 34 s', '2 h 05 min')
     """
-    whole = max(0, round(seconds))
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)

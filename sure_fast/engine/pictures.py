@@ -78,7 +78,9 @@ def save_case(
         (axes[5], g, {"cmap": "viridis", "vmin": 0}),
     ):
         drawn = axis.imshow(values, aspect=view.aspect, **options)
-        figure.colorbar(drawn, ax=axis, shrink=0.85)
+        bar = figure.colorbar(drawn, ax=axis, shrink=0.85)
+        if values is u:
+            bar.set_ticks(slices.TICKS, labels=[f"{tick:g}" for tick in slices.TICKS])
         if (truth > 0).any() and not (truth > 0).all():
             axis.contour(truth > 0, levels=[0.5], colors="white", linewidths=0.6)
     _letter(axes[0], view.letters)

@@ -18,7 +18,7 @@ WRONG = (1.0, 0.15, 0.1)
 
 @dataclass(frozen=True)
 class View:
-    """A slice of arrays of one shape, turned so that the second of its axes points up."""
+    """A slice of arrays of one shape, turned as readers know it: front or head up, the patient's right on the left."""
 
     axis: int | None
     """The axis it is cut across; None: the images are two-dimensional."""
@@ -26,13 +26,20 @@ class View:
     aspect: float
     """Height of a pixel over its width."""
     title: str
-    letters: tuple[str, str, str, str]
+    letters: tuple[str, str, str, str] = ("", "", "", "")
     """Left, right, top, bottom: where the patient's sides are; empty where it is not known."""
+    transposed: bool = False
+    """The first of the two axes that are left points up, not the second."""
+    flipped: tuple[bool, bool] = (False, False)
+    """Vertically, horizontally."""
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
         if self.axis is None:
             return volume
-        return np.rot90(np.take(volume, self.index, self.axis))
+        plane = np.take(volume, self.index, self.axis)
+        plane = np.rot90(plane.T if self.transposed else plane)
+        flips = tuple(k for k in range(2) if self.flipped[k])
+        return np.flip(plane, flips)
 
 
 def view_of(
@@ -47,19 +54,27 @@ def view_of(
         label, uncertainty: [*S]. spacing: voxel size per axis. orientation: as nibabel's axis codes, such as "RAS".
     """
     if label.ndim == 2:
-        return View(None, 0, spacing[0] / spacing[1], "", ("", "", "", ""))
+        return View(None, 0, spacing[0] / spacing[1], "")
     codes = orientation if orientation is not None and len(orientation) == 3 and "?" not in orientation else None
     axis = _across(label.shape, spacing, codes)
-    others = tuple(k for k in range(3) if k != axis)
+    across, up = (k for k in range(3) if k != axis)
     shown = (label > 0) if (label > 0).any() else np.nan_to_num(uncertainty)
-    index = int(shown.sum(others, dtype=np.float64).argmax())
-    across, up = others
-    letters = ("", "", "", "")
+    index = int(shown.sum((across, up), dtype=np.float64).argmax())
     where = f"slice {index + 1} of {label.shape[axis]} along axis {axis + 1}"
-    if codes is not None:
-        letters = (OPPOSITE[codes[across]], codes[across], codes[up], OPPOSITE[codes[up]])
-        where += f" ({PLANES[codes[axis]]})"
-    return View(axis, index, spacing[up] / spacing[across], where, letters)
+    if codes is None:
+        return View(axis, index, spacing[up] / spacing[across], where)
+    transposed = codes[across] in "SI" or (codes[across] in "AP" and codes[up] in "LR")
+    if transposed:
+        across, up = up, across
+    flipped = (codes[up] in "PI", codes[across] in "RA")
+    sides = (OPPOSITE[codes[across]], codes[across], codes[up], OPPOSITE[codes[up]])
+    left, right, top, bottom = sides
+    if flipped[0]:
+        top, bottom = bottom, top
+    if flipped[1]:
+        left, right = right, left
+    where += f" ({PLANES[codes[axis]]})"
+    return View(axis, index, spacing[up] / spacing[across], where, (left, right, top, bottom), transposed, flipped)
 
 
 def _across(shape: Sequence[int], spacing: Sequence[float], codes: str | None) -> int:
@@ -89,6 +104,10 @@ def palette(classes: int) -> np.ndarray:
 def wrong(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
     """Where the prediction differs from a label; a label outside the classes is not annotated and nowhere wrong."""
     return (prediction != label) & (label >= 0) & (label < classes)
+
+
+TICKS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+"""Of the colour bar of u."""
 
 
 def uncertainty_norm() -> Any:
