@@ -38,7 +38,7 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
         return out._replace(gradient=out.gradient * math.nan) if epoch == 1 else out
 
     monkeypatch.setattr(UncertaintySupervisedLoss, "forward", spoiled)
-    with pytest.raises(RunFailure, match=r"epoch 1, step \d+: loss term 'gradient' is nan; the state .*last.pt"):
+    with pytest.raises(RunFailure, match=r"epoch 2, step \d+: loss term 'gradient' is nan; the state .*last.pt"):
         command.train(make(TINY), tmp_path / "run", progress=False)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

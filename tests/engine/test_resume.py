@@ -94,13 +94,13 @@ def test_sigterm_in_any_step(flags, whole, tmp_path, capfd, step):
     assert "SIGTERM: finishing the step and saving" in error
     epoch = (step - 1) // 2
     assert error.strip().splitlines()[-1] == (
-        f"sure_fast.train: stopped by SIGTERM at epoch {epoch}, step {step}; the state is saved in "
+        f"sure_fast.train: stopped by SIGTERM at epoch {epoch + 1}, step {step}; the state is saved in "
         f"{output}/checkpoints/last.pt; continue with: python -m sure_fast.train --resume '{output}'"
     )
     assert not list(output.rglob("*.partial"))
     assert checkpoint.load(output / "checkpoints/last.pt")["progress"]["step"] == step
     assert run("--resume", output) == 0
-    assert f"continues at epoch {epoch}, step {step} from" in capfd.readouterr().out
+    assert f"continues at epoch {epoch + 1}, step {step} from" in capfd.readouterr().out
     assert_equal(final(output), whole["sure"])
 
 
@@ -184,7 +184,7 @@ def test_a_signal_outside_the_steps(flags, whole, tmp_path, owner, name):
     assert_equal(final(tmp_path / "run"), whole["sure"])
 
 
-@pytest.mark.parametrize(("call", "place"), [(2, "epoch 1, step 2"), (5, "epoch 1, step 4")])
+@pytest.mark.parametrize(("call", "place"), [(2, "epoch 2, step 2"), (5, "epoch 2, step 4")])
 def test_a_signal_just_after_the_last_step(flags, whole, tmp_path, capfd, call, place):
     """When no step of the epoch can see it any more: it counts before the validation, and at the end."""
     with pytest.MonkeyPatch.context() as patched:

@@ -38,7 +38,7 @@ def rank_of_two(rank, folder, port):
     with distributed.joined("cpu"):
         command.train(config, folder / "whole", progress=False)
         loop.Trainer._step = signalled
-        with pytest.raises(Interrupted, match=r"at epoch 0, step 1; .*; continue with: torchrun .* --resume "):
+        with pytest.raises(Interrupted, match=r"at epoch 1, step 1; .*; continue with: torchrun .* --resume "):
             command.train(config, folder / "run", progress=False)
         loop.Trainer._step = step
         distributed.from_main(lambda: shutil.copytree(folder / "run", folder / "stopped"))
