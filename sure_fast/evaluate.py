@@ -7,7 +7,9 @@ each and leaves robustness.csv, robustness.json and curves in robustness.png. St
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from .train import Parser
 
@@ -16,17 +18,16 @@ PROGRAM = "sure_fast.evaluate"
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
-    parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="a run's folder (its last.pt, as training ends) or a checkpoint"
-    )
+    parser.add_argument("--checkpoint", required=True, type=Path, help="a run's folder or a checkpoint")
+    parser.add_argument("--weights", choices=("last", "best"), help="of a run (default: those it was evaluated with)")
     parser.add_argument("--data", type=Path, help="data folder (default: that of the run)")
     parser.add_argument("--layout", help="data layout (default: that of the run; with --data, found by itself)")
     parser.add_argument(
         "--cases",
         choices=("train", "val", "test", "all"),
-        help="part of the run's split (default: test; all where --data is given)",
+        help="part of the run's split (default: test, without test cases val; all where --data is given)",
     )
-    parser.add_argument("--output", type=Path, help="new folder for results.json and pictures (default: none written)")
+    parser.add_argument("--output", type=Path, help="new folder for results.json, results.csv and pictures (default: none written)")
     parser.add_argument(
         "--robustness", action="store_true", help="sweep over corruptions (output: by default RUN/robustness)"
     )
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     from .data import discover, load_case
-    from .engine import checkpoint, cli, distributed, robustness
+    from .engine import checkpoint, cli, distributed, lock, robustness
     from .engine.config import ConfigError
     from .engine.evaluation import evaluate_cases
     from .engine.table import print_table
@@ -42,8 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     distributed.refuse_ranks(PROGRAM)
     device = cli.choose_device(options.device)
     run_folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent.parent
-    last = run_folder / "checkpoints" / "last.pt"
-    path = last if options.checkpoint.is_dir() and last.is_file() else options.checkpoint
+    path = checkpoint.find(options.checkpoint, options.weights)
     predictor, content = checkpoint.load_predictor(path, device)
     plan, config = content["plan"], content["config"]
     folder = options.data or Path(config["data"] or run_folder / "phantom")
@@ -54,48 +54,63 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(
             f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"
         )
-    part = options.cases or ("all" if options.data else "test")
-    chosen = list(cases)
-    if part != "all":
-        split_file = run_folder / "split.json"
-        if not split_file.is_file():
-            raise ConfigError(f"cases: {part!r} needs the run's {split_file}, which is not there; use --cases all")
-        wanted = set(json.loads(split_file.read_text(encoding="utf-8"))[part])
-        chosen = [case for case in cases if case.name in wanted]
-        if len(chosen) != len(wanted):
-            raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
+    part, chosen = _chosen(cases, folder, run_folder, options)
     found = load_case(chosen[0]).image.shape
     if (found[0], len(found) - 1) != (plan.in_channels, plan.dims):
         raise ConfigError(
             f"{chosen[0].image}: expected {plan.in_channels} channels and {plan.dims} axes as in training, "
             f"got {found[0]} and {len(found) - 1}"
         )
+    print(f"{PROGRAM}: {len(chosen)} cases ({part}); weights: {path}", flush=True)
     if options.robustness:
         output = options.output or run_folder / "robustness"
-        if not (output / robustness.ROWS).is_file():
-            cli.new_folder(output)
-        elsewhere = None if options.data is None else str(folder.resolve())
-        description = robustness.RowFile.owner(checkpoint.fingerprint(path), config["seed"], elsewhere)
-        file = robustness.RowFile(output / robustness.ROWS, description)
-        rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config["seed"])
-        robustness.write(output, rows, description, config["preset"])
+        with lock.held(output):
+            if not (output / robustness.ROWS).is_file():
+                cli.new_folder(output)
+            elsewhere = None if options.data is None else str(folder.resolve())
+            description = robustness.RowFile.owner(checkpoint.fingerprint(path), config["seed"], elsewhere)
+            file = robustness.RowFile(output / robustness.ROWS, description)
+            rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config["seed"])
+            robustness.write(output, rows, description, config["preset"])
         print(robustness.table(rows))
         print(f"{PROGRAM}: the curves are in {output / 'robustness.png'}", flush=True)
         return
-    if options.output is not None:
-        cli.new_folder(options.output)
-    result = evaluate_cases(
-        predictor,
-        chosen,
-        info=cases.info,
-        device=device,
-        seed=config["seed"],
-        pictures=options.output and options.output / "pictures",
-    )
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "results.json").write_text(json.dumps(result.to_json(), indent=1), encoding="utf-8")
+    with nullcontext() if options.output is None else lock.held(options.output):
+        if options.output is not None:
+            cli.new_folder(options.output)
+        result = evaluate_cases(
+            predictor,
+            chosen,
+            info=cases.info,
+            device=device,
+            seed=config["seed"],
+            pictures=options.output and options.output / "pictures",
+        )
+        if options.output is not None:
+            result.write(options.output)
     print_table(result)
+
+
+def _chosen(cases: Any, folder: Path, run_folder: Path, options: Any) -> tuple[str, list[Any]]:
+    """The cases to evaluate, and which part of the run's split they are."""
+    from .engine.config import ConfigError
+
+    part = options.cases or ("all" if options.data else "test")
+    if part == "all":
+        return part, list(cases)
+    split_file = run_folder / "split.json"
+    if not split_file.is_file():
+        raise ConfigError(f"cases: {part!r} needs the run's {split_file}, which is not there; use --cases all")
+    split = json.loads(split_file.read_text(encoding="utf-8"))
+    if options.cases is None and not split["test"]:
+        part = "val"
+    wanted = set(split[part])
+    chosen = [case for case in cases if case.name in wanted]
+    if not wanted:
+        raise ConfigError(f"cases: the run has no {part} cases; use --cases all, or --data with others")
+    if len(chosen) != len(wanted):
+        raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
+    return part, chosen
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ PRODUCTS = (
     "mlruns",
     "wandb",
     "results.json",
+    "results.csv",
     "curves.json",
     "slices",
     "checkpoints",
@@ -245,7 +246,6 @@ def _evaluate(
     """The table of the test cases, of the validation cases where there are none; None where there are neither."""
     from .engine import checkpoint, distributed
     from .engine.evaluation import EvaluationResult, evaluate_cases
-    from .engine.files import write_text
     from .engine.prediction import Predictor
     from .engine.table import print_table
 
@@ -256,7 +256,7 @@ def _evaluate(
     if not chosen:
         _say("no test and no validation cases: the weights of the last epoch are kept, and nothing is evaluated")
         empty = EvaluationResult(dict(run.cases.info.class_names))
-        distributed.from_main(lambda: write_text(output / "results.json", json.dumps(empty.to_json(), indent=1)))
+        distributed.from_main(lambda: empty.write(output))
         return None
     weights = f"those of the last epoch (validation Dice best in epoch {at.best_epoch}: {at.best:.3f})"
     if config.weights == "best":
@@ -279,7 +279,7 @@ def _evaluate(
         pictures=output / "pictures",
         report=_say,
     )
-    distributed.from_main(lambda: write_text(output / "results.json", json.dumps(result.to_json(), indent=1)))
+    distributed.from_main(lambda: result.write(output))
     if distributed.is_main():
         print_table(result)
     seconds["evaluation"] = time.monotonic() - started

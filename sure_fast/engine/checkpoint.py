@@ -111,16 +111,38 @@ def load_latest(path: Path, report: Callable[[str], object]) -> tuple[Path, dict
     return None
 
 
-def find(path: Path) -> Path:
-    """The checkpoint file of a run's folder (best, else last), or the file itself."""
+WEIGHTS = ("last", "best")
+
+
+def find(path: Path, weights: str | None = None) -> Path:
+    """The checkpoint file of a run's folder, or the file itself.
+
+    Args:
+        weights: "last", of the last epoch, or "best", of the best validation; None: those that the run was evaluated
+            with, as its configuration says.
+    """
     if not path.exists():
         raise ValueError(f"checkpoint {path}: no such file or folder")
     if path.is_file():
+        if weights is not None and path.stem not in (weights, f"{weights}.previous"):
+            raise ValueError(f"weights: expected with a run's folder only, got {weights} with the file {path}")
         return path
-    for name in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt", "last.pt"):
-        if (path / name).is_file():
-            return path / name
-    raise ValueError(f"checkpoint {path}: expected a run's folder with checkpoints/best.pt or checkpoints/last.pt")
+    wanted = weights or _own_weights(path)
+    for file in (path / "checkpoints" / f"{wanted}.pt", path / f"{wanted}.pt"):
+        if file.is_file():
+            return file
+    raise ValueError(f"checkpoint {path}: expected a run's folder with checkpoints/{wanted}.pt, got none")
+
+
+def _own_weights(folder: Path) -> str:
+    import yaml
+
+    file = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+    return content.get("weights", "last") if isinstance(content, dict) else "last"
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

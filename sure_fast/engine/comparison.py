@@ -190,7 +190,7 @@ def examine(
     progress: bool = True,
 ) -> None:
     """Curves, slices and robustness sweep of a run; what is there already is not computed again."""
-    path = run.folder / "checkpoints" / "last.pt"
+    path = checkpoint.find(run.folder)
     predictor, content = checkpoint.load_predictor(path, device)
     owner = checkpoint.fingerprint(path)
     seed = content["config"]["seed"]

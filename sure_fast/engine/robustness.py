@@ -156,7 +156,7 @@ def write(folder: Path, rows: Sequence[dict[str, Any]], description: dict[str, A
     content = json.dumps({**description, "summary": plain}, indent=1)
     (folder / "robustness.json.partial").write_text(content, encoding="utf-8")
     os.replace(folder / "robustness.json.partial", folder / "robustness.json")
-    save_robustness(folder / "robustness.png", {label: table})
+    console.attempt("robustness.png", lambda: save_robustness(folder / "robustness.png", {label: table}), print)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
