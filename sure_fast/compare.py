@@ -7,6 +7,8 @@ results.json and results.md. Started again, it goes on where it stopped. Without
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "e
 
 def main(arguments: list[str] | None = None) -> None:
     from .engine.config import PRESETS, add_flags
+    from .engine.signals import Interrupted, StopRequest
 
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
     parser.add_argument("--presets", default=",".join(PRESETS), help="comma-separated (default: all)")
@@ -40,7 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     presets, seeds, output, severities, quick = (
         flags.pop(name) for name in ("presets", "seeds", "output", "severities", "quick")
     )
-    compare(flags, presets.split(","), seeds.split(","), output, severities, quick, arguments)
+    with StopRequest():
+        try:
+            compare(flags, presets.split(","), seeds.split(","), output, severities, quick, arguments)
+        except Interrupted as error:
+            error.command = shlex.join(["python", "-m", PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
+            raise
 
 
 def compare(
@@ -53,13 +61,9 @@ def compare(
     arguments: list[str] | None = None,
     progress: bool = True,
 ) -> None:
-    import sys
-
-    from tqdm import tqdm
-
     from . import train
     from .data import phantom
-    from .engine import cli, comparison, distributed, report, robustness
+    from .engine import cli, comparison, console, distributed, lock, report, robustness
     from .engine import config as configuration
 
     distributed.refuse_ranks(PROGRAM)
@@ -94,33 +98,34 @@ def compare(
     configs = {key: configure(*key) for key in plan}
     places = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in plan}
     missing = [key for key in plan if not comparison.is_complete(places[key], configs[key])]
-    if not flags.get("data"):
-        shape = QUICK_SHAPE if quick else phantom.SHAPE
-        phantom.write(folder, configs[plan[0]].phantom_cases, 0, shape=shape)
-    runs = []
-    with tqdm(plan, desc="train", unit="run", disable=not progress) as bar:
-        for preset, seed in bar:
-            bar.set_postfix_str(f"{preset}, seed {seed}")
+    with lock.held(output):
+        if not flags.get("data"):
+            shape = QUICK_SHAPE if quick else phantom.SHAPE
+            phantom.write(folder, configs[plan[0]].phantom_cases, 0, shape=shape)
+        runs = []
+        for number, (preset, seed) in enumerate(plan, 1):
+            config, place = configs[preset, seed], places[preset, seed]
             if (preset, seed) in missing:
-                config, place = configs[preset, seed], places[preset, seed]
+                if progress:
+                    print(f"{PROGRAM}: run {number} of {len(plan)}: {preset}, seed {seed}", flush=True)
                 started = comparison.is_started(place, config)
                 train.train(config, place, overwrite=not started, progress=progress, resume=started)
-            runs.append(comparison.load_run(preset, seed, places[preset, seed]))
-    comparison.check_same(runs)
-    config = configs[plan[0]]
-    of_run = json.loads((places[plan[0]] / "split.json").read_text(encoding="utf-8"))
-    skipped = [row["case"] for row in of_run["skipped"]]
-    cases, split = train.find_cases(config, folder, str(folder), without=skipped)
-    device = cli.choose_device(config.device)
-    chosen = comparison.evaluated_cases(cases, runs[0])
-    for run in tqdm(runs, desc="examine", unit="run", disable=not progress):
-        comparison.examine(run, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
-    names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
-    command = sys.argv[1:] if arguments is None else arguments
-    described = comparison.describe(command, config, presets, numbers, names)
-    found = comparison.Comparison(runs, dict(cases.info.class_names), described)
-    comparison.write_tables(found, output)
-    report.write(found, output / "report.html")
+            runs.append(comparison.load_run(preset, seed, place))
+        comparison.check_same(runs)
+        config = configs[plan[0]]
+        of_run = json.loads((places[plan[0]] / "split.json").read_text(encoding="utf-8"))
+        skipped = [row["case"] for row in of_run["skipped"]]
+        cases, split = train.find_cases(config, folder, str(folder), without=skipped)
+        device = cli.choose_device(config.device)
+        chosen = comparison.evaluated_cases(cases, runs[0])
+        for run in console.bar(runs, "examine", "run", shown=progress):
+            comparison.examine(run, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
+        names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
+        command = sys.argv[1:] if arguments is None else arguments
+        described = comparison.describe(command, config, presets, numbers, names)
+        found = comparison.Comparison(runs, dict(cases.info.class_names), described)
+        comparison.write_tables(found, output)
+        report.write(found, output / "report.html")
     print((output / "results.md").read_text(encoding="utf-8"))
     print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
 

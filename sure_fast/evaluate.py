@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
         choices=("train", "val", "test", "all"),
         help="part of the run's split (default: test, without test cases val; all where --data is given)",
     )
-    parser.add_argument("--output", type=Path, help="new folder for results.json, results.csv and pictures (default: none written)")
+    parser.add_argument(
+        "--output", type=Path, help="new folder for results.json, results.csv and pictures (default: none written)"
+    )
     parser.add_argument(
         "--robustness", action="store_true", help="sweep over corruptions (output: by default RUN/robustness)"
     )

@@ -180,7 +180,7 @@ def train(
                 return _train(config, folder, overwrite, progress, resume, stop)
             except Interrupted as error:
                 if resuming.is_started(folder):
-                    error.add_hint(f"continue with: {resuming.command(folder)}")
+                    error.command = resuming.command(folder)
                 raise
 
 
@@ -240,9 +240,7 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
     return result
 
 
-def _evaluate(
-    run: _Run, models: list[Any], at: Any, output: Path, progress: bool, seconds: dict[str, float]
-) -> Any:
+def _evaluate(run: _Run, models: list[Any], at: Any, output: Path, progress: bool, seconds: dict[str, float]) -> Any:
     """The table of the test cases, of the validation cases where there are none; None where there are neither."""
     from .engine import checkpoint, distributed
     from .engine.evaluation import EvaluationResult, evaluate_cases

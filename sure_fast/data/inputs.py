@@ -21,8 +21,8 @@ def list_inputs(
 
     Args:
         root: an image file, a folder of images, or a data set (with `dataset.json`, or where a `layout` is given).
-        num_channels: of the network. Files NAME_0000, NAME_0001 … are the channels of one image where there are as many;
-            a single NAME_0000 may hold all of them.
+        num_channels: of the network. As many files NAME_0000, NAME_0001 … are the channels of one image; a single
+            NAME_0000 may hold all of them.
         layout: as of `discover`.
         faults: where a list is given, an image whose files are not complete is told there, rather than refused.
 

@@ -19,8 +19,10 @@ import torch
 from ..metrics import Statistics, summarize
 from . import checkpoint, curves, resume, robustness
 from .config import INDEPENDENT, ConfigError, TrainConfig
-from .table import decimals, number
+from .table import number
 
+USABLE = 0.9
+"""Of the best mean Dice: a method below it is not marked as the best in anything."""
 METHODS = {
     "softmax": "Softmax entropy",
     "mc-dropout": "MC dropout",
@@ -29,9 +31,13 @@ METHODS = {
     "evidential": "Evidential",
     "devis": "DEviS",
     "prius": "PriUS",
-    "sure": "sure_fast (ours)",
+    "sure": "SURE",
 }
 """Presets in the order of the tables."""
+MARKED = (
+    f"Bold: better than every other method by more than chance (paired 95 % bootstrap interval), among those with at "
+    f"least {USABLE:.0%} of the best mean Dice."
+)
 GROUPS: dict[str, dict[str, tuple[str, int]]] = {
     "Segmentation": {
         "dice": ("Dice", 1), "iou": ("IoU", 1), "hd95_mm": ("HD95 (mm)", -1), "assd_mm": ("ASSD (mm)", -1),
@@ -87,7 +93,7 @@ class Comparison:
     def statistics(self, preset: str, metric: str) -> Statistics:
         """Over the cases, each the mean over the seeds where it is defined; undefined counts cases and seeds."""
         values = self._values(preset, metric)
-        found = summarize(_mean(row) for row in values.T)
+        found = summarize(self._by_case(preset, metric))
         return found._replace(undefined=int(np.isnan(values).sum()))
 
     def seed_std(self, preset: str, metric: str) -> float:
@@ -100,12 +106,29 @@ class Comparison:
         rows = [[case[metric] for case in run.results["per_case"]] for run in self.of(preset)]
         return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
 
-    def best(self, metric: str, direction: int) -> list[str]:
-        """The presets with the best mean, to the digits that are shown."""
-        means = {preset: direction * self.statistics(preset, metric).mean for preset in self.presets}
-        means = {preset: m if math.isnan(m) else round(m, decimals(m)) for preset, m in means.items()}
-        defined = [m for m in means.values() if not math.isnan(m)]
-        return [preset for preset, m in means.items() if defined and m == max(defined)]
+    def usable(self) -> list[str]:
+        """The presets whose mean Dice is at least `USABLE` times the best."""
+        dice = {preset: self.statistics(preset, "dice").mean for preset in self.presets}
+        top = max((value for value in dice.values() if not math.isnan(value)), default=math.nan)
+        return [preset for preset, value in dice.items() if value >= USABLE * top]
+
+    def best(self, metric: str, direction: int) -> str | None:
+        """The usable preset that is better than every other usable one, by more than chance; else None.
+
+        Better by more than chance: the 95 % bootstrap interval of the mean difference over the cases, each paired with
+        itself, lies above 0.
+        """
+        values = {preset: direction * self._by_case(preset, metric) for preset in self.usable()}
+        values = {preset: row for preset, row in values.items() if not np.isnan(row).all()}
+        if len(values) < 2:
+            return None
+        first = max(values, key=lambda preset: float(np.nanmean(values[preset])))
+        others = (row for preset, row in values.items() if preset != first)
+        return first if all(summarize(values[first] - row).low > 0 for row in others) else None
+
+    def _by_case(self, preset: str, metric: str) -> np.ndarray:
+        """[cases]: the mean over the seeds where it is defined."""
+        return np.array([_mean(row) for row in self._values(preset, metric).T])
 
     def robustness(self, preset: str) -> list[dict[str, Any]]:
         """Summaries of the sweep over the cases, each the mean over the seeds."""
@@ -272,11 +295,14 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The tables of the report, best in bold."""
+    """The tables of the report; in bold what is significantly the best."""
     lines = ["```bash", comparison.description["command"], "```", ""]
     cases = len(comparison.runs[0].results["per_case"])
     seeds = ", ".join(map(str, comparison.description["seeds"]))
-    lines += [f"Means over {cases} test cases (seeds {seeds}), with 95 % bootstrap intervals over the cases.", ""]
+    lines += [
+        f"Means over {cases} test cases (seeds {seeds}), with 95 % bootstrap intervals over the cases. {MARKED}",
+        "",
+    ]
     for group, metrics in GROUPS.items():
         titles = [f"{title} {'↑' if direction > 0 else '↓'}" for title, direction in metrics.values()]
         lines += [f"| {group} | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
@@ -285,7 +311,7 @@ def markdown(comparison: Comparison) -> str:
             cells = []
             for metric in metrics:
                 found = comparison.statistics(preset, metric)
-                mean = f"**{typeset(found.mean)}**" if preset in best[metric] else typeset(found.mean)
+                mean = f"**{typeset(found.mean)}**" if preset == best[metric] else typeset(found.mean)
                 cells.append(
                     mean if math.isnan(found.low) else f"{mean} ({typeset(found.low)} … {typeset(found.high)})"
                 )

@@ -91,7 +91,6 @@ class EvaluationResult:
             "per_case": [plain(case) for case in self.per_case],
         }
 
-
     def write(self, folder: Path) -> None:
         """results.json, and results.csv with a row a case."""
         write_text(folder / "results.json", json.dumps(self.to_json(), indent=1))
@@ -206,9 +205,7 @@ def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[st
     }
 
 
-def _picture(
-    path: Path, truth: Truth, prediction: Prediction, info: Any, report: Callable[[str], object]
-) -> None:
+def _picture(path: Path, truth: Truth, prediction: Prediction, info: Any, report: Callable[[str], object]) -> None:
     maps = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
 
     def draw() -> None:

@@ -72,7 +72,9 @@ def save_case(
     for axis, numbers in ((axes[1], truth), (axes[2], predicted)):
         axis.imshow(np.where((numbers >= 0) & (numbers < classes), numbers, 0), cmap=clear, **overlay)
     errors = slices.wrong(predicted, truth, classes)
-    axes[3].imshow(errors, cmap=ListedColormap([(0, 0, 0, 0), slices.WRONG]), aspect=view.aspect, interpolation="nearest")
+    axes[3].imshow(
+        errors, cmap=ListedColormap([(0, 0, 0, 0), slices.WRONG]), aspect=view.aspect, interpolation="nearest"
+    )
     for axis, values, options in (
         (axes[4], u, {"cmap": slices.UNCERTAINTY, "norm": slices.uncertainty_norm()}),
         (axes[5], g, {"cmap": "viridis", "vmin": 0}),

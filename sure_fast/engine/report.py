@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corruptions import CORRUPTIONS
-from .comparison import GROUPS, METHODS, Comparison, typeset
+from . import slices
+from .comparison import GROUPS, METHODS, USABLE, Comparison, typeset
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
+from .table import EXPLANATIONS
 
 COLOURS = {
     "softmax": "#7f7f7f",
@@ -59,8 +61,8 @@ td.best { background: var(--best); font-weight: 700; } td.best small { font-weig
 .single { max-width: 600px; }
 .grid img { width: 100%; height: auto; display: block; }
 figure { margin: 0; } figcaption { font-size: .86rem; color: var(--soft); padding: .15rem 0 .3rem; }
-.slices { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; } .pair img { width: 100%; display: block; }
+.slices { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+.pair { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 3px; } .pair img { width: 100%; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem .9rem; font-size: .88rem; margin: .3rem 0 .6rem; }
 .legend i { display: inline-block; width: 1.1em; height: .28em; border-radius: 2px; vertical-align: middle;
   margin-right: .35em; }
@@ -118,7 +120,9 @@ def _tables(comparison: Comparison) -> str:
     parts = [
         '<h2 id="tables">Tables</h2><p class="note">Mean over the test cases, a case being the mean over the seeds; '
         "below it the 95 % bootstrap interval over the cases and, of several seeds, the standard deviation of their "
-        "means. The best of a column is marked. ↑ larger is better, ↓ smaller.</p>"
+        "means. ↑ larger is better, ↓ smaller. Marked: better than every other method by more than chance, the paired "
+        "95 % bootstrap interval of the difference over the cases being above 0; methods with less than "
+        f"{USABLE:.0%} of the best mean Dice neither count nor are marked.</p>"
     ]
     classes = [name for c, name in sorted(comparison.class_names.items()) if c > 0]
     per_class = {
@@ -126,7 +130,9 @@ def _tables(comparison: Comparison) -> str:
         for metric, title, direction in (("dice", "Dice", 1), ("hd95_mm", "HD95 (mm)", -1))
     }
     for group, metrics in {**GROUPS, **per_class}.items():
-        parts.append(f"<h3>{group}</h3>{_table(comparison, metrics)}")
+        told = "".join(f'<p class="note">{name}: {html.escape(text)}.</p>' for name, text in EXPLANATIONS.items()
+                       if any(title.startswith(f"{name}_") for title, _ in metrics.values()))  # fmt: skip
+        parts.append(f"<h3>{group}</h3>{told}{_table(comparison, metrics)}")
     undefined = []
     for preset in comparison.presets:
         counts = {title: comparison.statistics(preset, metric).undefined
@@ -159,7 +165,7 @@ def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
             found, seeds = comparison.statistics(preset, metric), comparison.seed_std(preset, metric)
             small = "" if math.isnan(found.low) else f"<small>{typeset(found.low)} … {typeset(found.high)}</small>"
             small += "" if math.isnan(seeds) else f"<small>seeds ± {typeset(seeds)}</small>"
-            mark = ' class="best"' if preset in best[metric] else ""
+            mark = ' class="best"' if preset == best[metric] else ""
             cells.append(f"<td{mark}>{typeset(found.mean)}{small}</td>")
         rows.append(f"<tr><th>{METHODS[preset]}</th>{''.join(cells)}</tr>")
     body = "".join(rows)
@@ -260,13 +266,15 @@ def _slices(comparison: Comparison) -> str:
     first = comparison.runs[0]
     parts = [
         '<h2 id="slices">Slices</h2><p class="note">The same slice of the same case for every method, its first seed: '
-        "prediction, and uncertainty from 0 (black) to its maximum on the slice (bright).</p>"
+        "prediction, errors (red), and uncertainty on one scale from 0 to 1 for all.</p>",
+        _class_legend(comparison),
+        f'<div class="single">{_uncertainty_scale()}</div>',
     ]
     for case in first.curves["slices"]:
         tiles = [_tile(first.folder / "slices", case, ("image", "label"), "Image and label")]
         for preset in comparison.presets:
             folder = comparison.of(preset)[0].folder / "slices"
-            tiles.append(_tile(folder, case, ("prediction", "uncertainty"), METHODS[preset]))
+            tiles.append(_tile(folder, case, ("prediction", "errors", "uncertainty"), METHODS[preset]))
         parts.append(f'<h3>{html.escape(case)}</h3><div class="slices">{"".join(tiles)}</div>')
     return "\n".join(parts)
 
@@ -277,6 +285,29 @@ def _tile(folder: Path, case: str, kinds: Sequence[str], caption: str) -> str:
         data = base64.b64encode((folder / f"{case}-{kind}.png").read_bytes()).decode()
         images.append(f'<img alt="{kind} of {html.escape(case)}, {caption}" src="data:image/png;base64,{data}">')
     return f'<figure><div class="pair">{"".join(images)}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _class_legend(comparison: Comparison) -> str:
+    names = comparison.class_names
+    palette = slices.palette(max(names) + 1)
+    marks = [(names[c], palette[c]) for c in sorted(names) if c > 0] + [("wrong", slices.WRONG)]
+    spans = (
+        f'<span><i style="background:rgb({",".join(str(round(255 * float(v))) for v in colour)})"></i>'
+        f"{html.escape(name)}</span>"
+        for name, colour in marks
+    )
+    return f'<div class="legend">{"".join(spans)}</div>'
+
+
+def _uncertainty_scale() -> str:
+    def draw(axis: Any) -> None:
+        from matplotlib.cm import ScalarMappable
+
+        scale = ScalarMappable(slices.uncertainty_norm(), slices.UNCERTAINTY)
+        bar = axis.figure.colorbar(scale, cax=axis, orientation="horizontal", label="uncertainty u")
+        bar.set_ticks(slices.TICKS, labels=[f"{tick:g}" for tick in slices.TICKS])
+
+    return _figure(draw, "scale of the uncertainty", (4.0, 0.6), plot=False)
 
 
 def _settings(comparison: Comparison) -> str:
@@ -303,8 +334,10 @@ def _legend(comparison: Comparison) -> str:
     return f'<div class="legend">{"".join(marks)}</div>'
 
 
-def _figure(draw: Callable[[Any], None], title: str, size: tuple[float, float], *, caption: bool = False) -> str:
-    """A panel as an SVG image."""
+def _figure(
+    draw: Callable[[Any], None], title: str, size: tuple[float, float], *, caption: bool = False, plot: bool = True
+) -> str:
+    """A panel as an SVG image; `plot`: with the grid and frame of one."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -314,8 +347,9 @@ def _figure(draw: Callable[[Any], None], title: str, size: tuple[float, float], 
         figure = Figure(figsize=size, layout="constrained")
         axis = figure.subplots()
         draw(axis)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        if plot:
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -24,9 +24,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, detail: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{detail}")
         self.number = number
+        self.command: str | None = None
+        """What continues the run."""
 
-    def add_hint(self, hint: str) -> None:
-        self.args = (f"{self}; {hint}",)
+    def __str__(self) -> str:
+        return f"{self.args[0]}; continue with: {self.command}" if self.command else str(self.args[0])
 
 
 class StopRequest:

@@ -26,6 +26,29 @@ SINGLE = {
 """Metrics without classes: title, and the value that is wanted."""
 
 
+EXPLANATIONS = {
+    "UCC": "rank correlation of the uncertainty u with what it should follow: UCC_g with the image gradient at the "
+    "boundary (wanted -1), UCC_d of its rise under noise with the distance to the boundary (-1), UCC_noise with the "
+    "noise level (+1); 0 is no relation",
+    "UR": "share of pairs of voxels (UR_noise: of voxels) whose uncertainty is ordered as wanted; 0.5 is chance, 1 all",
+}
+CHANCE = {key: 0.5 if key.startswith("ur_") else 0.0 for key in SINGLE if key.startswith(("ucc_", "ur_"))}
+"""Of UCC and UR: what no relation gives."""
+
+
+def wrong_sides(result: EvaluationResult) -> list[str]:
+    """UCC and UR that are on the wrong side of chance, their whole 95 % interval with them, or that of one case."""
+    found = []
+    for key, chance in CHANCE.items():
+        title, wanted = SINGLE[key]
+        statistics = result.statistics[key]
+        sign = -1.0 if wanted.startswith("-") else 1.0
+        bounds = [b for b in (statistics.low, statistics.high) if not math.isnan(b)] or [statistics.mean]
+        if all(sign * (bound - chance) < 0 for bound in bounds):
+            found.append(f"{title} {number(statistics.mean)} (wanted {wanted}, chance {chance:g})")
+    return found
+
+
 def decimals(value: float) -> int:
     return 3 if abs(value) >= 0.01 else 5
 
@@ -69,5 +92,14 @@ def table(result: EvaluationResult) -> str:
     return "\n".join(lines)
 
 
+def explanation(result: EvaluationResult) -> str:
+    """What the numbers of the uncertainty mean, and which are not as they should be."""
+    lines = [f"{name}: {text}." for name, text in EXPLANATIONS.items()]
+    wrong = wrong_sides(result)
+    if wrong:
+        lines.append(f"on the wrong side: {'; '.join(wrong)}.")
+    return "\n".join(lines)
+
+
 def print_table(result: EvaluationResult) -> None:
-    print(table(result), flush=True)
+    print(f"{table(result)}\n{explanation(result)}", flush=True)

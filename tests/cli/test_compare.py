@@ -60,7 +60,7 @@ def test_tables(output):
     assert splits[0] == splits[1]
     text = (output / "results.md").read_text()
     assert text.count("\n| ") == len(GROUPS) * 4
-    assert "**" in text
+    assert "Bold: better than every other method by more than chance" in text
 
 
 def test_report_is_one_file_with_everything(output):
@@ -70,20 +70,49 @@ def test_report_is_one_file_with_everything(output):
         assert f'<h2 id="{section}">' in page
     assert 'id="robustness"' not in page  # left out
     images = re.findall(r'src="data:image/(png|svg\+xml);base64,([^"]+)"', page)
-    assert sum(kind == "png" for kind, _ in images) == 2 * 3  # image and label, then a pair a method
-    assert sum(kind == "svg+xml" for kind, _ in images) == 2 + 1 + 2
+    assert sum(kind == "png" for kind, _ in images) == 2 + 2 * 3  # image and label; prediction, errors, u
+    assert sum(kind == "svg+xml" for kind, _ in images) == 2 + 1 + 2 + 1  # and the scale of u
     for kind, data in images:
         start = base64.b64decode(data)[:60]
         assert start.startswith(b"\x89PNG") if kind == "png" else b"<?xml" in start
-    results = load(output)
-    for metrics in GROUPS.values():
-        for metric, (_, direction) in metrics.items():
-            means = {p: results.statistics(p, metric).mean for p in PRESETS}
-            best = results.best(metric, direction)
-            if not any(map(math.isnan, means.values())):
-                winner = (max if direction > 0 else min)(means, key=means.get)
-                assert winner in best
-    assert page.count('<td class="best">') >= sum(map(len, GROUPS.values()))
+    assert page.count("rank correlation of the uncertainty u") == 1
+    assert "(ours)" not in page
+    assert "background:rgb(255,38,26)" in page  # the legend of what is wrong
+
+
+def results_of(cases):
+    """Runs of methods by name, from {method: {metric: [a number a case]}}."""
+    rows = {
+        name: [{"case": str(k), **{m: v[k] for m, v in metrics.items()}} for k in range(len(metrics["dice"]))]
+        for name, metrics in cases.items()
+    }
+    runs = [comparison.Run(name, 0, None, {"per_case": row, "mean": row[0]}) for name, row in rows.items()]
+    return Comparison(runs, {0: "background", 1: "a"}, {"seeds": [0]})
+
+
+def test_a_method_is_marked_only_where_it_is_better_by_more_than_chance():
+    dice = [0.8, 0.7, 0.9, 0.6, 0.8, 0.7]
+    nearly = [d + step for d, step in zip(dice, (0.02, -0.01, 0.02, -0.01, 0.01, -0.02), strict=True)]
+    clearly = [d + 0.05 for d in dice]
+    assert results_of({"sure": {"dice": dice}, "softmax": {"dice": nearly}}).best("dice", 1) is None
+    assert results_of({"sure": {"dice": dice}, "softmax": {"dice": clearly}}).best("dice", 1) == "softmax"
+    assert results_of({"sure": {"dice": dice}, "softmax": {"dice": clearly}}).best("dice", -1) == "sure"
+    assert results_of({"sure": {"dice": dice}}).best("dice", 1) is None
+    third = {"sure": {"dice": dice}, "softmax": {"dice": clearly}, "tta": {"dice": [d + 0.001 for d in clearly[::-1]]}}
+    assert results_of(third).best("dice", 1) is None
+
+
+def test_a_method_that_does_not_segment_is_marked_in_nothing():
+    good, bad = [0.8, 0.7, 0.9], [0.2, 0.1, 0.3]
+    found = results_of(
+        {
+            "sure": {"dice": good, "ucc_g": [-0.5, -0.6, -0.4]},
+            "evidential": {"dice": good, "ucc_g": [0.0, 0.1, 0.0]},
+            "prius": {"dice": bad, "ucc_g": [-0.9, -0.9, -0.9]},
+        }
+    )
+    assert found.usable() == ["evidential", "sure"]
+    assert found.best("ucc_g", -1) == "sure"
 
 
 def test_started_again_it_does_what_is_missing(output, flags, monkeypatch):
@@ -159,5 +188,5 @@ def test_undefined_values_are_named_in_the_report(output, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Undefined values, left out of the means: Softmax entropy: Dice 2, IoU 2" in page
     assert "every metric undefined: Softmax entropy (seed 0): a case" in page
-    assert results.best("dice", 1) == ["sure"]
+    assert results.best("dice", 1) is None
     assert "<td>–</td>" in page

@@ -24,7 +24,11 @@ def test_every_encoding_takes_every_text(encoding):
     )
     done = python(code, env={**os.environ, "PYTHONIOENCODING": encoding})
     assert done.returncode == 0, done.stderr
-    wanted = {"utf-8": "0.1 … 0.2 – UCC ± × 日", "latin-1": "0.1 ... 0.2 - UCC ± × ?", "ascii": "0.1 ... 0.2 - UCC +- x ?"}
+    wanted = {
+        "utf-8": "0.1 … 0.2 – UCC ± × 日",
+        "latin-1": "0.1 ... 0.2 - UCC ± × ?",
+        "ascii": "0.1 ... 0.2 - UCC +- x ?",
+    }
     assert done.stdout.decode(encoding).strip() == wanted[encoding]
 
 
