@@ -34,7 +34,7 @@ codecs.register_error(ERRORS, _in_ascii)
 
 
 class Lasting:
-    """An output that takes every text: once its reader is gone, as `| head` is after some lines, the rest is dropped."""
+    """An output that takes every text; once its reader is gone, as with `| head`, the rest is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -62,7 +62,8 @@ td.best { background: var(--best); font-weight: 700; } td.best small { font-weig
 .grid img { width: 100%; height: auto; display: block; }
 figure { margin: 0; } figcaption { font-size: .86rem; color: var(--soft); padding: .15rem 0 .3rem; }
 .slices { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
-.pair { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 3px; } .pair img { width: 100%; display: block; }
+.pair { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: 3px; }
+.pair img { width: 100%; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem .9rem; font-size: .88rem; margin: .3rem 0 .6rem; }
 .legend i { display: inline-block; width: 1.1em; height: .28em; border-radius: 2px; vertical-align: middle;
   margin-right: .35em; }

@@ -6,7 +6,6 @@ import base64
 import csv
 import dataclasses
 import json
-import math
 import re
 
 import numpy as np

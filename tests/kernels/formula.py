@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+
 from sure_fast.kernels import _math
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+
 from sure_fast.kernels import (
     boundary_distance,
     dirichlet_uncertainty,

@@ -280,7 +280,6 @@ def test_boundary_distance_small_objects_and_none():
 def test_boundary_distance_in_bytes():
     """Squared distances as the fused training step keeps them."""
     from sure_fast.kernels import boundary_distance as kernels
-
     from sure_fast.ops.boundary_distance import squared_steps
 
     for shape in ((2, 21, 40), (1, 9, 10, 11)):
