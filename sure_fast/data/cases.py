@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from sure_fast.data.errors import Fault
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -20,6 +23,8 @@ class DatasetInfo:
         num_channels: image channels K.
         ignore_index: label value that means "not annotated", or None.
         label_map: stored label value to class number, applied when a label is read; None: as stored.
+        orientation: axis codes such as "LPS" to which cases are brought when they are read; None: as stored.
+        spacing_unit: of distances: "mm", or "px" where the images are pictures, which name no spacing.
     """
 
     layout: str
@@ -27,6 +32,8 @@ class DatasetInfo:
     num_channels: int
     ignore_index: int | None = None
     label_map: Mapping[int, int] | None = None
+    orientation: str | None = None
+    spacing_unit: str = "mm"
 
     @property
     def num_classes(self) -> int:
@@ -44,6 +51,7 @@ class Case:
         label: the label file; None when there is none.
         extra_images: files of the other channels, in order.
         info: what the data set says of all its cases; reading checks against it.
+        part: "val" where the data set names the case for validation; None: for training, or as a split says.
     """
 
     name: str
@@ -52,6 +60,7 @@ class Case:
     label: Path | None = None
     extra_images: tuple[Path, ...] = ()
     info: DatasetInfo | None = field(default=None, compare=False, repr=False)
+    part: str | None = None
 
     @property
     def channel_files(self) -> tuple[Path, ...]:
@@ -59,16 +68,26 @@ class Case:
 
 
 class CaseList(list[Case]):
-    """A list of cases, sorted by name, that also knows its `info`."""
+    """A list of cases, sorted by name, that also knows its `info`, and notes on what was found beside them."""
 
-    def __init__(self, cases: Iterable[Case], info: DatasetInfo) -> None:
+    def __init__(self, cases: Iterable[Case], info: DatasetInfo, notes: Iterable[Fault] = ()) -> None:
         super().__init__(cases)
         self.info = info
+        self.notes = list(notes)
+
+    def with_info(self, **changes: Any) -> CaseList:
+        """The same cases with another `info`, such as another `orientation` to which they are brought."""
+        info = replace(self.info, **changes)
+        return CaseList([replace(case, info=info) for case in self], info, self.notes)
 
 
 def is_image_file(path: Path) -> bool:
     """A NIfTI or picture file that is not hidden (archives made on a Mac carry `._` twins of every file)."""
     return not path.name.startswith(".") and path.name.lower().endswith(IMAGE_SUFFIXES + NIFTI_SUFFIXES)
+
+
+def is_picture(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def stem(path: Path) -> str:

@@ -21,8 +21,11 @@ WORKING_BYTES = 12
 CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def check_announced_size(path: Path) -> None:
+def check_announced_size(path: Path) -> bytes:
     """Refuses a header whose volume neither the file nor this machine can hold.
+
+    Returns:
+        The first bytes of the file, in which the header lies.
 
     Raises:
         DataError: in one line. What is no header at all is left to the reader.
@@ -36,7 +39,7 @@ def check_announced_size(path: Path) -> None:
         raise DataError(f"{path}: expected a readable NIfTI file, got {type(error).__name__}: {error}") from None
     announced = _announced(start)
     if announced is None:
-        return
+        return start
     offset, voxels, item = announced
     if not 0 <= offset <= LARGEST_OFFSET:
         raise DataError(
@@ -56,6 +59,7 @@ def check_announced_size(path: Path) -> None:
             f"{path}: expected a volume that this machine's {limit / 2**30:.1f} GiB of memory can hold, got a header "
             f"that announces {total / 2**30:.1f} GiB, {while_read / 2**30:.1f} GiB while it is read"
         )
+    return start
 
 
 def _announced(start: bytes) -> tuple[float, int, int] | None:

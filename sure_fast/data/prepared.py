@@ -17,7 +17,7 @@ from sure_fast.data.cases import Case
 from sure_fast.data.errors import DataError
 from sure_fast.data.reading import load_case
 
-FORMAT = "sure_fast case 1"
+FORMAT = "sure_fast case 2"
 BLOCK = 2**20
 
 
@@ -52,8 +52,8 @@ def prepare(case: Case, num_classes: int) -> Prepared:
 class DiskCache:
     """Prepared cases as arrays in a folder, found by the content of the files they come from.
 
-    A changed file, label map or number of classes gives another entry; an entry appears whole or not at all, so that
-    several processes and runs may share the folder.
+    A changed file, label map, orientation or number of classes gives another entry; an entry appears whole or not at
+    all, so that several processes and runs may share the folder.
 
     Args:
         folder: made where it is not there; needs 6 bytes a voxel of one channel, 4 more a further one.
@@ -66,7 +66,7 @@ class DiskCache:
     def key(self, case: Case) -> str:
         """SHA-256 of what the entry follows from."""
         info = case.info
-        options = [FORMAT, self.num_classes, None if info is None else info.ignore_index]
+        options = [FORMAT, self.num_classes, *((None, None) if info is None else (info.ignore_index, info.orientation))]
         mapping = None if info is None or info.label_map is None else sorted(info.label_map.items())
         digest = hashlib.sha256(json.dumps([*options, mapping]).encode())
         for path in (*case.channel_files, *([case.label] if case.label else [])):

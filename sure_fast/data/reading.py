@@ -15,8 +15,14 @@ from torch import Tensor
 
 from sure_fast.data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
 from sure_fast.data.errors import DataError
+from sure_fast.data.geometry import geometry_of
 from sure_fast.data.nifti_header import check_announced_size
 from sure_fast.data.normalize import normalize
+from sure_fast.data.orientation import reorder, reorient, reorient_affine
+from sure_fast.data.pictures import read_picture
+
+LARGEST_LABEL = 2**53
+"""Whole numbers up to it are exact in float64."""
 
 
 @dataclass
@@ -26,11 +32,15 @@ class Sample:
     Args:
         image: float32 [K, *S], as stored (or normalised when asked for).
         label: int64 [*S], class numbers; None when the case has no label.
-        spacing_mm: voxel size per spatial axis; 1 for pictures, which name none.
+        spacing_mm: voxel size per spatial axis; 1 for pictures, which name none: distances are in pixels then.
         affine: float64 4×4, voxel index to mm in RAS+; None for pictures.
         name: of the case.
-        orientation: axis codes such as "RAS" or "LPS"; None for pictures. Voxels stay in the order of the file.
+        orientation: axis codes such as "RAS" or "LPS" of the arrays here; None for pictures.
         tilt_degrees: angle between the axes of the voxels and those of the scanner, above 0 with an oblique affine.
+        stored_orientation, stored_affine: of the file; the voxels are in another order than there where the data set's
+            `info` names an orientation.
+        form_code: NIfTI code of the header's form that the affine is from; 0: it has none.
+        notes: what in the header of the image is contradictory or converted, each one line.
     """
 
     image: Tensor
@@ -40,15 +50,37 @@ class Sample:
     name: str
     orientation: str | None = None
     tilt_degrees: float = 0.0
+    stored_orientation: str | None = None
+    stored_affine: np.ndarray | None = None
+    form_code: int = 1
+    notes: tuple[str, ...] = ()
+
+    def as_stored(self, array: np.ndarray) -> np.ndarray:
+        """An array [..., *S] on the grid of this sample, such as a prediction, in the voxel order of the file."""
+        if self.orientation == self.stored_orientation or self.orientation is None or self.stored_orientation is None:
+            return array
+        return np.ascontiguousarray(reorient(array, self.orientation, self.stored_orientation))
 
 
 @dataclass
 class Grid:
-    """Where voxels lie: shape [*S], affine (None for pictures), spacing in mm."""
+    """Where voxels lie: shape [*S], affine (None for pictures), spacing in mm; code and notes of the header."""
 
     shape: tuple[int, ...]
     affine: np.ndarray | None
     spacing_mm: tuple[float, ...]
+    form_code: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def orientation(self) -> str | None:
+        """Axis codes of the nearest axes of the scanner; None for pictures."""
+        if self.affine is None:
+            return None
+        import nibabel
+
+        codes = nibabel.aff2axcodes(self.affine)
+        return "".join("?" if code is None else code for code in codes)[: len(self.shape)]
 
     @property
     def shear_degrees(self) -> float:
@@ -81,16 +113,18 @@ def read_image(path: str | os.PathLike[str]) -> tuple[np.ndarray, Grid]:
 
     Args:
         path: NIfTI (2D, 3D, or 4D with channels last as the Medical Segmentation Decathlon has it; a trailing axis of
-            length 1 is dropped) or a picture (grey, palette or RGB; an alpha channel is dropped).
+            length 1 is dropped, as is the axis of time of a file of vectors, [*S, 1, K]) or a picture (grey, palette or
+            RGB of any depth, as it is shown: its EXIF orientation is applied).
 
     Returns:
-        float32 [K, *S] and its grid.
+        float32 [K, *S] and its grid, as ITK takes it from the header (`sure_fast.data.geometry`).
 
     Raises:
-        DataError: unreadable or truncated file, unknown suffix, NaN or infinity, another number of axes.
+        DataError: unreadable or truncated file, unknown suffix, NaN or infinity, another number of axes; a picture that
+            holds more than is read: several pages, an alpha channel that is not opaque, a mode such as CMYK.
     """
     path = Path(path)
-    array, grid = _read(path, picture_palette=True)
+    array, grid = _read(path, label=False)
     dims = len(grid.shape)
     with np.errstate(over="ignore"):
         image = array[None] if array.ndim == dims else np.moveaxis(array, -1, 0)
@@ -107,7 +141,7 @@ def read_label(path: str | os.PathLike[str], label_map: Mapping[int, int] | None
     """Read one label file.
 
     Args:
-        path: NIfTI or picture with whole numbers; a coloured picture is refused.
+        path: NIfTI or picture with whole numbers; a coloured picture, or one of lossy compression, is refused.
         label_map: stored value to class number, such as {0: 2, 128: 1, 255: 0} for REFUGE; a value it lacks is refused.
 
     Returns:
@@ -117,7 +151,7 @@ def read_label(path: str | os.PathLike[str], label_map: Mapping[int, int] | None
         DataError: unreadable file, values that are not whole numbers or not in `label_map`, more than one channel.
     """
     path = Path(path)
-    array, grid = _read(path, picture_palette=False)
+    array, grid = _read(path, label=True)
     if array.ndim > len(grid.shape):
         first = array[..., :1]
         if path.name.lower().endswith(NIFTI_SUFFIXES) or not (array == first).all():
@@ -131,6 +165,9 @@ def read_label(path: str | os.PathLike[str], label_map: Mapping[int, int] | None
         if wrong.any():
             raise DataError(f"{path}: expected whole class numbers in a label, got {float(array[wrong].flat[0]):.6g}")
         array = rounded
+    if array.size and (array.max() > LARGEST_LABEL or array.min() < -LARGEST_LABEL):
+        largest = max(float(array.max()), -float(array.min()))
+        raise DataError(f"{path}: expected class numbers in a label, got a value of size {largest:.6g}")
     label = np.ascontiguousarray(array, dtype=np.int64)
     if label_map is None:
         return label, grid
@@ -153,7 +190,8 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
         normalized: apply `normalize` to the image.
 
     Returns:
-        A `Sample`, in the voxel order of the file; spacing, orientation and affine are those of the (first) image file.
+        A `Sample`; spacing, orientation and affine are those of the (first) image file. Where `case.info` names an
+        orientation, NIfTI voxels are brought to it; without one they stay in the order of the file.
 
     Raises:
         DataError: a file that cannot be read; channels or label on another grid than the image (shape, or affine by
@@ -167,7 +205,10 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
     image = np.concatenate([array for array, _ in parts]) if len(parts) > 1 else parts[0][0]
     info = case.info
     if info is not None and image.shape[0] != info.num_channels:
-        raise DataError(f"{case.image}: expected {info.num_channels} channels, got {image.shape[0]}")
+        raise DataError(
+            f"{case.image}: expected {info.num_channels} channels, got {image.shape[0]} "
+            f"in {len(parts)} file{'s' if len(parts) > 1 else ''}"
+        )
     label = None
     if case.label is not None:
         label, label_grid = read_label(case.label, None if info is None else info.label_map)
@@ -182,14 +223,29 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
         pixels = normalize(image) if normalized else image
     except DataError as error:
         raise DataError(f"{case.image}: {error}") from None
+    stored = grid.orientation
+    wanted = stored if info is None or info.orientation is None or stored is None else info.orientation
+    affine, spacing = grid.affine, grid.spacing_mm
+    if wanted is not None and stored is not None and grid.affine is not None and wanted != stored:
+        try:
+            pixels = np.ascontiguousarray(reorient(pixels, stored, wanted))
+        except DataError as error:
+            raise DataError(f"{case.image}: {error}") from None
+        label = None if label is None else np.ascontiguousarray(reorient(label, stored, wanted))
+        affine = reorient_affine(grid.affine, grid.shape, stored, wanted)
+        spacing = reorder(spacing, stored, wanted)
     return Sample(
         image=torch.from_numpy(pixels),
         label=None if label is None else torch.from_numpy(label),
-        spacing_mm=grid.spacing_mm,
-        affine=grid.affine,
+        spacing_mm=spacing,
+        affine=affine,
         name=case.name,
-        orientation=_orientation(grid),
+        orientation=wanted,
         tilt_degrees=grid.tilt_degrees,
+        stored_orientation=stored,
+        stored_affine=grid.affine,
+        form_code=grid.form_code,
+        notes=grid.notes,
     )
 
 
@@ -216,16 +272,7 @@ def _check_range(case: Case, label: np.ndarray) -> None:
         raise DataError(f"{case.label}: expected {wanted}, got {int(label[wrong][0])}")
 
 
-def _orientation(grid: Grid) -> str | None:
-    if grid.affine is None:
-        return None
-    import nibabel
-
-    codes = nibabel.aff2axcodes(grid.affine)
-    return "".join("?" if code is None else code for code in codes)[: len(grid.shape)]
-
-
-def _read(path: Path, picture_palette: bool) -> tuple[np.ndarray, Grid]:
+def _read(path: Path, label: bool) -> tuple[np.ndarray, Grid]:
     """The array of a file, spatial axes first, with channels last where it has them."""
     name = path.name.lower()
     if not path.is_file():
@@ -234,50 +281,35 @@ def _read(path: Path, picture_palette: bool) -> tuple[np.ndarray, Grid]:
         raise DataError(f"{path}: expected NIfTI (.nii, .nii.gz) or a picture ({', '.join(IMAGE_SUFFIXES)})")
     if name.endswith(NIFTI_SUFFIXES):
         return _read_nifti(path)
-    array = _read_picture(path, picture_palette)
+    array = read_picture(path, label)
     return array, Grid(array.shape[:2], None, (1.0, 1.0))
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
     import nibabel
 
-    check_announced_size(path)
+    start = check_announced_size(path)
     try:
         image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
-        affine = np.array(image.affine, dtype=np.float64)
+        # As stored: nibabel mends what is wrong in a header, not always as ITK takes it.
+        geometry = geometry_of(image.header_class(start[: image.header_class.sizeof_hdr], check=False))
     # A damaged file makes nibabel, gzip and zlib raise at least six unrelated kinds, MemoryError among them.
     except Exception as error:
         raise DataError(f"{path}: expected a readable NIfTI file, got {type(error).__name__}: {error}") from None
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected integer or floating voxels, got dtype {array.dtype}")
+    if array.ndim == 5 and array.shape[3] == 1:
+        array = array[..., 0, :]
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3, 4):
         raise DataError(f"{path}: expected 2 or 3 spatial axes and at most one of channels, got {list(array.shape)}")
     shape = array.shape[:3]
+    affine = geometry.affine
     if not np.isfinite(affine).all():
         raise DataError(f"{path}: expected a finite affine, got NaN or infinity in it")
     spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, : len(shape)], axis=0))
     if not all(s > 0 for s in spacing):
         raise DataError(f"{path}: expected a spacing > 0 mm on every axis, got {spacing}")
-    return array, Grid(shape, affine, spacing)
-
-
-def _read_picture(path: Path, palette: bool) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            if picture.mode == "P" and not palette:
-                return np.array(picture)  # a label's palette only colours it; the class numbers are the indices
-            if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "PA"):
-                picture = picture.convert("RGB")
-            elif picture.mode == "LA":
-                picture = picture.convert("L")
-            array = np.array(picture)
-    # Pillow raises OSError, SyntaxError, ValueError and its own bomb error, depending on the decoder.
-    except Exception as error:
-        raise DataError(f"{path}: expected a readable picture, got {type(error).__name__}: {error}") from None
-    return array.astype(np.uint8) if array.dtype == np.bool_ else array
+    return array, Grid(shape, affine, spacing, geometry.code, geometry.notes)

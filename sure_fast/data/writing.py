@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ def save_nifti(
     array: np.ndarray | torch.Tensor,
     affine: np.ndarray | None = None,
     spacing_mm: Sequence[float] | None = None,
+    form_code: int = 1,
 ) -> Path:
     """Write an array as NIfTI on a given grid.
 
@@ -27,6 +29,8 @@ def save_nifti(
         array: [*S], or channel-last [*S, K]; bool and int64 are stored as uint8 or int32, float64 as float32.
         affine: 4×4 voxel to mm; None: a diagonal of `spacing_mm`.
         spacing_mm: voxel size per axis, used where there is no affine; None: 1 mm.
+        form_code: NIfTI code of sform and qform, which are both written, with pixdim, so that every reader takes the
+            same; 0: neither, as in a file without them, of which every reader takes what it takes of that.
 
     Returns:
         The path.
@@ -56,7 +60,7 @@ def save_nifti(
     if affine is None:
         spacing = [1.0] * min(data.ndim, 3) if spacing_mm is None else [float(s) for s in spacing_mm]
         affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
-    image = nibabel.Nifti1Image(data, np.asarray(affine, dtype=np.float64))
+    image = _with_forms(data, np.asarray(affine, dtype=np.float64), form_code)
     image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
@@ -71,3 +75,24 @@ def save_nifti(
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def _with_forms(data: np.ndarray, affine: np.ndarray, form_code: int) -> Any:
+    """An image whose forms and pixdim say the same."""
+    import nibabel
+
+    axes = min(data.ndim, 3)
+    spacing = np.linalg.norm(affine[:3, :axes], axis=0)
+    if form_code <= 0:
+        image = nibabel.Nifti1Image(data, None)
+        image.header.set_zooms([*spacing, *[1.0] * (data.ndim - axes)])
+        return image
+    code = form_code if form_code <= 5 else 1
+    image = nibabel.Nifti1Image(data, affine)
+    image.set_sform(affine, code)
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # A qform is a rotation: beside a sheared sform there is none that says the same.
+    upright = np.abs(cosines.T @ cosines - np.eye(3)).max() < 1e-4
+    image.set_qform(affine if upright else None, code if upright else 0)
+    image.header.set_zooms([*spacing, *[1.0] * (data.ndim - axes)])
+    return image

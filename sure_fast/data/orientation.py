@@ -1,0 +1,72 @@
+"""Bringing the axes of arrays from one voxel order to another, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sure_fast.data.errors import DataError
+
+OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
+
+
+def order(source: str, target: str) -> list[tuple[int, bool]]:
+    """For every axis of `target` the axis of `source` that runs along it, and whether it runs the other way.
+
+    Raises:
+        DataError: slices of another plane.
+
+    Example:
+        >>> order("LPS", "SAL")
+        [(2, False), (1, True), (0, False)]
+    """
+    found = []
+    for code in target:
+        same, turned = source.find(code), source.find(OPPOSITE.get(code, "?"))
+        if (same < 0 and turned < 0) or len(source) != len(target):
+            raise DataError(f"orientation: expected voxels that can be brought to {target}, got {source}")
+        found.append((max(same, turned), same < 0))
+    return found
+
+
+def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
+    """The array with its last axes, which run as `source` says, in the order and direction of `target`.
+
+    Args:
+        array: [..., *S], the spatial axes last.
+        source, target: axis codes such as "LPS", a letter per spatial axis.
+
+    Returns:
+        A view. `reorient(result, target, source)` is the array again.
+    """
+    lead = array.ndim - len(source)
+    places = order(source, target)
+    turned = array.transpose(*range(lead), *(lead + axis for axis, _ in places))
+    return turned[(..., *(slice(None, None, -1 if flip else 1) for _, flip in places))]
+
+
+def reorient_affine(affine: np.ndarray, shape: Sequence[int], source: str, target: str) -> np.ndarray:
+    """The affine of a reoriented array: every voxel stays where it is in mm.
+
+    Args:
+        affine: 4×4 of the array as it was. shape: [*S] as it was.
+    """
+    step = np.eye(4)
+    step[: len(source), : len(source)] = 0.0
+    for new, (old, flip) in enumerate(order(source, target)):
+        step[old, new] = -1.0 if flip else 1.0
+        step[old, 3] = shape[old] - 1 if flip else 0.0
+    return affine @ step
+
+
+def reorder(values: Sequence[float], source: str, target: str) -> tuple[float, ...]:
+    """One value per axis, such as a size or a spacing, in the order of `target`."""
+    return tuple(values[axis] for axis, _ in order(source, target))
+
+
+def most_common(orientations: Iterable[str | None]) -> str | None:
+    """The orientation that most cases have, the first in the alphabet of equals; None where no case has one."""
+    counts = Counter(found for found in orientations if found)
+    return min(counts, key=lambda found: (-counts[found], found)) if counts else None
