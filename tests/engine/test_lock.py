@@ -30,9 +30,9 @@ def holder(tmp_path):
 
 
 def test_a_second_process_is_refused_until_the_first_has_died(holder, tmp_path):
-    with pytest.raises(ConfigError, match=rf"output .*run: process {holder.pid} on .* is writing into it"):
-        with lock.held(tmp_path / "run"):
-            pass
+    text = rf"output .*run: process {holder.pid} on .* is writing into it"
+    with pytest.raises(ConfigError, match=text), lock.held(tmp_path / "run"):
+        pass
     holder.kill()
     holder.wait()
     with lock.held(tmp_path / "run"):
@@ -40,9 +40,9 @@ def test_a_second_process_is_refused_until_the_first_has_died(holder, tmp_path):
 
 
 def test_the_same_process_is_refused_too(tmp_path):
-    with lock.held(tmp_path), pytest.raises(ConfigError, match="this process is writing into it already"):
-        with lock.held(tmp_path):
-            pass
+    text = "this process is writing into it already"
+    with lock.held(tmp_path), pytest.raises(ConfigError, match=text), lock.held(tmp_path):
+        pass
 
 
 def test_a_fresh_folder_is_never_one_that_is_there(tmp_path):
