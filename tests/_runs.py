@@ -18,7 +18,7 @@ def final(folder):
     for path in sorted((folder / "checkpoints").glob("*.pt")):
         if ".broken" not in path.name:
             content = checkpoint.load(path)
-            for name in ("seconds", "network_seconds", "supervision_seconds"):
+            for name in [name for name in content["progress"] if name.endswith("seconds")]:
                 content["progress"].pop(name)
             found[path.name] = content
     for path in sorted(folder.glob("metrics*.jsonl")):
