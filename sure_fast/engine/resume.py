@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configuration
-from . import distributed
+from . import distributed, lock
 from .config import INDEPENDENT, ConfigError, TrainConfig
 
 PLANNED = ("patch_size", "start_epoch")
 """Keys that a run fills in when they are left open."""
-BEGINNING = ("phantom", "split.json", "*.partial")
+BEGINNING = ("phantom", "split.json", "*.partial", lock.NAME)
 """What is written before config.yaml."""
 
 
