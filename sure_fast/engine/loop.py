@@ -230,7 +230,7 @@ class Trainer:
         parts = [f"epoch {row['epoch']:{width}}/{self.config.epochs}: loss {row['total']:.3f}"]
         parts[0] += f" ({', '.join(shown)})" if shown else ""
         if row["val_dice"] is not None:
-            classes = [(name, row[f"val_dice/{name}"]) for name in self._classes]
+            classes = [(n, row[f"val_dice/{n}"]) for n in self._classes if row[f"val_dice/{n}"] is not None]
             by_class = f" ({', '.join(f'{name} {value:.3f}' for name, value in classes)})" if len(classes) > 1 else ""
             parts.append(f"validation Dice {row['val_dice']:.3f}{by_class}")
             parts.append(f"best {self.progress.best:.3f} in epoch {self.progress.best_epoch}")

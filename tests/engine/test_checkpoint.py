@@ -29,8 +29,20 @@ def test_round_trip_and_folders(tmp_path):
         assert not loaded.training
         image = torch.rand(1, 1, 16, 16)
         assert torch.equal(loaded(image), model.eval()(image))
+
+
+def test_one_rule_says_which_weights(tmp_path):
     saved(tmp_path, "best.pt")
+    with pytest.raises(ValueError, match=r"expected a run's folder with checkpoints/last.pt, got none"):
+        checkpoint.find(tmp_path)
+    assert checkpoint.find(tmp_path, "best").name == "best.pt"
+    saved(tmp_path)
+    assert checkpoint.find(tmp_path).name == "last.pt"
+    (tmp_path / "config.yaml").write_text("weights: best\n")
     assert checkpoint.find(tmp_path).name == "best.pt"
+    assert checkpoint.find(tmp_path, "last").name == "last.pt"
+    with pytest.raises(ValueError, match="weights: expected with a run's folder only, got best with the file"):
+        checkpoint.find(tmp_path / "checkpoints/last.pt", "best")
 
 
 def contents(path):
