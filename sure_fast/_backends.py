@@ -44,11 +44,11 @@ class Explanation(list[Choice]):
 
 
 _registry: dict[str, dict[str, Supports]] = {}
-_warned: set[str] = set()
+_warned: set[tuple[str, str]] = set()
 
 
 def _checked(name: str | None, source: str) -> str | None:
-    if name is not None and name not in BACKENDS:
+    if name is not None and (not isinstance(name, str) or name not in BACKENDS):
         raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}, got {name!r}")
     return name
 
@@ -109,10 +109,12 @@ def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
         if reason is not None:
             raise ValueError(f"{op}: backend {wanted!r} was requested, but {reason}")
         return wanted
+    reasons: dict[str, str | None] = {}
     for name, supports in supported.items():
-        if supports(*args, **kwargs) is None:
+        reasons[name] = supports(*args, **kwargs)
+        if reasons[name] is None:
             if name == "reference" and not torch.compiler.is_compiling():
-                _warn_on_cuda(op, args)
+                _warn_of_reference(op, args, reasons)
             return name
     raise AssertionError("the reference supports everything")
 
@@ -123,10 +125,29 @@ def why_not(op: str, backend: str, *args: Any, **kwargs: Any) -> str | None:
     return f"{op} has no {backend} backend" if supports is None else supports(*args, **kwargs)
 
 
-def _warn_on_cuda(op: str, args: tuple[Any, ...]) -> None:
-    if op not in _warned and any(isinstance(a, torch.Tensor) and a.is_cuda for a in args):
-        _warned.add(op)
-        warnings.warn(f"sure_fast.{op} runs its plain PyTorch reference on a CUDA tensor; see sure_fast.explain")
+def check(backend: str | None, *ops: str) -> None:
+    """A backend that a module asks for is one of every op that it is made of; `use_backend` counts where none is."""
+    wanted = _requested if backend is None else _checked(backend, "backend")
+    for op in ops:
+        if wanted is not None and wanted not in _registry[op]:
+            common = [name for name in BACKENDS if all(name in _registry[other] for other in ops)]
+            raise ValueError(
+                f"backend: expected None, by which every op takes the best it has, or one that all of {', '.join(ops)} "
+                f"have, {' or '.join(map(repr, common))}, got {wanted!r}, which {op} has not"
+            )
+
+
+def _warn_of_reference(op: str, args: tuple[Any, ...], reasons: dict[str, str | None]) -> None:
+    """Once for each op and kind of device, where kernels of this kind of device exist: the reference is many times
+    slower."""
+    for kind, names in (("cuda", ("triton", "cuda")), ("cpu", ("cpu",))):
+        there = {name: reasons[name] for name in names if name in reasons}
+        if (op, kind) in _warned or not there:
+            continue
+        if any(isinstance(a, torch.Tensor) and a.device.type == kind for a in args):
+            _warned.add((op, kind))
+            said = "; ".join(f"{name}: {reason}" for name, reason in there.items())
+            warnings.warn(f"sure_fast.{op} runs its plain PyTorch reference on a {kind.upper()} tensor ({said})")
 
 
 def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:

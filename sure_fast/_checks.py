@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +40,43 @@ def floating(name: str, value: object) -> Tensor:
 def integer(name: str, value: object) -> Tensor:
     t = tensor(name, value)
     if t.dtype not in INTEGERS:
-        raise TypeError(f"{name}: expected an integer tensor (uint8, int8, int16, int32 or int64), got {t.dtype}")
+        hint = "; use .long() on labels, .argmax(1) on one map per class" if t.dtype.is_floating_point else ""
+        raise TypeError(f"{name}: expected an integer tensor (uint8, int8, int16, int32 or int64), got {t.dtype}{hint}")
     return t
+
+
+def equals(value: Tensor, number: int) -> Tensor:
+    """value == number, for integers; PyTorch would wrap a number that the type cannot hold: uint8 255 == -1."""
+    limits = torch.iinfo(value.dtype)
+    if limits.min <= number <= limits.max:
+        return value == number
+    return torch.zeros_like(value, dtype=torch.bool)
+
+
+def counted(value: Tensor, ignore_index: int | None) -> Tensor:
+    """bool: the labels that are not ignored."""
+    if ignore_index is None:
+        return torch.ones_like(value, dtype=torch.bool)
+    return ~equals(value, ignore_index)
+
+
+def not_one_hot(name: str, value: Tensor) -> None:
+    """[N, C, *S] of 0 and 1 with one 1 in every voxel would be read as a volume. A few lines settle most volumes.
+
+    Looks at the values: outside of compilation, and for CPU tensors.
+    """
+    if value.dim() != 4 or value.shape[1] < 2 or value.numel() == 0:
+        return
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    few = value[:1, :, :: max(1, value.shape[2] // 3), :: max(1, value.shape[3] // 3)]
+    for part in (few, value):
+        if not (bool(((part == 0) | (part == 1)).all()) and bool((part.sum(1) == 1).all())):
+            return
+    raise ValueError(
+        f"{name}: expected labels [N, *S], got one map per class {shape_text(value.shape)}, one 1 in every voxel; "
+        "use .argmax(1), or give a volume of such labels as [N, 1, D, H, W]"
+    )
 
 
 def batched_image(name: str, value: object) -> Tensor:
@@ -68,14 +105,17 @@ def label(name: str, value: object, like: Tensor | None = None, like_name: str =
         if tuple(t.shape) == (wanted[0], 1, *wanted[1:]):
             t = t.squeeze(1)
         if tuple(t.shape) != wanted:
+            hint = "; use .argmax(1) on one map per class" if t.shape == like.shape else ""
             raise ValueError(
                 f"{name}: expected {shape_text(wanted)} or [N, 1, *S] to match {like_name} "
-                f"{shape_text(like.shape)}, got {shape_text(t.shape)}"
+                f"{shape_text(like.shape)}, got {shape_text(t.shape)}{hint}"
             )
         same_device(name, t, like_name, like)
         return t
     if t.dim() == 5 and t.shape[1] == 1:
         t = t.squeeze(1)
+    elif t.dim() == 4:
+        not_one_hot(name, t)
     if t.dim() not in (3, 4):
         raise ValueError(
             f"{name}: expected [N, H, W], [N, D, H, W] or [N, 1, D, H, W], got shape {shape_text(t.shape)}"
@@ -87,9 +127,11 @@ def labels_in_range(name: str, value: Tensor, num_classes: int, ignore_index: in
     """Every label in [0, num_classes) or ignore_index. Looks at the values: for CPU tensors outside of compilation."""
     if value.numel() == 0 or value.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = (value < 0) | (value >= num_classes)
-    if ignore_index is not None:
-        bad &= value != ignore_index
+    # a bound that the type cannot hold would be wrapped into it
+    bad = value < 0
+    if num_classes <= torch.iinfo(value.dtype).max:
+        bad = bad | (value >= num_classes)
+    bad = bad & counted(value, ignore_index)
     if bool(bad.any()):
         label_error(name, num_classes, ignore_index, int(value[bad][0]))
 
@@ -124,10 +166,19 @@ def maps(name: str, value: object, like: Tensor | None = None, like_name: str = 
 
 def patches(centers: object, levels: object, valid: object, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Patch centers int64 [N, P, D] inside `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
+    places, exist = places_of(centers, valid, like.shape, like)
+    return places, noise_levels(levels), exist
+
+
+def places_of(
+    centers: object, valid: object, image: Sequence[int], like: Tensor, patch: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Patch centers int64 [N, P, D] and which exist, bool [N, P], for images [N, *S] on the device of `like`."""
     places = integer("centers", centers)
-    dims = like.dim() - 1
-    if places.dim() != 3 or places.shape[0] != len(like) or places.shape[2] != dims:
-        raise ValueError(f"centers: expected [N={len(like)}, P, {dims}], got shape {shape_text(places.shape)}")
+    dims = len(image) - 1
+    if places.dim() != 3 or places.shape[0] != image[0] or places.shape[2] != dims:
+        raise ValueError(f"centers: expected [N={image[0]}, P, {dims}], got shape {shape_text(places.shape)}")
+    same_device("centers", places, "the images", like)
     if valid is None:
         exist = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
     else:
@@ -136,17 +187,41 @@ def patches(centers: object, levels: object, valid: object, like: Tensor) -> tup
             raise ValueError(
                 f"valid: expected bool {shape_text(places.shape[:2])}, got {exist.dtype} {shape_text(exist.shape)}"
             )
-    two = floating("levels", levels)
+        same_device("valid", exist, "the images", like)
+    places = places.long()
+    if not torch.compiler.is_compiling():
+        inside_image(places, exist, image[1:], patch)
+    return places, exist
+
+
+def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Sequence[int] | None = None) -> None:
+    """Of patches that exist: kernels index with them. Looks at the values of CPU tensors."""
+    if centers.device.type != "cpu" or centers.numel() == 0:
+        return
+    margin = torch.tensor([0] * len(image) if patch is None else [edge // 2 for edge in patch])
+    outside = ((centers < margin) | (centers >= torch.tensor(list(image)) - margin)).any(-1) & valid
+    if bool(outside.any()):
+        room = "" if patch is None else f" with room for a patch of {shape_text(patch)}"
+        raise ValueError(
+            f"centers: expected voxel indices inside {shape_text(image)}{room}, got {centers[outside][0].tolist()}"
+        )
+
+
+def noise_levels(value: object) -> Tensor:
+    two = floating("levels", value)
     if two.shape != (2,):
         raise ValueError(f"levels: expected shape [2], got {shape_text(two.shape)}")
-    if places.device.type == "cpu" and not torch.compiler.is_compiling():
-        outside = ((places < 0) | (places >= torch.tensor(like.shape[1:]))).any(-1) & exist
-        if bool(outside.any()):
-            raise ValueError(
-                f"centers: expected voxel indices inside {shape_text(like.shape[1:])}, "
-                f"got {places[outside][0].tolist()}"
-            )
-    return places.long(), two, exist
+    if two.requires_grad:
+        raise ValueError("levels: requires grad, but nothing is differentiated in it; pass levels.detach()")
+    if two.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(two.isfinite().all()):
+        raise ValueError(f"levels: expected finite numbers, got {two.tolist()}")
+    return two
+
+
+def constant(name: str, value: Tensor) -> None:
+    """What is not differentiated is refused where a gradient is wanted, rather than given none."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: requires grad, but the loss is not differentiated in it; pass {name}.detach()")
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -155,24 +230,139 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
-    return str(value)
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {_shown(value)}")
+    return value
 
 
-def positive(name: str, value: float, *, zero: bool = False) -> float:
-    """A finite number > 0, or >= 0 with `zero`."""
+def _shown(value: object) -> str:
+    """A value in an error, one line: of a tensor or an array its type and shape."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{type(value).__name__} {value.dtype} {shape_text(value.shape)}"
+    return repr(value)
+
+
+def real(name: str, value: object, wanted: str) -> None:
+    """An int or float, NumPy's included; neither a flag nor a tensor, whose value would have to be waited for."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected {wanted}, got {_shown(value)}")
+
+
+def positive(name: str, value: float, *, zero: bool = False, infinite: bool = False) -> float:
+    """A finite number > 0, or >= 0 with `zero`; with `infinite` infinity too."""
+    wanted = f"a {'' if infinite else 'finite '}number {'>= 0' if zero else '> 0'}"
+    real(name, value, wanted)
     number = float(value)
-    if not (number >= 0.0 if zero else number > 0.0) or number == float("inf"):
-        raise ValueError(f"{name}: expected a finite number {'>= 0' if zero else '> 0'}, got {value!r}")
+    if not (number >= 0.0 if zero else number > 0.0) or (number == float("inf") and not infinite):
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return number
 
 
-def spacing(value: Sequence[float] | float | None, dims: int) -> list[float] | None:
-    """Voxel size per spatial axis, or None for voxels."""
+def finite(name: str, value: float) -> float:
+    real(name, value, "a finite number")
+    number = float(value)
+    if not abs(number) < float("inf"):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number
+
+
+def count(name: str, value: int, *, least: int = 1) -> int:
+    """An integer >= least."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer >= {least}, got {_shown(value)}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def index(name: str, value: int | None) -> int | None:
+    """A label's number, or None."""
     if value is None:
         return None
-    values = [float(value)] * dims if isinstance(value, (int, float)) else [float(v) for v in value]
-    if len(values) != dims or not all(0.0 < v < float("inf") for v in values):
-        raise ValueError(f"spacing: expected one number > 0 or {dims} of them, got {value!r}")
+    return seed(name, value, "an integer, or None")
+
+
+def seed(name: str, value: int, wanted: str = "an integer") -> int:
+    """An integer of 64 bits, of any sign."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected {wanted}, got {_shown(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}: expected an integer of 64 bits, got {value}")
+    return int(value)
+
+
+def flag(name: str, value: bool) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def generator(value: torch.Generator | None) -> None:
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {_shown(value)}")
+
+
+def numbers(name: str, value: object, what: str) -> list[Any]:
+    """A sequence of numbers as a list."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name}: expected {what}, got {_shown(value)}")
+    for entry in value:
+        real(name, entry, what)
+    return list(value)
+
+
+def weights(name: str, value: Any, number: int | None = None) -> list[float] | Tensor | None:
+    """Constants >= 0, one of them > 0, or None; `number` of them where it is known. Of tensors those on the CPU."""
+    if value is None:
+        return None
+    what = f"{'' if number is None else f'{number} '}finite numbers >= 0, not all 0"
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
+        if value.dim() != 1 or (number is not None and len(value) != number):
+            raise ValueError(f"{name}: expected {what}, got {_shown(value)}")
+        if value.device.type == "cpu" and not torch.compiler.is_compiling():
+            weights(name, value.tolist(), number)
+        return value
+    found = [float(w) for w in numbers(name, value, what)]
+    if number not in (None, len(found)) or not all(0 <= w < float("inf") for w in found) or not sum(found) > 0:
+        raise ValueError(f"{name}: expected {what}, got {found}")
+    return found
+
+
+def spacing(value: Sequence[float] | float | None, dims: int | None = None) -> list[float] | None:
+    """Voxel size per spatial axis, or None for voxels; `dims` None: of an image whose axes are not known yet."""
+    if value is None:
+        return None
+    what = f"one number > 0 or {'2 or 3' if dims is None else dims} of them"
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        real("spacing", value, what)
+        values = [float(value)] * (dims or 2)
+    else:
+        values = [float(v) for v in numbers("spacing", value, what)]
+    if len(values) not in ((2, 3) if dims is None else (dims,)) or not all(0.0 < v < float("inf") for v in values):
+        raise ValueError(f"spacing: expected {what}, got {value!r}")
     return values
+
+
+def patch_size(value: int | Sequence[int], dims: int | None = None) -> tuple[int, ...]:
+    """Odd edges of a patch in voxels, one per spatial axis; `dims` None: of an image whose axes are not known yet."""
+    what = f"one odd number >= 1 or {'2 or 3' if dims is None else dims} of them"
+    single = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    edges: list[Any] = [value] * (dims or 2) if single else numbers("patch_size", value, what)
+    if any(not isinstance(edge, (int, np.integer)) for edge in edges):
+        raise TypeError(f"patch_size: expected {what}, got {_shown(value)}")
+    if len(edges) not in ((2, 3) if dims is None else (dims,)) or any(s < 1 or s % 2 == 0 for s in edges):
+        raise ValueError(f"patch_size: expected {what}, got {value!r}")
+    return tuple(int(edge) for edge in edges)
+
+
+def room_for(size: Sequence[int], image: Sequence[int]) -> None:
+    """A patch has to fit into the image."""
+    if any(0 < n < edge for n, edge in zip(image, size, strict=True)):
+        raise ValueError(
+            f"patch_size: expected a patch that fits into the image {shape_text(image)}, got {shape_text(size)}; "
+            "give one edge per axis, 1 along a short one"
+        )

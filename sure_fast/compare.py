@@ -63,8 +63,9 @@ def compare(
 ) -> None:
     from . import train
     from .data import phantom
-    from .engine import cli, comparison, console, distributed, lock, report, robustness
+    from .engine import checkpoint, cli, comparison, console, distributed, lock, report, robustness
     from .engine import config as configuration
+    from .engine.cases import brought_to, find_cases
 
     distributed.refuse_ranks(PROGRAM)
     if quick and flags.get("data"):
@@ -115,7 +116,8 @@ def compare(
         config = configs[plan[0]]
         of_run = json.loads((places[plan[0]] / "split.json").read_text(encoding="utf-8"))
         skipped = [row["case"] for row in of_run["skipped"]]
-        cases, split = train.find_cases(config, folder, str(folder), without=skipped)
+        orientation = checkpoint.load(places[plan[0]])["plan"].orientation
+        cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
         device = cli.choose_device(config.device)
         chosen = comparison.evaluated_cases(cases, runs[0])
         for run in console.bar(runs, "examine", "run", shown=progress):

@@ -7,6 +7,7 @@ each and leaves robustness.csv, robustness.json and curves in robustness.png. St
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="torch device")
     options = parser.parse_args(arguments)
 
-    from .data import discover, load_case
+    from .data import Fault, discover, load_case
     from .engine import checkpoint, cli, distributed, lock, robustness
     from .engine.config import ConfigError
     from .engine.evaluation import evaluate_cases
@@ -51,7 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     folder = options.data or Path(config["data"] or run_folder / "phantom")
     label_map = {int(k): v for k, v in config["label_map"].items()} or None
     layout = options.layout or ("auto" if options.data else config["layout"])
-    cases = discover(folder, layout, label_map=label_map, faults=[] if config.get("skip_bad") else None)
+    faults: list[Fault] | None = [] if config.get("skip_bad") else None
+    cases = discover(folder, layout, label_map=label_map, like=plan.class_names, faults=faults)
+    cases = cases.with_info(orientation=plan.orientation)
+    for note in cases.notes:
+        print(f"{PROGRAM}: note: {note.reason}", file=sys.stderr, flush=True)
     if cases.info.num_classes != plan.num_classes:
         raise ConfigError(
             f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"

@@ -8,6 +8,7 @@ An image that cannot be used leaves the others as they are; it is listed at the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _predict(case: Any, predictor: Any, plan: Any, device: Any, folder: Any) -> None:
-    from .data import load_case
+    from .data import DatasetInfo, load_case
     from .engine.prediction import home
 
-    sample = load_case(case, normalized=True)
+    like = DatasetInfo("folders", plan.class_names, plan.in_channels, orientation=plan.orientation)
+    # Without a label only the channels and the orientation of the run are held against the image.
+    sample = load_case(replace(case, label=None, info=like), normalized=True)
     if sample.image.shape[0] != plan.in_channels or sample.image.dim() != plan.dims + 1:
         raise ValueError(
             f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "

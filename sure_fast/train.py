@@ -15,7 +15,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -353,7 +352,8 @@ class _Run:
         """What split.json holds."""
         told = {"skipped": self.screening.faults, "notes": self.screening.notes}
         rows = {key: [fault._asdict() for fault in faults] for key, faults in told.items()}
-        return {"data": self.config.data, **self.names, **rows}
+        how = {name: getattr(self.config, name) for name in ("group", "split", "fold")}
+        return {"data": self.config.data, **how, **self.names, **rows}
 
 
 def _begin(config: Any, output: Path, progress: bool) -> _Run:
@@ -363,6 +363,7 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
     folder, and the earlier run that --overwrite would replace, as they were.
     """
     from .data import phantom
+    from .engine import cases as of_run
     from .engine import checkpoint, console, distributed
     from .engine.config import ConfigError
     from .engine.files import write_text
@@ -400,29 +401,34 @@ def _begin(config: Any, output: Path, progress: bool) -> _Run:
         distributed.barrier()  # every rank has read what is moved
         run.folder = distributed.from_main(begin)
         if config.data is None:
-            run.cases, run.split = find_cases(config, run.folder, "phantom set")
+            found = of_run.find_cases(config, run.folder, "phantom set")
+            run.cases, run.split = of_run.brought_to(run.plan.orientation, *found)
         return run
 
 
 def _plan(config: Any, folder: Path, progress: bool) -> _Run:
     """Reads every case, and fixes what follows from them."""
+    from .data.screening import told
+    from .engine import cases as of_run
     from .engine import loop
-    from .engine.config import ConfigError
 
     source = config.data or "phantom set"
-    screening = read_all(config, folder, progress)
+    screening = of_run.read_all(config, folder, progress)
     if screening.faults and not config.skip_bad:
         _refuse(screening, source)
     for fault in screening.faults:
         _say(f"skipped: {fault.reason}", warning=True)
-    for note in screening.notes:
-        _say(f"note: {note.reason}", warning=True)
-    cases, split = find_cases(config, folder, source, without=[fault.case for fault in screening.faults])
-    shapes = screening.shapes
-    if len({len(shape) for shape in shapes.values()}) > 1:
-        raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
-    in_channels = next(iter(shapes.values()))[0]
-    plan = loop.plan_for(config, [shapes[case.name][1:] for case in split.train], in_channels, cases.info)
+    skipped = [fault.case for fault in screening.faults]
+    cases, split = of_run.find_cases(config, folder, source, skipped, notes=screening.notes)
+    orientation = of_run.orientation_of(screening, split)
+    cases, split = of_run.brought_to(orientation, cases, split)
+    screening.notes.extend(of_run.look_over(screening, cases, source))
+    for line in told(screening.notes):
+        _say(f"note: {line}", warning=True)
+    shapes = [screening.oriented(case.name, orientation)[0] for case in split.train]
+    in_channels = next(iter(screening.shapes.values()))[0]
+    plan = loop.plan_for(config, shapes, in_channels, cases.info)
+    of_run.check_noise_patch(config, plan.patch_size)
     config = dataclasses.replace(config, patch_size=plan.patch_size)
     return _Run(config, folder, cases, split, plan, screening)
 
@@ -466,43 +472,6 @@ def _dataset(run: _Run, output: Path, progress: bool) -> Any:
         cache_folder=disk,
         keys=keys,
     )
-
-
-def read_all(config: Any, folder: Path, progress: bool = True) -> Any:
-    """Reads every case, each rank its share: what `screen` says of them, together with what could not be listed."""
-    from .data import Fault, discover
-    from .data.screening import Screening, screen
-    from .engine import console, distributed
-
-    def listed() -> tuple[Any, list[Fault]]:
-        faults: list[Fault] = []
-        return discover(folder, config.layout, label_map=config.label_map or None, faults=faults), faults
-
-    cases, faults = distributed.from_main(listed)
-    with console.bar(distributed.share(cases), "read", "case", shown=progress) as bar:
-        parts = distributed.gather(screen(bar))
-    shapes = {name: shape for part in parts for name, shape in part.shapes.items()}
-    faults += [fault for part in parts for fault in part.faults]
-    return Screening(shapes, sorted(faults), sorted(note for part in parts for note in part.notes))
-
-
-def find_cases(config: Any, folder: Path, source: str, without: Collection[str] = ()) -> tuple[Any, Any]:
-    """The cases of a data folder, but for those named, and their split."""
-    from .data import CaseList, Fault, discover, split_cases
-    from .engine import distributed
-    from .engine.config import ConfigError
-
-    def found() -> tuple[Any, Any]:
-        faults: list[Fault] | None = [] if config.skip_bad else None
-        every = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
-        cases = CaseList([case for case in every if case.name not in set(without)], every.info)
-        seed = config.seed if config.split_seed is None else config.split_seed
-        try:
-            return cases, split_cases(cases, tuple(config.fractions), seed)
-        except ValueError as error:
-            raise ConfigError(f"data {source}: {error}") from None
-
-    return distributed.from_main(found)
 
 
 def clear(output: Path) -> None:

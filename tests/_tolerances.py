@@ -32,6 +32,10 @@ EXCEPTIONS = {
     ("uncertainty_supervision.gradient", torch.float32): (1e-4, 1e-5),
     ("uncertainty_supervision.gradient", torch.bfloat16): (2**-5, 0.02),
     ("uncertainty_supervision.gradient", torch.float16): (2**-7, 0.005),
+    # Its maps of u and g are rounded to float32, where the one kernel keeps them in registers: more pairs change sides.
+    ("uncertainty_supervision.composed", torch.float64): (1e-7, 1e-8),
+    ("uncertainty_supervision.composed", torch.float32): (1e-3, 1e-4),
+    ("uncertainty_supervision.composed", torch.bfloat16): (2**-5, 0.02),
 }
 
 

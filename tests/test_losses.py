@@ -85,7 +85,7 @@ def test_schedule():
     model, image, label = case()
     loss = supervised(beta=1.0, gamma=1.0)
     logits = model(image)
-    before = loss(logits, label, image, epoch=2)
+    before = loss(logits, label, image, epoch=2, model=model)
     assert before.total == before.segmentation
     assert before.gradient == before.noise == 0
     assert loss.supervision_weight(2.9) == 0
@@ -222,7 +222,7 @@ def test_hard_samples_every_few_steps_and_random_places_between():
 def test_bad_schedules():
     with pytest.raises(ValueError, match=r"start_epoch: expected 0 <= start_epoch < num_epochs \(10\), got 10"):
         supervised(start_epoch=10)
-    with pytest.raises(ValueError, match="beta, gamma, noise_std: expected numbers >= 0"):
+    with pytest.raises(ValueError, match="beta: expected a finite number >= 0, got -1.0"):
         supervised(beta=-1.0)
     with pytest.raises(ValueError, match="noise: expected one of"):
         supervised(noise="variance")

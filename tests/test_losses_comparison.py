@@ -212,11 +212,11 @@ def test_corruption_is_its_equation(batch):
 def test_prius_before_its_start_and_with_its_published_settings(batch):
     logits, label, image = batch
     loss = PriusLoss(num_epochs=10, start_epoch=3)
-    out = loss(logits, label, image, epoch=2)
+    out = loss(logits, label, image, epoch=2, model=lambda x: x)
     assert out.total == out.segmentation
     assert out.contrast == out.corruption == out.geometry == 0
-    with pytest.raises(ValueError, match=r"^model: expected the network from start_epoch 3 on, got None$"):
-        loss(logits, label, image, epoch=3)
+    with pytest.raises(ValueError, match=r"^model: expected the network, from the first call on .*, got None$"):
+        loss(logits, label, image, epoch=0)
     for distance in ("region", "boundary"):
         hard = PriusLoss(num_epochs=10, start_epoch=3, distance=distance, **PUBLISHED[3])
         volume = blobs(3)

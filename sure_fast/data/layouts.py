@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
-from sure_fast.data.cases import NIFTI_SUFFIXES, Case, CaseList, DatasetInfo, is_image_file, stem
+from sure_fast.data.cases import NIFTI_SUFFIXES, Case, CaseList, DatasetInfo, is_picture, stem
+from sure_fast.data.classes import checked_map, classes_of, values_in
 from sure_fast.data.errors import DataError, Fault
-from sure_fast.data.msd_nnunet import Listing, list_msd_nnunet
-from sure_fast.data.reading import read_image, read_label
+from sure_fast.data.folders import IMAGE_FOLDERS, holds_images, list_folders, subfolder
+from sure_fast.data.listing import Listing, tell
+from sure_fast.data.msd_nnunet import list_msd_nnunet
+from sure_fast.data.reading import read_image
 
 LAYOUTS = ("msd_nnunet", "acdc", "folders")
 PARTS = ("training", "test", "all")
-IMAGE_FOLDERS = ("images", "image", "imgs")
-LABEL_FOLDERS = ("masks", "labels", "mask", "label", "annotations")
-LABEL_ENDINGS = ("", "_mask", "_label", "_labels", "_seg", "_segmentation", "_gt")
 ACDC_FRAME = re.compile(r"^(patient\d+)_frame\d+$")
 ACDC_CLASSES = {0: "background", 1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 
@@ -33,6 +32,7 @@ def discover(
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     images: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
+    like: Mapping[int, str] | None = None,
     require_labels: bool = True,
     faults: list[Fault] | None = None,
 ) -> CaseList:
@@ -40,10 +40,11 @@ def discover(
 
     Layouts:
         `msd_nnunet`: a `dataset.json`, of the Medical Segmentation Decathlon or nnU-Net v1 (pairs under "training") or
-        of nnU-Net v2 (`channel_names`, `file_ending`, imagesTr/NAME_0000…, labelsTr/NAME).
+        of nnU-Net v2 (`channel_names`, `file_ending`, imagesTr/NAME_0000…, labelsTr/NAME). The cases of MONAI's
+        "validation" list are there too, to validate (`Case.part`).
         `acdc`: `patientNNN/patientNNN_frameNN.nii.gz` with `…_gt.nii.gz`, also under training/ and testing/.
         `folders`: `images/` beside `masks/` or `labels/`, files paired by name (a mask may end in _mask, _label, _seg,
-        _gt); NIfTI or PNG/JPEG/BMP/TIFF.
+        _gt); NIfTI or PNG/JPEG/BMP/TIFF. Channels may be files of their own, NAME_0000, NAME_0001, … of a label NAME.
         With `require_labels=False`, a folder that only holds images, or one image file, is `folders` too.
 
     Args:
@@ -51,21 +52,25 @@ def discover(
         layout: one of `LAYOUTS`, or "auto".
         part: "training", "test" (MSD's "test", nnU-Net's imagesTs, ACDC's testing/) or "all".
         label_map: stored label value to class number, such as {0: 2, 128: 1, 255: 0} for REFUGE's grey levels.
-        class_names: names of the classes 0 … C−1, where the layout has none or `label_map` changes them.
+        class_names: names of the classes 0 … C−1, where the layout has none or `label_map` changes them; without them
+            a class of the map is called as the stored values that become it.
+        like: names of the classes of a network that the cases are for. Where the layout has none they are taken, if the
+            labels hold no other classes, be it not all of them.
         images, labels: the two folders of layout `folders`, absolute or below `root`.
         require_labels: refuse an image without label ("test" parts excepted).
         faults: where a list is given, a case with a file that is missing, outside the folder or unreadable is left out
             and told there, rather than refused.
 
     Returns:
-        The cases sorted by name, with `.info`.
+        The cases sorted by name, with `.info`, and `.notes` on what lies beside them.
 
     Raises:
-        DataError: nothing found, or what was found does not fit together (names the file), or an unknown option.
+        DataError: nothing found, or what was found does not fit together (names the file), such as a label without
+            image, a file of another ending or another number of cases than dataset.json says; an unknown option.
 
     Notes:
         Files starting with a dot are passed over. Layout `folders` reads every mask once to learn the classes, unless
-        `label_map` or `class_names` tells them.
+        `label_map` tells them; two values of which one is 0, such as 0 and 255, are background and a class.
     """
     root = Path(root)
     if layout != "auto" and layout not in LAYOUTS:
@@ -74,7 +79,7 @@ def discover(
         raise DataError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
     if not root.exists():
         raise DataError(f"{root}: expected a folder with a data set, got nothing there")
-    mapping = _checked_map(label_map)
+    mapping = checked_map(label_map)
     chosen = layout
     if layout == "auto":
         chosen = _find_layout(root, images is not None or labels is not None, require_labels)
@@ -83,9 +88,9 @@ def discover(
     if chosen == "msd_nnunet":
         listing = list_msd_nnunet(root, part, faults)
     elif chosen == "acdc":
-        listing = _list_acdc(root, part)
+        listing = _list_acdc(root, part, faults)
     else:
-        listing = _list_folders(root, images, labels, faults)
+        listing = list_folders(root, images, labels, faults)
     cases = sorted(listing.cases, key=lambda case: case.name)
     if not cases and faults:
         raise DataError(f"{faults[0].reason} (and no sound case beside {len(faults)} faulty)")
@@ -96,20 +101,32 @@ def discover(
             raise DataError(f"{second.image}: expected one case named {second.name!r}, got also {first.image}")
     if require_labels and part != "test":
         cases = _sound(cases, _need_label, faults)
-    names = _class_names(cases, listing, mapping, class_names, faults)
+    classes = classes_of(
+        listing, mapping, class_names, like, lambda: values_in(lambda look: _read(cases, look, faults))
+    )
     left_out = {fault.case for fault in faults or ()}
     cases = [case for case in cases if case.name not in left_out]
     if listing.num_channels is None:
         cases = _sound(cases, _count_channels, faults, one=True)
+    pictures = {is_picture(case.image) for case in cases}
+    if len(pictures) > 1 and require_labels:
+        raise DataError(f"{root}: expected NIfTI or pictures, whose spacing is in mm or pixels, got both")
     info = DatasetInfo(
         layout=chosen,
-        class_names=names,
+        class_names=classes.names,
         num_channels=listing.num_channels or _count_channels(cases[0]),
-        ignore_index=listing.ignore_index,
-        label_map=mapping,
+        ignore_index=classes.ignore_index,
+        label_map=classes.label_map,
+        spacing_unit="px" if True in pictures else "mm",
     )
-    done = [Case(c.name, c.group, c.image, c.label, c.extra_images, info) for c in cases]
-    return CaseList(done, info)
+    notes = [Fault("data set", note) for note in listing.notes]
+    return CaseList([replace(case, info=info) for case in cases], info, notes)
+
+
+def _read(cases: Sequence[Case], look: Callable[[Case], object], faults: list[Fault] | None) -> list[Case]:
+    """The labelled cases whose label can be read."""
+    labelled = [case for case in cases if case.label is not None]
+    return _sound(labelled, look, faults) if labelled else []
 
 
 def _need_label(case: Case) -> None:
@@ -147,9 +164,9 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
         return "msd_nnunet"
     if any(_acdc_patients(folder) for folder in (root, root / "training", root / "testing")):
         return "acdc"
-    if _subfolder(root, IMAGE_FOLDERS) is not None:
+    if subfolder(root, IMAGE_FOLDERS) is not None:
         return "folders"
-    if not require_labels and any(is_image_file(path) for path in root.iterdir()):
+    if not require_labels and holds_images(root):
         return "folders"
     entries = sorted(path.name for path in root.iterdir())
     found = "an empty folder" if not entries else ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "")
@@ -159,150 +176,44 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
 
 
 def _acdc_patients(folder: Path) -> list[Path]:
+    """Folders of patients; those of which none holds a frame are no data set of this layout."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.glob("patient*") if p.is_dir() and any(p.glob("patient*_frame*.nii*")))
+    patients = sorted(p for p in folder.iterdir() if p.is_dir() and re.match(r"patient\d+$", p.name))
+    return patients if any(_is_frame(file) for patient in patients for file in patient.iterdir()) else []
 
 
-def _list_acdc(root: Path, part: str) -> Listing:
+def _is_frame(file: Path) -> bool:
+    return file.name.lower().endswith(NIFTI_SUFFIXES) and ACDC_FRAME.match(stem(file)) is not None
+
+
+def _list_acdc(root: Path, part: str, faults: list[Fault] | None) -> Listing:
     wanted = {"training": ("training",), "test": ("testing",), "all": ("training", "testing")}[part]
     folders = [root / name for name in wanted if (root / name).is_dir()]
     if not folders and not (part == "test" or (root / "testing").is_dir()):
         folders = [root]  # the patients lie in root itself
-    cases = []
+    cases: list[Case] = []
     for folder in folders:
         for patient in _acdc_patients(folder):
-            files = {stem(p): p for p in sorted(patient.iterdir()) if p.name.lower().endswith(NIFTI_SUFFIXES)}
-            for name, path in files.items():
-                match = ACDC_FRAME.match(name)
-                if match:
-                    cases.append(Case(name, match.group(1), path, files.get(f"{name}_gt")))
+            files: dict[str, Path] = {}
+            for path in sorted(patient.iterdir()):
+                if path.name.lower().endswith(NIFTI_SUFFIXES) and not path.name.startswith("."):
+                    if stem(path) in files:
+                        raise DataError(f"{path}: expected one file of that name, got also {files[stem(path)].name}")
+                    files[stem(path)] = path
+            frames = {name: path for name, path in files.items() if ACDC_FRAME.match(name)}
+            if not frames:
+                tell(
+                    DataError(f"{patient}: expected {patient.name}_frameNN.nii.gz in it, got none"),
+                    patient.name,
+                    faults,
+                )
+            for name, path in frames.items():
+                cases.append(Case(name, patient.name, path, files.get(f"{name}_gt")))
+            for name in sorted(name for name in files if name.endswith("_gt") and name[:-3] not in frames):
+                tell(DataError(f"{files[name]}: expected the image {name[:-3]} beside it, got none"), name, faults)
     return Listing(cases, ACDC_CLASSES, num_channels=1)
-
-
-def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    if not root.is_dir():
-        return None
-    present = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
-    return next((present[name] for name in names if name in present), None)
-
-
-def _list_folders(
-    root: Path,
-    images: str | os.PathLike[str] | None,
-    labels: str | os.PathLike[str] | None,
-    faults: list[Fault] | None,
-) -> Listing:
-    if root.is_file() and images is None:
-        return Listing([Case(stem(root), stem(root), root)], None)
-    image_folder = root / images if images is not None else _subfolder(root, IMAGE_FOLDERS)
-    label_folder = root / labels if labels is not None else _subfolder(root, LABEL_FOLDERS)
-    if image_folder is None:
-        if label_folder is not None:
-            raise DataError(f"{root}: expected a folder images/ beside {label_folder.name}/, got none")
-        image_folder = root
-    for name, folder in (("images", image_folder), ("labels", label_folder)):
-        if folder is not None and not folder.is_dir():
-            raise DataError(f"{name}: expected a folder, got {folder}, which is none")
-    by_stem = _by_stem(image_folder)
-    if not by_stem:
-        raise DataError(f"{image_folder}: expected NIfTI or PNG/JPEG images, got none in it")
-    label_of = {} if label_folder is None else _by_stem(label_folder)
-    cases = []
-    used = set()
-    for name, path in by_stem.items():
-        found = [label_of[name + end] for end in LABEL_ENDINGS if name + end in label_of]
-        if not found and name.endswith("_0000"):
-            found = [label_of[name[:-5]]] if name[:-5] in label_of else []
-        used.update(found)
-        if len(found) > 1:
-            error = DataError(f"{path}: expected one label, got {found[0].name} and {found[1].name}")
-            if faults is None:
-                raise error
-            faults.append(Fault(name, str(error)))
-            continue
-        cases.append(Case(name, name, path, found[0] if found else None))
-    for left in sorted(set(label_of.values()) - used):
-        error = DataError(f"{left}: expected an image of its name in {image_folder}, got none")
-        if faults is None:
-            raise error
-        faults.append(Fault(stem(left), str(error)))
-    return Listing(cases, None)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and is_image_file(path):
-            name = stem(path)
-            if name in files:
-                raise DataError(f"{path}: expected one file of that name, got also {files[name].name}")
-            files[name] = path
-    return files
 
 
 def _count_channels(case: Case) -> int:
     return sum(read_image(path)[0].shape[0] for path in case.channel_files)
-
-
-def _checked_map(label_map: Mapping[int, int] | None) -> dict[int, int] | None:
-    if label_map is None:
-        return None
-    try:
-        mapping = {int(stored): int(number) for stored, number in label_map.items()}  # YAML may give text keys
-    except (TypeError, ValueError, AttributeError):
-        raise DataError(f"label_map: expected whole numbers to whole numbers, got {label_map!r}") from None
-    numbers = sorted(set(mapping.values()))
-    if numbers != list(range(len(numbers))) or len(numbers) < 2:
-        raise DataError(f"label_map: expected class numbers 0, 1, … without a gap, at least two, got {numbers}")
-    return mapping
-
-
-def _class_names(
-    cases: Sequence[Case],
-    listing: Listing,
-    mapping: Mapping[int, int] | None,
-    given: Sequence[str] | Mapping[int, str] | None,
-    faults: list[Fault] | None,
-) -> dict[int, str]:
-    if given is not None:
-        names = dict(given.items()) if isinstance(given, Mapping) else dict(enumerate(given))
-        try:
-            names = {int(number): str(name) for number, name in names.items()}
-        except (TypeError, ValueError):
-            raise DataError(f"class_names: expected class numbers with names, got {given!r}") from None
-        wanted = len(set(mapping.values())) if mapping is not None else len(listing.class_names or names)
-        if sorted(names) != list(range(wanted)) or wanted < 2:
-            raise DataError(f"class_names: expected names of the classes 0 … {max(wanted, 2) - 1}, got {names}")
-        return dict(sorted(names.items()))
-    if mapping is not None:
-        return _plain_names(len(set(mapping.values())))
-    if listing.class_names is not None:
-        return listing.class_names
-    return _plain_names(_scan_classes(cases, faults))
-
-
-def _plain_names(count: int) -> dict[int, str]:
-    return {0: "background"} | {c: f"class {c}" for c in range(1, count)}
-
-
-def _scan_classes(cases: Sequence[Case], faults: list[Fault] | None) -> int:
-    """Number of classes in the masks, whose values must be 0 … C−1."""
-    values: set[int] = set()
-    labelled = [case for case in cases if case.label is not None]
-    if not labelled:
-        return 2  # images alone, to predict on: the checkpoint knows its classes
-
-    def look(case: Case) -> None:
-        if case.label is not None and len(values) <= 256:
-            values.update(int(v) for v in np.unique(read_label(case.label)[0]))
-
-    files = [case.label for case in _sound(labelled, look, faults) if case.label is not None]
-    found = sorted(values)
-    if found != list(range(len(found))) or len(found) < 2:
-        shown = ", ".join(map(str, found[:8])) + (", …" if len(found) > 8 else "")
-        raise DataError(
-            f"{files[0].parent}: expected masks of class numbers 0, 1, … without a gap, got the values {shown}; "
-            "give label_map or class_names"
-        )
-    return len(found)

@@ -44,7 +44,8 @@ def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
     lead = array.ndim - len(source)
     places = order(source, target)
     turned = array.transpose(*range(lead), *(lead + axis for axis, _ in places))
-    return turned[(..., *(slice(None, None, -1 if flip else 1) for _, flip in places))]
+    places_flipped = (..., *(slice(None, None, -1 if flip else 1) for _, flip in places))
+    return turned[places_flipped]
 
 
 def reorient_affine(affine: np.ndarray, shape: Sequence[int], source: str, target: str) -> np.ndarray:

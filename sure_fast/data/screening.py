@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sure_fast.data.cases import Case
 from sure_fast.data.errors import DataError, Fault
+from sure_fast.data.orientation import reorder
 from sure_fast.data.reading import load_case
 
 OBLIQUE_DEGREES = 1.0
 """From which tilt on a case is noted."""
+MIXED_SPACING = 1.1
+"""From which ratio of the largest to the smallest spacing along an axis on a data set is noted."""
+DATA_SET = "data set"
+"""In the place of a case, in what is noted of all of them."""
+KIND = re.compile(r"\.[A-Za-z]+: ([^,;]*)")
+"""What a note says before its numbers, after the file."""
 
 
 class Screening(NamedTuple):
     """What reading the cases showed."""
 
     shapes: dict[str, tuple[int, ...]]
-    """[K, *S] of every sound case, by name."""
+    """[K, *S] of every sound case, by name, as stored."""
     faults: list[Fault]
     """Cases that cannot be used."""
     notes: list[Fault]
     """Cases that are used, and what is to be known of them."""
+    orientations: dict[str, str | None]
+    """Axis codes of every sound case, as stored; None of pictures."""
+    spacings: dict[str, tuple[float, ...]]
+    """Voxel size of every sound case, as stored."""
+
+    def oriented(self, name: str, orientation: str | None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Shape [*S] and spacing of a case that is brought to an orientation."""
+        shape, spacing, stored = self.shapes[name][1:], self.spacings[name], self.orientations[name]
+        if orientation is None or stored is None or stored == orientation:
+            return shape, spacing
+        return tuple(int(n) for n in reorder(shape, stored, orientation)), reorder(spacing, stored, orientation)
 
 
 def screen(cases: Iterable[Case]) -> Screening:
     """Reads the cases one by one and keeps none of them in memory."""
-    found = Screening({}, [], [])
+    found = Screening({}, [], [], {}, {})
     for case in cases:
         try:
             sample = load_case(case)
@@ -34,6 +54,9 @@ def screen(cases: Iterable[Case]) -> Screening:
             found.faults.append(Fault(case.name, str(error)))
             continue
         found.shapes[case.name] = tuple(sample.image.shape)
+        found.orientations[case.name] = sample.orientation
+        found.spacings[case.name] = sample.spacing_mm
+        found.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
         if sample.tilt_degrees > OBLIQUE_DEGREES:
             found.notes.append(
                 Fault(
@@ -43,3 +66,56 @@ def screen(cases: Iterable[Case]) -> Screening:
                 )
             )
     return found
+
+
+def together(parts: Sequence[Screening], faults: Iterable[Fault] = (), notes: Iterable[Fault] = ()) -> Screening:
+    """Several screenings as one, with faults and notes of the listing, sorted by case."""
+    whole = Screening({}, [*faults], [*notes], {}, {})
+    for part in parts:
+        whole.shapes.update(part.shapes)
+        whole.orientations.update(part.orientations)
+        whole.spacings.update(part.spacings)
+        whole.faults.extend(part.faults)
+        whole.notes.extend(part.notes)
+    whole.faults.sort()
+    whole.notes.sort()
+    return whole
+
+
+def notes_of_all(screening: Screening, names: Sequence[str], orientation: str | None) -> list[Fault]:
+    """What is to be known of the named cases together: orientations and spacings that are mixed.
+
+    Args:
+        orientation: to which the cases are brought; None: pictures.
+    """
+    notes = []
+    stored = Counter(screening.orientations[name] or "none" for name in names)
+    others = {found: number for found, number in sorted(stored.items()) if found != orientation}
+    if orientation is not None and others:
+        kinds = ", ".join(f"{found} {number}" for found, number in others.items())
+        notes.append(
+            f"{sum(others.values())} of {len(names)} cases are stored in another orientation ({kinds}) and are brought "
+            f"to {orientation}, that of the most training cases; predictions are written as the input is stored"
+        )
+    spacings = [screening.oriented(name, orientation)[1] for name in names]
+    ranges = [(min(values), max(values)) for values in zip(*spacings, strict=True)]
+    mixed = [f"{low:.4g} to {high:.4g} mm along axis {axis}" for axis, (low, high) in enumerate(ranges)
+             if high > low * MIXED_SPACING]  # fmt: skip
+    if mixed:
+        notes.append(
+            f"the voxel size differs among the cases, {', '.join(mixed)}; they are not resampled, so the network "
+            "sees structures of different size"
+        )
+    return [Fault(DATA_SET, note) for note in notes]
+
+
+def told(notes: Iterable[Fault]) -> list[str]:
+    """The notes as lines, each kind once: the first of it, and how many cases more."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        match = KIND.search(note.reason)
+        kinds.setdefault(match.group(1) if match else note.reason, []).append(note.reason)
+    return [
+        reasons[0] + (f" (and {len(reasons) - 1} more cases, in split.json)" if len(reasons) > 1 else "")
+        for reasons in kinds.values()
+    ]

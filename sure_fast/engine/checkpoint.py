@@ -35,6 +35,8 @@ class ModelPlan:
     evidence: str
     dropout: float = 0.0
     norm: str = "instance"
+    orientation: str | None = None
+    """Axis codes to which images are brought; None: pictures, or as they are stored."""
 
     def build(self) -> nn.Module:
         return build_model(

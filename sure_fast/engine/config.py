@@ -8,7 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ class TrainConfig:
     layout: str = option("auto", "data layout", ("auto", "msd_nnunet", "acdc", "folders"))
     label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
     fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
+    group: str | None = option(None, "regular expression that finds the patient in a case's name (its first group, or "
+                               "all of it), so that no patient is in two parts, for example '^(patient[0-9]+)_'")
+    split: str | None = option(None, "file of the split, JSON or YAML with lists train, val and test of names; or "
+                               "nnU-Net's splits_final.json, with --fold (default: by the fractions)")
+    fold: str | None = option(None, "K/N: the K-th of N folds validates, the others train, and none tests unless "
+                              "--fractions sets a share of the cases aside for it; with --split the K-th entry")
     phantom_cases: int = option(32, "cases of the phantom set")
     preset: str = option("sure", "method; sets the options named after it", tuple(PRESETS))
     loss: str = option("evidential", "training loss (preset)", LOSSES)
@@ -111,7 +117,7 @@ class TrainConfig:
     far_weight: float = option(5.0, "weight of its far term")
     noise: str = option("mean", "what the noise levels are: the mean, or the standard deviation", ("mean", "std"))
     mining_every: int = option(1, "steps between searches for hard samples; between them random places get noise")
-    noise_patch_size: int = option(3, "odd edge of the noise patches in voxels")
+    noise_patch_size: list[int] = option([3], "odd edge of the noise patches in voxels, one number or one per axis")
     num_patches: int = option(3, "noise patches per class and image")
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
     operator: str = option("sobel", "image gradient operator", ("sobel", "central"))
@@ -163,12 +169,27 @@ class TrainConfig:
         if not set(self.loggers) <= set(LOGGERS) or len(set(self.loggers)) != len(self.loggers):
             raise ConfigError(f"loggers: expected any of {', '.join(LOGGERS)}, each once, got {self.loggers}")
         self._check_method()
-        if self.noise_patch_size < 1 or self.noise_patch_size % 2 == 0:
-            raise ConfigError(f"noise_patch_size: expected an odd number >= 1, got {self.noise_patch_size}")
+        if not self.noise_patch_size or any(size < 1 or size % 2 == 0 for size in self.noise_patch_size):
+            raise ConfigError(f"noise_patch_size: expected an odd number >= 1, or one per axis, "
+                              f"got {self.noise_patch_size}")  # fmt: skip
+        self._check_split()
         if self.quick and self.data is None and len(self.channels) > 3:
             raise ConfigError(f"channels: expected at most 3 levels with quick, got {len(self.channels)}")
         if not self.channels or min(self.channels) < 1:
             raise ConfigError(f"channels: expected one number >= 1 per level, got {self.channels}")
+
+    def _check_split(self) -> None:
+        """What names the parts of the data can be read."""
+        from ..data.groups import compiled
+        from ..data.split_file import parse_fold
+
+        try:
+            if self.group is not None:
+                compiled(self.group)
+            if self.fold is not None:
+                parse_fold(self.fold)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def _check_method(self) -> None:
         """Loss, inference and network belong together."""
@@ -187,7 +208,8 @@ class TrainConfig:
             raise ConfigError("init_from: expected none with an ensemble, whose networks have to differ")
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if not self.reads(entry.name) and value != entry.default:
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            if not self.reads(entry.name) and value != default:
                 readers = " or ".join(name if name in LOSSES else f"{name} > 0" for name in READERS[entry.name])
                 raise ConfigError(f"{entry.name}: expected with {readers} only, which this run has not, got {value!r}")
 
@@ -226,6 +248,8 @@ def _converted(kind: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is list:
         items = value.replace("x", ",").split(",") if isinstance(value, str) else value
+        if inner[0] is int and isinstance(items, int) and not isinstance(items, bool):
+            items = [items]
         if not isinstance(items, (list, tuple)):
             raise TypeError
         return [_converted(inner[0], item) for item in items]
@@ -293,9 +317,22 @@ def make(flags: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConf
         if "epochs" in given and "start_epoch" not in given:
             del base["start_epoch"]
     base.update(PRESETS[given.get("preset", "sure")])
+    if given.get("fold") and not given.get("split"):
+        base["fractions"] = _fractions_of_fold(given["fold"])
     if "start_epoch" in base and not TrainConfig(**{**base, **given, "start_epoch": None}).reads("start_epoch"):
         del base["start_epoch"]
     return TrainConfig(**{**base, **given})
+
+
+def _fractions_of_fold(fold: str) -> list[float]:
+    """Those that --fold has without --fractions: no test cases."""
+    from ..data.split_file import parse_fold
+
+    try:
+        folds = parse_fold(fold)[1]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return [1.0 - 1.0 / folds, 1.0 / folds, 0.0]
 
 
 def unread(preset: str, values: dict[str, Any]) -> set[str]:

@@ -80,7 +80,7 @@ def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index:
         channels=channels,
         blur_sigma=config.blur_sigma,
         noise=config.noise,
-        patch_size=config.noise_patch_size,
+        patch_size=config.noise_patch_size[0] if len(config.noise_patch_size) == 1 else config.noise_patch_size,
         num_patches=config.num_patches,
         mining_every=config.mining_every,
         order_weight=config.order_weight,
@@ -447,4 +447,5 @@ def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: 
         evidence=config.evidence,
         dropout=config.dropout,
         norm=config.norm,
+        orientation=info.orientation,
     )

@@ -87,7 +87,10 @@ class Folder:
             if self.probabilities:
                 arrays["probabilities"] = np.moveaxis(probabilities, 0, -1).astype(np.float32)
             for kind, array in arrays.items():
-                save_nifti(files[kind], array, sample.affine, sample.spacing_mm)
+                channels_first = np.moveaxis(array, -1, 0) if kind == "probabilities" else array
+                stored = sample.as_stored(channels_first)
+                stored = np.moveaxis(stored, 0, -1) if kind == "probabilities" else stored
+                save_nifti(files[kind], stored, sample.stored_affine, form_code=sample.form_code)
             return
         sixteen = (uncertainty.clip(0, 1) * 65535).round().astype(np.uint16)
         for kind, array in (("segmentation", segmentation), ("uncertainty", sixteen)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .. import _checks
+from .. import _backends, _checks, _schedules
 from .._distributed import summed
-from ..ops.dirichlet_uncertainty import evidence_of
-from ..ops.evidential_loss import evidential_loss
+from ..ops.dirichlet_uncertainty import EVIDENCE, evidence_of
+from ..ops.evidential_loss import ANNEALING_EPOCHS, NUM_EPOCHS, check_options, evidential_loss
+
+EPSILON = 1e-10
 
 
 class DevisOutput(NamedTuple):
@@ -29,34 +32,58 @@ def accuracy_uncertainty_loss(
     logits: Tensor,
     uncertainty: Tensor,
     label: Tensor,
-    progress: float,
+    progress: float | None = None,
     *,
     evidence: str = "softplus",
     ignore_index: int | None = None,
-    epsilon: float = 1e-10,
+    epsilon: float = EPSILON,
 ) -> Tensor:
     r"""Right voxels are to be certain, wrong ones uncertain.
 
     Math:
         :math:`mean_i\, a [\hat y_i = y_i] (-\hat p_i \ln(1 - u_i + \epsilon)) + (1 - a) [\hat y_i \ne y_i] (-(1 - \hat
-        p_i) \ln(u_i + \epsilon))`, p̂ = max_c p_c, :math:`a = 0.01^{1 - progress}`; Zou et al., DEviS (IEEE TMI 2024).
+        p_i) \ln(u_i + \epsilon))`, p̂ = max_c p_c, :math:`a = 0.01^{1 - \min(1, progress)}`; Zou et al., DEviS (IEEE TMI
+        2024).
 
     Args:
         logits: [N, C, \*S]. uncertainty: their u, [N, 1, \*S], differentiated as p̂ is. label: [N, \*S] or [N, 1, \*S].
-        progress: epoch / epochs. evidence: e(z) of the logits. ignore_index: voxels of this label do not count.
-        epsilon: of the logarithms.
+        progress: epoch / epochs, >= 0, past 1 as at 1; None: at the end, 1. evidence: e(z) of the logits.
+        ignore_index: voxels of this label do not count. epsilon: of the logarithms.
 
     Returns:
         0-dim, 0 where no voxel counts.
+
+    Raises:
+        TypeError, ValueError: wrong types, shapes or options, a label outside [0, C) (on the CPU).
     """
+    logits = _checks.logits("logits", logits)
     label = _checks.label("label", label, logits)
-    counts = torch.ones_like(label, dtype=torch.bool) if ignore_index is None else label != ignore_index
+    _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
+    share = 1.0 if progress is None else _checks.positive("progress", progress, zero=True)
+    _checks.choice("evidence", evidence, EVIDENCE)
+    _checks.index("ignore_index", ignore_index)
+    _checks.positive("epsilon", epsilon)
+    u = _checks.maps("uncertainty", uncertainty, label, "label")
+    return _accuracy_uncertainty(logits, u, label, share, evidence, ignore_index, epsilon)
+
+
+def _accuracy_uncertainty(
+    logits: Tensor,
+    uncertainty: Tensor,
+    label: Tensor,
+    share: float,
+    evidence: str,
+    ignore_index: int | None,
+    epsilon: float = EPSILON,
+) -> Tensor:
+    """Of checked arguments; u and labels [N, *S]."""
+    counts = _checks.counted(label, ignore_index)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     best, predicted = wide.max(1)
-    u = uncertainty[:, 0].to(wide.dtype)
+    u = uncertainty.to(wide.dtype)
     # p̂ = α_max / A, and A = C / u
     confidence = (evidence_of(best, evidence) + 1.0) * u / logits.shape[1]
-    annealing = 0.01 ** (1.0 - progress)
+    annealing = _schedules.rising(share)
     right = -annealing * confidence * (1.0 - u + epsilon).log()
     wrong = -(1.0 - annealing) * (1.0 - confidence) * (u + epsilon).log()
     total = torch.where(predicted == label, right, wrong).where(counts, 0.0).sum()
@@ -69,8 +96,11 @@ class DevisLoss(nn.Module):
 
     Args:
         weight: of the calibration term.
-        num_epochs, kind, total, annealing_epochs, evidence, ignore_index, class_weights, backend: as of
+        kind, total, num_epochs, annealing_epochs, evidence, ignore_index, class_weights, backend: as of
             `evidential_loss`.
+
+    Raises:
+        TypeError, ValueError: a wrong option.
 
     Example:
         >>> import torch
@@ -81,19 +111,42 @@ class DevisLoss(nn.Module):
     """
 
     def __init__(
-        self, *, weight: float = 1.0, num_epochs: int = 100, evidence: str = "softplus",
-        ignore_index: int | None = None, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        weight: float = 1.0,
+        kind: str = "digamma",
+        total: str = "weighted",
+        num_epochs: int = NUM_EPOCHS,
+        annealing_epochs: int = ANNEALING_EPOCHS,
+        evidence: str = "softplus",
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        backend: str | None = None,
+    ) -> None:
         super().__init__()
         self.weight = _checks.positive("weight", weight, zero=True)
-        self.num_epochs, self.evidence, self.ignore_index, self.options = num_epochs, evidence, ignore_index, options
+        _backends.check(backend, "evidential_loss")
+        self.shared: dict[str, Any] = {"evidence": evidence, "ignore_index": ignore_index}
+        self.options: dict[str, Any] = {
+            "kind": kind,
+            "total": total,
+            "num_epochs": num_epochs,
+            "annealing_epochs": annealing_epochs,
+            "class_weights": class_weights,
+        }
+        check_options(**self.shared, **self.options)
+        self.num_epochs = num_epochs
+        self.backend = backend
 
-    def forward(self, logits: Tensor, label: Tensor, epoch: float = 0) -> DevisOutput:
-        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S] at this epoch."""
-        shared: dict[str, Any] = {"evidence": self.evidence, "ignore_index": self.ignore_index}
+    def forward(self, logits: Tensor, label: Tensor, epoch: float | None = None) -> DevisOutput:
+        """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S] at this epoch; None: at the end."""
+        logits = _checks.logits("logits", logits)
+        label = _checks.label("label", label, logits)
+        _checks.labels_in_range("label", label, logits.shape[1], self.shared["ignore_index"])
+        progress = _schedules.progress(epoch, self.num_epochs)
         out = evidential_loss(
-            logits, label, epoch=epoch, num_epochs=self.num_epochs, return_uncertainty=True, **shared, **self.options
+            logits, label, epoch=epoch, return_uncertainty=True, backend=self.backend, **self.shared, **self.options
         )
         assert out.uncertainty is not None
-        calibration = accuracy_uncertainty_loss(logits, out.uncertainty, label, epoch / self.num_epochs, **shared)
+        calibration = _accuracy_uncertainty(logits, out.uncertainty[:, 0], label, progress, **self.shared)
         return DevisOutput(out.total + self.weight * calibration, *out[:4], calibration)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..ops.evidential_loss import EvidentialLossOutput, evidential_loss
+from .. import _backends
+from ..ops.evidential_loss import (
+    ANNEALING_EPOCHS,
+    NUM_EPOCHS,
+    EvidentialLossOutput,
+    check_options,
+    evidential_loss,
+)
 
 
 class EvidentialLoss(nn.Module):
@@ -15,6 +22,9 @@ class EvidentialLoss(nn.Module):
     Args:
         kind, total, num_epochs, annealing_epochs, evidence, ignore_index, class_weights, regions, reduction,
             level_weights, backend: as of `evidential_loss`.
+
+    Raises:
+        TypeError, ValueError: a wrong option.
 
     Example:
         >>> import sure_fast, torch
@@ -29,8 +39,8 @@ class EvidentialLoss(nn.Module):
         *,
         kind: str = "digamma",
         total: str = "weighted",
-        num_epochs: int = 100,
-        annealing_epochs: int = 20,
+        num_epochs: int = NUM_EPOCHS,
+        annealing_epochs: int = ANNEALING_EPOCHS,
         evidence: str = "softplus",
         ignore_index: int | None = None,
         class_weights: Sequence[float] | None = None,
@@ -40,6 +50,12 @@ class EvidentialLoss(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
+        check_options(
+            kind=kind, total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs, evidence=evidence,
+            ignore_index=ignore_index, class_weights=class_weights, regions=regions, reduction=reduction,
+            level_weights=level_weights,
+        )  # fmt: skip
+        _backends.check(backend, "evidential_loss")
         self.kind = kind
         self.total = total
         self.num_epochs = num_epochs
@@ -53,9 +69,12 @@ class EvidentialLoss(nn.Module):
         self.backend = backend
 
     def forward(
-        self, logits: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor], epoch: float = 0
+        self, logits: Tensor | Sequence[Tensor], target: Tensor | Sequence[Tensor], epoch: float | None = None
     ) -> EvidentialLossOutput:
-        """The loss of logits [N, C, *S] or a list of outputs, against labels [N, *S] or [N, 1, *S], at this epoch."""
+        """The loss of logits [N, C, *S] or a list of outputs, against labels [N, *S] or [N, 1, *S], at this epoch.
+
+        Without an epoch the schedules are at their end: λ = 1.
+        """
         return evidential_loss(
             logits,
             target,

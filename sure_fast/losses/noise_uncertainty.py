@@ -8,11 +8,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import _checks
-from ..ops.noise_uncertainty_loss import NoiseUncertaintyLossOutput, noise_uncertainty_loss
-from ..ops.sample_hard_patches import noisy_images
+from .. import _backends, _checks
+from ..ops.dirichlet_uncertainty import EVIDENCE
+from ..ops.noise_uncertainty_loss import (
+    DISTANCE_WEIGHT,
+    FAR_WEIGHT,
+    NOISE_THRESHOLD,
+    ORDER_WEIGHT,
+    NoiseUncertaintyLossOutput,
+    check_weights,
+    noise_uncertainty_loss,
+)
+from ..ops.sample_hard_patches import PATCH_SIZE, noisy_images
 
 NOISE_LEVELS = ("mean", "std")
+NOISE_STD = 0.3
+"""Of a noise patch in arXiv 2509.17098."""
 
 
 class NoisyImages(NamedTuple):
@@ -30,6 +41,7 @@ class NoisyImages(NamedTuple):
 
 def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """μ₁, μ₂ ~ U(0, 1), one pair a batch."""
+    _checks.generator(generator)
     source = generator.device if generator is not None else device
     return torch.rand(2, generator=generator, device=source).to(device)
 
@@ -45,9 +57,9 @@ def draw_noise_patches(
     image: Tensor,
     levels: Tensor,
     *,
-    patch_size: Sequence[int],
+    patch_size: int | Sequence[int] = PATCH_SIZE,
     noise: str = "mean",
-    noise_std: float = 0.3,
+    noise_std: float = NOISE_STD,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """n_k, k = 1, 2: [2, *patch_size] in the dtype and on the device of the image.
@@ -55,9 +67,14 @@ def draw_noise_patches(
     With noise "mean" n_k ~ N(μ_k, noise_std²), as in arXiv 2509.17098; with "std" the levels are standard deviations,
     n_k ~ N(0, μ_k²).
     """
+    image = _checks.batched_image("image", image)
+    size = _checks.patch_size(patch_size, image.dim() - 2)
+    _checks.room_for(size, image.shape[2:])
     _checks.choice("noise", noise, NOISE_LEVELS)
-    by_copy = levels.to(image.dtype).reshape(2, *[1] * len(patch_size))
-    drawn = normal_like(image, generator, (2, *patch_size))
+    _checks.positive("noise_std", noise_std, zero=True)
+    _checks.generator(generator)
+    by_copy = _checks.noise_levels(levels).to(image).reshape(2, *[1] * len(size))
+    drawn = normal_like(image, generator, (2, *size))
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
@@ -67,18 +84,30 @@ def add_noise_patches(
     valid: Tensor,
     levels: Tensor,
     *,
-    patch_size: Sequence[int],
+    patch_size: int | Sequence[int] = PATCH_SIZE,
     noise: str = "mean",
-    noise_std: float = 0.3,
+    noise_std: float = NOISE_STD,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
     """Adds one noise patch n_k, k = 1, 2, as `draw_noise_patches` draws it, at every valid center of image [N, K, *S].
 
-    Within a copy all patches carry the same noise (arXiv 2509.17098). Patches must lie inside the image.
+    Within a copy all patches carry the same noise (arXiv 2509.17098).
+
+    Args:
+        centers: integer [N, P, D] voxel indices, of which the valid ones leave room for the patch.
+        valid: bool [N, P]. levels: μ₁, μ₂, [2]. patch_size: odd edge in voxels, one number or one per axis.
+        noise: what the levels are, "mean" or "std". noise_std: with "mean". generator: makes the draw repeatable.
+
+    Raises:
+        TypeError, ValueError: wrong types, shapes or options; a valid patch that reaches out of the image (on the CPU),
+            or is larger than it; an image that requires a gradient, of which its copies would have none.
     """
-    drawn = draw_noise_patches(
-        image, levels, patch_size=patch_size, noise=noise, noise_std=noise_std, generator=generator
-    )
+    image = _checks.batched_image("image", image)
+    size = _checks.patch_size(patch_size, image.dim() - 2)
+    _checks.room_for(size, image.shape[2:])
+    places = (image.shape[0], *image.shape[2:])
+    centers, valid = _checks.places_of(centers, valid, places, image, patch=size)
+    drawn = draw_noise_patches(image, levels, patch_size=size, noise=noise, noise_std=noise_std, generator=generator)
     return NoisyImages(noisy_images(image, drawn, centers, valid), centers, valid, levels)
 
 
@@ -87,6 +116,9 @@ class NoiseUncertaintyLoss(nn.Module):
 
     Args:
         evidence, threshold, order_weight, distance_weight, far_weight, backend: as of `noise_uncertainty_loss`.
+
+    Raises:
+        TypeError, ValueError: a wrong option.
 
     Example:
         >>> import sure_fast, torch
@@ -103,24 +135,27 @@ class NoiseUncertaintyLoss(nn.Module):
         self,
         *,
         evidence: str = "softplus",
-        threshold: float = 4.0,
-        order_weight: float = 1.0,
-        distance_weight: float = 1.0,
-        far_weight: float = 1.0,
+        threshold: float = NOISE_THRESHOLD,
+        order_weight: float = ORDER_WEIGHT,
+        distance_weight: float = DISTANCE_WEIGHT,
+        far_weight: float = FAR_WEIGHT,
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.evidence = evidence
-        self.threshold = threshold
-        self.order_weight = order_weight
-        self.distance_weight = distance_weight
-        self.far_weight = far_weight
+        _backends.check(backend, "noise_uncertainty_loss")
+        self.evidence = _checks.choice("evidence", evidence, EVIDENCE)
+        self.threshold = _checks.positive("threshold", threshold, zero=True)
+        self.order_weight, self.distance_weight, self.far_weight = check_weights(
+            order_weight, distance_weight, far_weight
+        )
         self.backend = backend
 
     def forward(
         self, logits: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, noise: NoisyImages
     ) -> NoiseUncertaintyLossOutput:
-        """L_nu of logits [N, C, *S] of the clean and the two noisy images of `noise`, with d [N, *S]."""
+        """L_nu of logits [N, C, *S] of the clean and the two noisy images of `noise`, with d [N, *S] or [N, 1, *S]."""
+        if not isinstance(noise, NoisyImages):
+            raise TypeError(f"noise: expected NoisyImages, as of add_noise_patches, got {type(noise).__name__}")
         return noise_uncertainty_loss(
             logits,
             noisy1,

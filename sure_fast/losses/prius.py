@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import _checks
+from .. import _checks, _schedules
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.evidential_loss import evidential_loss
+from ..ops.evidential_loss import ANNEALING_EPOCHS, NUM_EPOCHS, check_options, evidential_loss
+from ..ops.gradient_magnitude import check_options as check_edges
 from ..ops.gradient_magnitude import gradient_magnitude
+from ._step import answer, step_image, step_model, try_model
 from .noise_uncertainty import normal_like
 
 BLUR_SIGMA = 0.5
@@ -52,16 +54,25 @@ def region_distance(label: Tensor, num_classes: int, ignore_index: int | None = 
     """Distance in voxels from a foreground voxel to the nearest voxel of another label, 0 in the background.
 
     Args:
-        label: integer [N, *S]. num_classes: C. ignore_index: voxels of this label are of no class and no outside.
+        label: integer [N, *S] or, in 3D, [N, 1, *S]. num_classes: C. ignore_index: voxels of this label are of no class
+            and no outside.
 
     Returns:
         float32 [N, *S], exact; in a region without an outside the diagonal of the image.
     """
+    label = _checks.label("label", label)
+    _checks.count("num_classes", num_classes)
+    _checks.index("ignore_index", ignore_index)
+    return _region_distance(label, num_classes, ignore_index)
+
+
+def _region_distance(label: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Of checked labels [N, *S]."""
     largest = float(sum(n * n for n in label.shape[1:]))
     result = torch.zeros(label.shape, dtype=torch.float32, device=label.device)
     for c in range(1, num_classes):
-        inside = label == c
-        kept = inside if ignore_index is None else inside | (label == ignore_index)
+        inside = _checks.equals(label, c)
+        kept = inside if ignore_index is None else inside | _checks.equals(label, ignore_index)
         squared = kept * largest
         for axis in range(1, label.dim()):
             lines = squared.movedim(axis, -1)
@@ -77,11 +88,14 @@ def same_label_pairs(
     label: Tensor, ignore_index: int | None = None, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Disjoint random pairs of voxels of one label, over the whole batch: two index tensors into label.flatten()."""
+    label = _checks.integer("label", label)
+    _checks.index("ignore_index", ignore_index)
+    _checks.generator(generator)
     flat = label.flatten()
     source = generator.device if generator is not None else flat.device
     order = torch.randperm(flat.numel(), generator=generator, device=source).to(flat.device)
     if ignore_index is not None:
-        order = order[flat[order] != ignore_index]
+        order = order[_checks.counted(flat[order], ignore_index)]
     order = order[flat[order].sort(stable=True).indices]
     first, second = order[: len(order) // 2 * 2].view(-1, 2).unbind(1)
     same = flat[first] == flat[second]  # at most one pair a label lies across two
@@ -108,7 +122,7 @@ class PriusLoss(nn.Module):
         L = L_seg before `start_epoch`, then L_seg plus the weighted terms. arXiv 2605.10984.
 
     Args:
-        num_epochs, start_epoch: the terms apply from `start_epoch` on.
+        num_epochs, start_epoch: the terms apply from `start_epoch` on; None: after 30 % of the epochs.
         contrast_weight, corruption_weight, geometry_weight: a term of weight 0 is not computed.
         gradient_threshold, far_threshold, noise_threshold, distance_margin: d_g, d_f, d_n, d_ε (voxels).
         distance: "region": d as above; "boundary": the distance to the label boundary of `boundary_distance`.
@@ -116,6 +130,9 @@ class PriusLoss(nn.Module):
         max_std: σ_max, as a share of the image's range.
         kind, total, annealing_epochs, evidence, ignore_index: as of `evidential_loss`.
         operator, channels: as of `gradient_magnitude`.
+
+    Raises:
+        TypeError, ValueError: a wrong option.
 
     Notes:
         With a corruption weight the network answers two more images, in one batch of twice the size. The default
@@ -133,8 +150,8 @@ class PriusLoss(nn.Module):
     def __init__(
         self,
         *,
-        num_epochs: int = 100,
-        start_epoch: int = 30,
+        num_epochs: int = NUM_EPOCHS,
+        start_epoch: int | None = None,
         contrast_weight: float = 1.0,
         corruption_weight: float = 1.0,
         geometry_weight: float = 1.0,
@@ -149,28 +166,32 @@ class PriusLoss(nn.Module):
         max_std: float = 40.0 / 255.0,
         kind: str = "digamma",
         total: str = "weighted",
-        annealing_epochs: int = 20,
+        annealing_epochs: int = ANNEALING_EPOCHS,
         evidence: str = "softplus",
         ignore_index: int | None = None,
         operator: str = "sobel",
         channels: str = "luma",
     ) -> None:
         super().__init__()
-        if not 0 <= start_epoch < num_epochs:
-            raise ValueError(f"start_epoch: expected 0 <= start_epoch < num_epochs ({num_epochs}), got {start_epoch}")
+        self.start_epoch = _schedules.start_of(num_epochs, start_epoch)
         weights = {"contrast_weight": contrast_weight, "corruption_weight": corruption_weight,
                    "geometry_weight": geometry_weight}  # fmt: skip
         self.weights = tuple(_checks.positive(name, weight, zero=True) for name, weight in weights.items())
-        if not kappa > 0:
-            raise ValueError(f"kappa: expected a number > 0, or infinity, got {kappa}")
+        self.kappa = _checks.positive("kappa", kappa, infinite=True)
         self.distance = _checks.choice("distance", distance, DISTANCES)
-        self.start_epoch, self.kappa = start_epoch, kappa
-        self.gradient_threshold, self.far_threshold = gradient_threshold, far_threshold
-        self.noise_threshold, self.distance_margin = noise_threshold, distance_margin
-        self.distance_weight, self.far_weight, self.max_std = distance_weight, far_weight, max_std
+        self.gradient_threshold = _checks.finite("gradient_threshold", gradient_threshold)
+        self.far_threshold = _checks.finite("far_threshold", far_threshold)
+        self.noise_threshold = _checks.finite("noise_threshold", noise_threshold)
+        self.distance_margin = _checks.finite("distance_margin", distance_margin)
+        self.distance_weight = _checks.positive("distance_weight", distance_weight, zero=True)
+        self.far_weight = _checks.positive("far_weight", far_weight, zero=True)
+        self.max_std = _checks.positive("max_std", max_std, zero=True)
+        check_edges(operator=operator, channels=channels)
         self.evidence, self.ignore_index, self.operator, self.channels = evidence, ignore_index, operator, channels
         self.evidential: dict[str, Any] = {"kind": kind, "total": total, "annealing_epochs": annealing_epochs,
                                            "num_epochs": num_epochs}  # fmt: skip
+        check_options(**self.evidential, evidence=evidence, ignore_index=ignore_index)
+        self._tried = False
 
     def forward(
         self,
@@ -178,7 +199,7 @@ class PriusLoss(nn.Module):
         label: Tensor,
         image: Tensor,
         *,
-        epoch: float,
+        epoch: float | None = None,
         model: Callable[[Tensor], Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> PriusOutput:
@@ -186,17 +207,28 @@ class PriusLoss(nn.Module):
 
         Args:
             logits: the network's answer to `image`, [N, C, *S]. label: [N, *S] or [N, 1, *S]. image: [N, K, *S].
-            epoch: counted from 0. model: the network, for the noisy images where the corruption term applies.
+            epoch: t >= 0, counted from 0; None: at the end of the schedules.
+            model: the network, for the noisy images where the corruption term applies; of a list of outputs the first
+                counts.
             generator: makes the draws repeatable; on the CPU or the image's device.
+
+        Raises:
+            TypeError, ValueError: a corruption weight, in whatever epoch, without the network; an image that does not
+                fit the logits or the channels, or requires a gradient; and as `evidential_loss`.
         """
+        logits = _checks.logits("logits", logits)
         label = _checks.label("label", label, logits)
+        _schedules.check_epoch(epoch)
+        begun = epoch is None or epoch >= self.start_epoch
+        image = self._check_step(logits, image, model, generator, later=not begun)
+        _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
         out = evidential_loss(
             logits, label, epoch=epoch, evidence=self.evidence, ignore_index=self.ignore_index,
             return_uncertainty=True, **self.evidential,
         )  # fmt: skip
         assert out.uncertainty is not None
         terms = [out.total.new_zeros(()) for _ in range(3)]
-        if epoch >= self.start_epoch:
+        if begun:
             u = out.uncertainty.float()
             distance = self._distances(label, logits.shape[1])
             pairs = same_label_pairs(label, self.ignore_index, generator)
@@ -204,19 +236,38 @@ class PriusLoss(nn.Module):
             if contrast:
                 terms[0] = self.contrast(u, image, distance, pairs)
             if corruption:
-                if model is None:
-                    raise ValueError(f"model: expected the network from start_epoch {self.start_epoch} on, got None")
-                terms[1] = self.corruption(u, label, image, distance, model, generator)
+                assert model is not None
+                terms[1] = self.corruption(u, label, image, distance, lambda x: answer(model, x, logits), generator)
             if geometry:
                 terms[2] = self.geometry(u, distance, pairs)
         total = out.total + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
         return PriusOutput(total, *out[:4], *terms)
 
+    def _check_step(
+        self, logits: Tensor, image: Tensor, model: object, generator: torch.Generator | None, *, later: bool
+    ) -> Tensor:
+        """The image; whatever the epoch, what the terms of this or a later one need is there and fits."""
+        _checks.generator(generator)
+        contrast, corruption, _ = self.weights
+        if contrast:
+            image = step_image(image, logits, self.channels)
+        elif corruption:
+            image = step_image(image, logits, "mean")  # whose channels are not made one
+        if corruption:
+            why = f"from the first call on for the corruption term, which begins at epoch {self.start_epoch}"
+            step_model(model, "", why)
+            if later and not torch.compiler.is_compiling() and not self._tried:
+                assert callable(model)
+                try_model(model, image, logits)
+                self._tried = True
+        return image
+
     def _distances(self, label: Tensor, num_classes: int) -> Tensor:
         if self.distance == "region":
-            return region_distance(label, num_classes, self.ignore_index)
+            return _region_distance(label, num_classes, self.ignore_index)
         diagonal = math.sqrt(sum(n * n for n in label.shape[1:]))
-        return boundary_distance(label, ignore_index=self.ignore_index).float().clamp(max=diagonal)
+        volume = label[:, None] if label.dim() == 4 else label  # which is no map per class
+        return boundary_distance(volume, ignore_index=self.ignore_index).float().clamp(max=diagonal)
 
     def _indicator(self, x: Tensor) -> Tensor:
         return (x > 0).float() if math.isinf(self.kappa) else (self.kappa * x).sigmoid()
@@ -251,7 +302,7 @@ class PriusLoss(nn.Module):
         means = [_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2))]
         weight = self._indicator(self.noise_threshold - distance)
         if self.ignore_index is not None:
-            weight = weight.masked_fill(label == self.ignore_index, 0.0)
+            weight = weight.masked_fill(_checks.equals(label, self.ignore_index), 0.0)
         rises = (levels[0], levels[1] - levels[0])
         terms = [
             _weighted(-rise * (stronger - weaker.detach()), weight, weight)

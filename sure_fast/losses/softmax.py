@@ -41,7 +41,7 @@ class CrossEntropyDiceLoss(nn.Module):
 
     def __init__(self, *, ignore_index: int | None = None) -> None:
         super().__init__()
-        self.ignore_index = ignore_index
+        self.ignore_index = _checks.index("ignore_index", ignore_index)
 
     def forward(self, logits: Tensor, label: Tensor) -> CrossEntropyDiceOutput:
         """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S]; 0 where no voxel counts.
@@ -49,9 +49,10 @@ class CrossEntropyDiceLoss(nn.Module):
         Within `sure_fast.across_ranks` its sums over voxels are those of all ranks.
         """
         logits = _checks.logits("logits", logits)
-        label = _checks.label("label", label, logits).long()
+        label = _checks.label("label", label, logits)
         _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
-        counts = torch.ones_like(label, dtype=torch.bool) if self.ignore_index is None else label != self.ignore_index
+        label = label.long()
+        counts = _checks.counted(label, self.ignore_index)
         log_p = logits.float().log_softmax(1)
         y = label.where(counts, 0)[:, None]
         entropy_sum = -log_p.gather(1, y)[:, 0].where(counts, 0.0).sum()

@@ -96,7 +96,7 @@ def boundary_distance(
 
     Args:
         label: [N, \*S] or, in 3D, [N, 1, \*S], integer, 2 or 3 spatial axes. [N, 1, H, W] is read as a volume
-            [N, D=1, H, W].
+            [N, D=1, H, W], whose distances are the same.
         spacing: voxel size per spatial axis (mm); None measures in voxels.
         max_distance: in the unit of the result. Exact up to it, +inf beyond; None: exact everywhere.
         ignore_index: voxels of this label are neither boundary nor part of a neighbourhood.
@@ -106,7 +106,7 @@ def boundary_distance(
 
     Raises:
         TypeError: `label` is not an integer tensor.
-        ValueError: a wrong shape, spacing, max_distance or backend.
+        ValueError: a wrong shape, spacing, max_distance or backend; one map per class [N, C, H, W] (on the CPU).
 
     Grad:
         None: labels are not differentiated.
@@ -125,6 +125,7 @@ def boundary_distance(
     steps = _checks.spacing(spacing, label.dim() - 1)
     if max_distance is not None:
         max_distance = _checks.positive("max_distance", max_distance, zero=True)
+    ignore_index = _checks.index("ignore_index", ignore_index)
     chosen = _backends.choose("boundary_distance", backend, label)
     if chosen != "reference":
         return _op(label, steps or [1.0] * (label.dim() - 1), max_distance, ignore_index, chosen)

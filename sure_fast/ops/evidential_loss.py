@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _backends, _checks, _cpu
+from .. import _backends, _checks, _cpu, _schedules
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
 from ..reference.evidential_loss import evidential_loss as _reference
 from ..reference.evidential_loss import terms_of_sums
@@ -18,9 +18,10 @@ from .dirichlet_uncertainty import EVIDENCE
 
 KINDS = ("digamma", "log", "mse")
 TOTALS = ("weighted", "annealed")
-
-
 REDUCTIONS = ("mean", "none")
+NUM_EPOCHS = 100
+ANNEALING_EPOCHS = 20
+"""Of the KL term; with `NUM_EPOCHS` the settings of arXiv 2509.17098's code."""
 
 
 class EvidentialLossOutput(NamedTuple):
@@ -203,39 +204,49 @@ def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_u
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def check_schedule(epoch: float, num_epochs: int, annealing_epochs: int) -> None:
-    if num_epochs <= 0 or annealing_epochs < 0 or epoch < 0:
-        raise ValueError(
-            "epoch, num_epochs, annealing_epochs: expected epoch >= 0, num_epochs > 0 and annealing_epochs >= 0, "
-            f"got {epoch}, {num_epochs}, {annealing_epochs}"
-        )
+def check_options(
+    *,
+    kind: str = "digamma",
+    total: str = "weighted",
+    num_epochs: int = NUM_EPOCHS,
+    annealing_epochs: int = ANNEALING_EPOCHS,
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
+    regions: bool = False,
+    reduction: str = "mean",
+    level_weights: Sequence[float] | None = None,
+) -> None:
+    """What can be told of the options of `evidential_loss` without its tensors."""
+    _checks.choice("kind", kind, KINDS)
+    _checks.choice("total", total, TOTALS)
+    _schedules.check_lengths(num_epochs, annealing_epochs)
+    _checks.choice("evidence", evidence, EVIDENCE)
+    _checks.index("ignore_index", ignore_index)
+    _checks.weights("class_weights", class_weights)
+    _checks.flag("regions", regions)
+    _checks.choice("reduction", reduction, REDUCTIONS)
+    _checks.weights("level_weights", level_weights)
 
 
 def total_of_terms(
-    data: Tensor, kl: Tensor, dice: Tensor, total: str, epoch: float, num_epochs: int, annealing_epochs: int
+    data: Tensor, kl: Tensor, dice: Tensor, total: str, epoch: float | None, num_epochs: int, annealing_epochs: int
 ) -> Tensor:
     """The terms weighted as `total` says; see `evidential_loss`."""
-    annealing = min(1.0, epoch / annealing_epochs) if annealing_epochs else 1.0
+    annealing = _schedules.kl_weight(epoch, annealing_epochs)
     if total == "weighted":
         return 10.0 * data + annealing * kl + 10.0 * dice
-    return data + annealing * kl + (1.0 - 0.01 ** (1.0 - epoch / num_epochs)) * dice
+    return data + annealing * kl + _schedules.annealed_dice_weight(epoch, num_epochs) * dice
 
 
 def checked_weights(
     name: str, weights: Sequence[float] | Tensor | None, number: int, device: torch.device
 ) -> Tensor | None:
     """Weights >= 0 of classes or regions, one of them > 0, as float64 on the device, without waiting for it."""
-    if weights is None:
+    found = _checks.weights(name, weights, number)
+    if found is None:
         return None
-    if isinstance(weights, Tensor) and weights.requires_grad:
-        raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
-    values = torch.as_tensor(weights, dtype=torch.float64).contiguous()
-    ok = values.shape == (number,)
-    if ok and values.device.type == "cpu" and not torch.compiler.is_compiling():
-        ok = bool(((values >= 0) & (values < torch.inf)).all()) and float(values.sum()) > 0
-    if not ok:
-        raise ValueError(f"{name}: expected {number} finite numbers >= 0, not all 0, got {values.tolist()}")
-    return values.to(device, non_blocking=True)
+    return torch.as_tensor(found, dtype=torch.float64).contiguous().to(device, non_blocking=True)
 
 
 def _region_target(target: object, logits: Tensor) -> Tensor:
@@ -275,7 +286,8 @@ def _deep(
     else:
         targets = list(target)
     halves = [0.5**k for k in range(len(levels))]
-    weights = [h / sum(halves) for h in halves] if level_weights is None else [float(w) for w in level_weights]
+    given = _checks.weights("level_weights", level_weights)
+    weights = [h / sum(halves) for h in halves] if given is None else [float(w) for w in given]
     if len(weights) != len(levels) or len(targets) != len(levels):
         raise ValueError(
             f"level_weights, target: expected one for each of the {len(levels)} outputs, "
@@ -297,9 +309,9 @@ def evidential_loss(
     *,
     kind: str = "digamma",
     total: str = "weighted",
-    epoch: float = 0,
-    num_epochs: int = 100,
-    annealing_epochs: int = 20,
+    epoch: float | None = None,
+    num_epochs: int = NUM_EPOCHS,
+    annealing_epochs: int = ANNEALING_EPOCHS,
     evidence: str = "softplus",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
@@ -323,7 +335,7 @@ def evidential_loss(
         :math:`\lambda = \min(1, epoch / annealing\_epochs)`,
 
         - "weighted": 10 mean(data) + λ mean(KL) + 10 Dice
-        - "annealed": mean(data) + λ mean(KL) + (1 - 0.01^(1 - epoch / num_epochs)) Dice
+        - "annealed": mean(data) + λ mean(KL) + (1 - 0.01^(1 - min(1, epoch / num_epochs))) Dice
 
         Class weights w make of each mean over voxels :math:`\sum_i w_{y_i} t_i / \sum_i w_{y_i}` and of the one over
         classes :math:`\sum_c w_c t_c / \sum_c w_c`. Regions, which may overlap, are a Beta distribution each,
@@ -341,7 +353,8 @@ def evidential_loss(
             labels nearest to its voxels.
         kind: data term, "digamma", "log" or "mse".
         total: how the terms are weighted, "weighted" or "annealed".
-        epoch: t, counted from 0.
+        epoch: t >= 0, counted from 0; past the end of a schedule it holds its last value. None: at the end of both,
+            λ = 1 and the Dice term of "annealed" without weight.
         num_epochs: T; used by "annealed".
         annealing_epochs: epochs until the KL term has its full weight; 0: from the start.
         evidence: e(z), "softplus", "relu" or "exp" (of z clamped to [-10, 10]).
@@ -361,8 +374,8 @@ def evidential_loss(
 
     Raises:
         TypeError: `logits` not floating or `target` not integer.
-        ValueError: shapes that do not match; a label outside [0, C) (on a CPU tensor); an unknown option; weights of
-            another number, negative, all 0, or that require a gradient.
+        ValueError: shapes that do not match; a label outside [0, C) (on a CPU tensor); an unknown option; an epoch that
+            is negative, NaN or infinite; weights of another number, negative, all 0, or that require a gradient.
 
     Grad:
         `logits`, in their dtype. Not twice differentiable on the cpu and triton backends.
@@ -380,11 +393,12 @@ def evidential_loss(
         >>> logits.grad.shape
         torch.Size([1, 3, 8, 8, 8])
     """
-    _checks.choice("kind", kind, KINDS)
-    _checks.choice("total", total, TOTALS)
-    _checks.choice("evidence", evidence, EVIDENCE)
-    _checks.choice("reduction", reduction, REDUCTIONS)
-    check_schedule(epoch, num_epochs, annealing_epochs)
+    check_options(
+        kind=kind, total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs, evidence=evidence,
+        ignore_index=ignore_index, regions=regions, reduction=reduction,
+    )  # fmt: skip
+    _schedules.check_epoch(epoch)
+    _checks.flag("return_uncertainty", return_uncertainty)
     if not isinstance(logits, Tensor) and isinstance(logits, Sequence):
         return _deep(
             logits, target, level_weights, kind=kind, evidence=evidence, ignore_index=ignore_index,

@@ -76,6 +76,23 @@ def _empty(image: Tensor, *_: object) -> Tensor:
     return image.new_empty((image.shape[0], 1, *image.shape[2:]))
 
 
+def check_options(
+    *,
+    operator: str = "sobel",
+    spacing: Sequence[float] | float | None = None,
+    channels: str = "luma",
+    blur_sigma: float = 0.0,
+    image: Tensor | None = None,
+) -> None:
+    """What can be told of the options without the image; with it, whether they fit it."""
+    _checks.choice("operator", operator, OPERATORS)
+    _checks.choice("channels", channels, CHANNELS)
+    _checks.spacing(spacing, None if image is None else image.dim() - 2)
+    _checks.positive("blur_sigma", blur_sigma, zero=True)
+    if image is not None and channels == "luma" and image.shape[1] not in (1, 3):
+        raise ValueError(f'channels: "luma" expects 1 or 3 channels, got {image.shape[1]}; use "mean" or "max"')
+
+
 def gradient_magnitude(
     image: Tensor,
     *,
@@ -123,12 +140,8 @@ def gradient_magnitude(
         tensor([1., 1., 1.])
     """
     image = _checks.batched_image("image", image)
-    _checks.choice("operator", operator, OPERATORS)
-    _checks.choice("channels", channels, CHANNELS)
-    if channels == "luma" and image.shape[1] not in (1, 3):
-        raise ValueError(f'channels: "luma" expects 1 or 3 channels, got {image.shape[1]}; use "mean" or "max"')
+    check_options(operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma, image=image)
     steps = _checks.spacing(spacing, image.dim() - 2)
-    blur_sigma = _checks.positive("blur_sigma", blur_sigma, zero=True)
     chosen = _backends.choose("gradient_magnitude", backend, image, channels=channels)
     if chosen == "reference":
         return _reference(image, operator=operator, spacing=steps, channels=channels, blur_sigma=blur_sigma)

@@ -11,6 +11,9 @@ from . import _device
 from ._native import DTYPES, address, single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
+GRADIENT_THRESHOLD = 1.0
+"""The boundary band of arXiv 2509.17098 in voxels."""
+NUM_PAIRS = 100_000
 MOST_ELEMENTS = 2**32 - 1
 """Voxels of one image that the kernel's 32-bit ranks can tell apart."""
 
@@ -41,13 +44,15 @@ def _op(
     label: Tensor | None,
     threshold: float,
     num_pairs: int,
-    seed: int,
+    seed: Tensor,
     backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S].
 
-    The distance may be uint8, such as squared steps, with a threshold of the same measure.
+    The distance may be uint8, such as squared steps, with a threshold of the same measure. The seed, 0-dim int64 on the
+    CPU, is a tensor so that a compiled step may draw it.
     """
+    number = int(seed)
     u = single_or_double(uncertainty).contiguous()
     loss, slope = _empty(uncertainty)
     if u.numel() == 0:
@@ -55,7 +60,7 @@ def _op(
     g = gradient.to(u.dtype).contiguous()
     if backend == "cuda":
         d = (distance if distance.dtype == torch.uint8 else single_or_double(distance)).contiguous()
-        _run_cuda(u, g, d, None if label is None else label.contiguous(), threshold, num_pairs, seed, loss, slope)
+        _run_cuda(u, g, d, None if label is None else label.contiguous(), threshold, num_pairs, number, loss, slope)
         return loss, slope
     d = single_or_double(distance).contiguous()
     groups = None if label is None else label.to(torch.int64).contiguous()
@@ -71,7 +76,7 @@ def _op(
         n,
         threshold,
         num_pairs,
-        seed,
+        number,
         torch.get_num_threads(),
     )
     counts = torch.empty((len(u), _cpu.compact_chunks(n)), dtype=torch.int64)
@@ -126,16 +131,33 @@ def _backward(ctx, grad_loss: Tensor, _: Tensor):
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
+def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS) -> None:
+    _checks.choice("pairs", pairs, PAIRS)
+    _checks.count("num_pairs", num_pairs)
+
+
+def seed_tensor(seed: int | Tensor) -> Tensor:
+    """0-dim int64 on the CPU."""
+    if not isinstance(seed, Tensor):
+        return torch.tensor(_checks.seed("seed", seed))
+    if seed.dim() or seed.dtype != torch.int64 or seed.device.type != "cpu":
+        raise ValueError(
+            f"seed: expected an integer or a 0-dim int64 tensor on the CPU, "
+            f"got {_checks.shape_text(seed.shape)} {seed.dtype} on {seed.device}"
+        )
+    return seed
+
+
 def gradient_uncertainty_loss(
     uncertainty: Tensor,
     gradient: Tensor,
     distance: Tensor,
     *,
-    threshold: float = 1.0,
+    threshold: float = GRADIENT_THRESHOLD,
     pairs: str = "exact",
-    num_pairs: int = 100_000,
+    num_pairs: int = NUM_PAIRS,
     label: Tensor | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     backend: str | None = None,
 ) -> Tensor:
     r"""Mean violation of "the higher the image gradient at the boundary, the lower the uncertainty".
@@ -155,7 +177,8 @@ def gradient_uncertainty_loss(
         num_pairs: pairs drawn per image when `pairs="sampled"`.
         label: [N, \*S] integer labels: only pairs of equal label count (the per-class variant of PriUS,
             arXiv 2605.10984). None: all pairs.
-        seed: seed of the counter-based generator of "sampled": the same seed draws the same pairs anywhere.
+        seed: seed of the counter-based generator of "sampled": the same seed draws the same pairs anywhere. Also
+            a 0-dim int64 tensor on the CPU.
 
     Returns:
         0-dim, float64 for float64 `uncertainty`, else float32.
@@ -181,12 +204,11 @@ def gradient_uncertainty_loss(
     u = _checks.maps("uncertainty", uncertainty)
     g = _checks.maps("gradient", gradient, u)
     d = _checks.maps("distance", distance, u)
-    if gradient.requires_grad:
-        raise ValueError("gradient: requires grad, but the loss is not differentiated in it; pass gradient.detach()")
+    _checks.constant("gradient", g)
+    _checks.constant("distance", d)
     threshold = _checks.positive("threshold", threshold, zero=True)
-    _checks.choice("pairs", pairs, PAIRS)
-    if num_pairs < 1:
-        raise ValueError(f"num_pairs: expected at least 1, got {num_pairs}")
+    check_options(pairs=pairs, num_pairs=num_pairs)
+    seed = seed_tensor(seed)
     if label is not None:
         label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
     chosen = _backends.choose("gradient_uncertainty_loss", backend, u)

@@ -32,6 +32,11 @@ def _triton_supports(
 
 _backends.register("noise_uncertainty_loss", cpu=_cpu_supports, triton=_triton_supports)
 
+NOISE_THRESHOLD = 4.0
+"""What is near a boundary in arXiv 2509.17098, in voxels."""
+ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT = 1.0, 1.0, 5.0
+"""The paper gives none; these were found on a validation split, with β = 100 and γ = 1 (docs/results.md)."""
+
 
 def noise_args(
     logits: Sequence[Tensor],
@@ -95,6 +100,7 @@ def _op(
         arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, EVIDENCE.index(evidence), distance=distance)
         kernels.forward(arguments, terms, far, slopes)
         return terms, far, slopes
+    _checks.inside_image(centers, valid, logits.shape[2:])  # in a compiled step nobody has looked before
     args, _kept = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
     _cpu.noise_uncertainty_forward(args, address(far), address(terms), address(slopes))
     return terms, far, slopes
@@ -171,6 +177,25 @@ class NoiseUncertaintyLossOutput(NamedTuple):
     far: Tensor
 
 
+def check_weights(
+    order_weight: float = ORDER_WEIGHT, distance_weight: float = DISTANCE_WEIGHT, far_weight: float = FAR_WEIGHT
+) -> tuple[float, float, float]:
+    """Of the three terms, in this order."""
+    return (
+        _checks.positive("order_weight", order_weight, zero=True),
+        _checks.positive("distance_weight", distance_weight, zero=True),
+        _checks.positive("far_weight", far_weight, zero=True),
+    )
+
+
+def one_dtype(logits: Tensor, *noisy: Tensor) -> tuple[Tensor, ...]:
+    """All in the widest of their types: a network answers in half precision within autocast, in float32 outside."""
+    dtype = logits.dtype
+    for other in noisy:
+        dtype = torch.promote_types(dtype, other.dtype)
+    return tuple(z.to(dtype) for z in (logits, *noisy))
+
+
 def noise_uncertainty_loss(
     logits: Tensor,
     noisy1: Tensor,
@@ -181,10 +206,10 @@ def noise_uncertainty_loss(
     *,
     valid: Tensor | None = None,
     evidence: str = "softplus",
-    threshold: float = 4.0,
-    order_weight: float = 1.0,
-    distance_weight: float = 1.0,
-    far_weight: float = 1.0,
+    threshold: float = NOISE_THRESHOLD,
+    order_weight: float = ORDER_WEIGHT,
+    distance_weight: float = DISTANCE_WEIGHT,
+    far_weight: float = FAR_WEIGHT,
     backend: str | None = None,
 ) -> NoiseUncertaintyLossOutput:
     r"""Violations of "the more noise near a boundary, the more uncertainty; far from one, none".
@@ -203,8 +228,8 @@ def noise_uncertainty_loss(
         Li et al., MICCAI 2025 (arXiv 2509.17098), L_nu.
 
     Args:
-        logits, noisy1, noisy2: the network's answers to the clean and the two noisy images, [N, C, \*S], floating, of
-            one dtype.
+        logits, noisy1, noisy2: the network's answers to the clean and the two noisy images, [N, C, \*S], floating; of
+            several dtypes, as when one of them was computed within autocast, the widest is taken.
         distance: d, [N, \*S] or [N, 1, \*S], in voxels or mm; +inf beyond a truncation or without a boundary.
         centers: patch centers, int64 [N, P, D] voxel indices.
         levels: μ₁, μ₂, floating [2].
@@ -240,24 +265,19 @@ def noise_uncertainty_loss(
     logits = _checks.logits("logits", logits)
     noisy = [_checks.logits("noisy1", noisy1), _checks.logits("noisy2", noisy2)]
     for name, other in zip(("noisy1", "noisy2"), noisy, strict=True):
-        if other.shape != logits.shape or other.dtype != logits.dtype:
+        if other.shape != logits.shape:
             raise ValueError(
-                f"{name}: expected the shape and dtype of logits {_checks.shape_text(logits.shape)} {logits.dtype}, "
-                f"got {_checks.shape_text(other.shape)} {other.dtype}"
+                f"{name}: expected the shape of logits {_checks.shape_text(logits.shape)}, "
+                f"got {_checks.shape_text(other.shape)}"
             )
         _checks.same_device(name, other, "logits", logits)
+    logits, *noisy = one_dtype(logits, *noisy)
     d = _checks.maps("distance", distance, logits[:, 0], "one channel of logits")
+    _checks.constant("distance", d)
     _checks.choice("evidence", evidence, EVIDENCE)
     centers, levels, valid = _checks.patches(centers, levels, valid, d)
     threshold = _checks.positive("threshold", threshold, zero=True)
-    weights = [
-        _checks.positive(name, weight, zero=True)
-        for name, weight in (
-            ("order_weight", order_weight),
-            ("distance_weight", distance_weight),
-            ("far_weight", far_weight),
-        )
-    ]
+    weights = check_weights(order_weight, distance_weight, far_weight)
     chosen = _backends.choose("noise_uncertainty_loss", backend, logits, *noisy, d)
     if chosen != "reference":
         terms, sums, _ = _op(logits, *noisy, d, centers, levels, valid, threshold, evidence, chosen)

@@ -13,6 +13,7 @@ from ..reference.sample_hard_patches import noisy_images as _images_reference
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
 from . import _device
 from ._native import DTYPES, address, single_or_double, workspace
+from .noise_uncertainty_loss import NOISE_THRESHOLD
 
 
 def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
@@ -21,6 +22,8 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
     return f"the uncertainty is on {uncertainty.device}, not on the CPU"
 
 
+PATCH_SIZE, NUM_PATCHES = 3, 3
+"""Voxels of an edge, and patches of a class, of arXiv 2509.17098's code."""
 MOST_CUDA_CLASSES = 254
 """Classes that the bytes of the CUDA kernel can tell apart."""
 
@@ -96,6 +99,7 @@ def _empty(
 def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, backend: str = "cpu") -> Tensor:
     images = _empty_images(image, noise)
     if images.numel():
+        _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])  # nobody has, in a compiled step
         image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
         flat = (1,) * (5 - image.dim())
         at = _device.address if backend == "cuda" else address
@@ -120,17 +124,21 @@ def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *
     r"""What `sample_hard_patches` writes with `image` and `noise`, for centers that are given.
 
     Args:
-        image: [N, K, \*S] floating. noise: [M, \*patch] in its dtype, odd edges. centers: int64 [N, P, D]. valid: bool
-            [N, P]; valid patches lie inside the image and do not overlap.
+        image: [N, K, \*S] floating. noise: [M, \*patch], odd edges. centers: integer [N, P, D]. valid: bool [N, P];
+            valid patches lie inside the image and do not overlap.
     """
-    image = _checks.batched_image("image", image).detach()
-    noise = _checks.floating("noise", noise).detach().to(image.dtype)
+    image = _checks.batched_image("image", image)
+    _checks.constant("image", image)
+    noise = _checks.floating("noise", noise).to(image.dtype)
+    _checks.constant("noise", noise)
+    image, noise = image.detach(), noise.detach()
     if noise.dim() != image.dim() - 1 or any(s % 2 == 0 for s in noise.shape[1:]):
         raise ValueError(
             f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
         )
-    for name, value in (("noise", noise), ("centers", centers), ("valid", valid)):
-        _checks.same_device(name, value, "image", image)
+    _checks.same_device("noise", noise, "image", image)
+    places = (image.shape[0], *image.shape[2:])
+    centers, valid = _checks.places_of(centers, valid, places, image, patch=noise.shape[1:])
     chosen = _backends.choose("sample_hard_patches", backend, image)
     if chosen != "reference":
         return _images_op(image, noise, centers, valid, chosen)
@@ -155,9 +163,9 @@ def sample_hard_patches(
     distance: Tensor,
     *,
     num_classes: int,
-    patch_size: int | Sequence[int] = 3,
-    num_patches: int = 3,
-    max_distance: float = 4.0,
+    patch_size: int | Sequence[int] = PATCH_SIZE,
+    num_patches: int = NUM_PATCHES,
+    max_distance: float = NOISE_THRESHOLD,
     image: Tensor | None = None,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -209,12 +217,10 @@ def sample_hard_patches(
     d = _checks.maps("distance", distance, u)
     label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
     dims = u.dim() - 1
-    size = (patch_size,) * dims if isinstance(patch_size, int) else tuple(int(s) for s in patch_size)
-    if len(size) != dims or any(s < 1 or s % 2 == 0 for s in size):
-        raise ValueError(f"patch_size: expected one odd number >= 1 or {dims} of them, got {patch_size!r}")
-    for name, value in (("num_classes", num_classes), ("num_patches", num_patches)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+    size = _checks.patch_size(patch_size, dims)
+    _checks.count("num_classes", num_classes)
+    _checks.count("num_patches", num_patches)
+    _checks.generator(generator)
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
     if (image is None) != (noise is None):
         raise ValueError("image, noise: expected both or neither, got one of them")
@@ -226,6 +232,7 @@ def sample_hard_patches(
                 f"got {_checks.shape_text(image.shape)}"
             )
         _checks.same_device("image", image, "uncertainty", u)
+        noise = _checks.floating("noise", noise)
         if tuple(noise.shape[1:]) != size:
             raise ValueError(f"noise: expected [M, *{list(size)}], got {_checks.shape_text(noise.shape)}")
     source = generator.device if generator is not None else u.device

@@ -120,9 +120,8 @@ def segmentation_stats(
     logits = _checks.logits("logits", logits).detach()
     target = _checks.label("target", target, logits)
     _checks.choice("evidence", evidence, EVIDENCE)
-    for name, value in (("bins", bins), ("levels", levels)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+    bins, levels = _checks.count("bins", bins), _checks.count("levels", levels)
+    ignore_index = _checks.index("ignore_index", ignore_index)
     classes = logits.shape[1]
     chosen = _backends.choose("segmentation_stats", backend, logits)
     if chosen != "reference":

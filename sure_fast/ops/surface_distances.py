@@ -202,10 +202,11 @@ def surface_distances(
             f"got {_checks.shape_text(prediction.shape)}"
         )
     _checks.same_device("prediction", prediction, "target", target)
-    if not 2 <= num_classes <= MOST_CLASSES:
+    if not 2 <= _checks.count("num_classes", num_classes, least=0) <= MOST_CLASSES:
         raise ValueError(f"num_classes: expected 2 to {MOST_CLASSES}, the background included, got {num_classes}")
-    if not 0.0 <= percentile <= 100.0:
+    if not 0.0 <= _checks.finite("percentile", percentile) <= 100.0:
         raise ValueError(f"percentile: expected a number in [0, 100], got {percentile}")
+    ignore_index = _checks.index("ignore_index", ignore_index)
     tolerance = _checks.positive("tolerance", tolerance, zero=True)
     steps = _checks.spacing(spacing, target.dim() - 1) or [1.0] * (target.dim() - 1)
     chosen = _backends.choose("surface_distances", backend, prediction, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,13 +15,17 @@ from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
 from . import _triton
 from ._native import DTYPES, address, native_view, workspace
+from ._supervision_of_ops import supervision_of_ops
 from .boundary_distance import squared_steps
 from .dirichlet_uncertainty import EVIDENCE
 from .evidential_loss import KINDS, checked_weights, evidential_args
-from .gradient_magnitude import CHANNELS, OPERATORS, gradient_args
-from .gradient_uncertainty_loss import MOST_ELEMENTS, PAIRS
+from .evidential_loss import check_options as evidential_options
+from .gradient_magnitude import check_options as edge_options
+from .gradient_magnitude import gradient_args
+from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
 from .gradient_uncertainty_loss import _op as _pair_loss
-from .noise_uncertainty_loss import noise_args
+from .gradient_uncertainty_loss import check_options as pair_options
+from .noise_uncertainty_loss import NOISE_THRESHOLD, noise_args, one_dtype
 
 BYTE_REACH = 15.9
 """Squared distances below its square fit the byte map, with two values to spare."""
@@ -39,13 +44,9 @@ class UncertaintySupervisionOutput(NamedTuple):
     far: Tensor
 
 
-def _cpu_supports(
-    logits: Tensor, *_: object, gradient_threshold: float = 1.0, noise_threshold: float = 4.0, **__: object
-) -> str | None:
+def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     if logits.device.type != "cpu":
         return f"logits are on {logits.device}, not on the CPU"
-    if max(gradient_threshold, noise_threshold) >= BYTE_REACH:
-        return f"a threshold is {max(gradient_threshold, noise_threshold)}, not below {BYTE_REACH} voxels"
     if len(logits) and logits[0, 0].numel() > MOST_ELEMENTS:
         return f"an image has {logits[0, 0].numel()} voxels, more than {MOST_ELEMENTS}"
     return None
@@ -55,13 +56,9 @@ def _triton_supports(
     logits: Tensor,
     *_: object,
     image: Tensor | None = None,
-    gradient_threshold: float = 1.0,
-    noise_threshold: float = 4.0,
     channels: str = "luma",
     **__: object,
 ) -> str | None:
-    if max(gradient_threshold, noise_threshold) >= BYTE_REACH:
-        return f"a threshold is {max(gradient_threshold, noise_threshold)}, not below {BYTE_REACH} voxels"
     reason = _triton.why_not("logits", logits) or _backends.why_not("boundary_distance", "triton", logits[:, 0])
     if reason is None and image is not None:
         # boundary voxels are sorted by the backend of the device
@@ -142,7 +139,7 @@ def _op(
     noise_threshold: float,
     num_pairs: int,
     per_class: bool,
-    seed: int,
+    seed: Tensor,
     operator: str,
     spacing: list[float],
     channels: str,
@@ -194,11 +191,12 @@ def _op(
         gradient = (operator, spacing, channels)
         near = _steps(gradient_threshold)
         losses = _boundary_loss(
-            _logits, label, image, squared, slope, evidence, near, num_pairs, per_class, seed, gradient
+            _logits, label, image, squared, slope, evidence, near, num_pairs, per_class, int(seed), gradient
         )
         loss.copy_(losses.mean())
     terms.zero_()
     if noisy is not None and centers is not None and levels is not None and valid is not None:
+        _checks.inside_image(centers, valid, label.shape[1:])  # in a compiled step nobody has looked before
         noise, _kept = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
@@ -310,6 +308,44 @@ def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_:
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
+def check_options(
+    *,
+    kind: str = "digamma",
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
+    gradient_threshold: float = GRADIENT_THRESHOLD,
+    noise_threshold: float = NOISE_THRESHOLD,
+    pairs: str = "exact",
+    num_pairs: int = NUM_PAIRS,
+    per_class: bool = False,
+    operator: str = "sobel",
+    spacing: Sequence[float] | float | None = None,
+    channels: str = "luma",
+    blur_sigma: float = 0.0,
+) -> None:
+    """What can be told of the options of `uncertainty_supervision` without its tensors."""
+    evidential_options(kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights)
+    _checks.positive("gradient_threshold", gradient_threshold, zero=True)
+    _checks.positive("noise_threshold", noise_threshold, zero=True)
+    pair_options(pairs=pairs, num_pairs=num_pairs)
+    _checks.flag("per_class", per_class)
+    edge_options(operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma)
+
+
+def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
+    """An image [N, K, *S] of the voxels and on the device of logits [N, C, *S], whose channels can be made one."""
+    found = _checks.batched_image("image", image)
+    if found.shape[0] != logits.shape[0] or found.shape[2:] != logits.shape[2:]:
+        raise ValueError(
+            f"image: expected [N, K, *S] to match logits {_checks.shape_text(logits.shape)}, "
+            f"got {_checks.shape_text(found.shape)}"
+        )
+    _checks.same_device("image", found, "logits", logits)
+    edge_options(channels=channels, image=found)
+    return found
+
+
 def uncertainty_supervision(
     logits: Tensor,
     label: Tensor,
@@ -323,12 +359,12 @@ def uncertainty_supervision(
     evidence: str = "softplus",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
-    gradient_threshold: float = 1.0,
-    noise_threshold: float = 4.0,
+    gradient_threshold: float = GRADIENT_THRESHOLD,
+    noise_threshold: float = NOISE_THRESHOLD,
     pairs: str = "exact",
-    num_pairs: int = 100_000,
+    num_pairs: int = NUM_PAIRS,
     per_class: bool = False,
-    seed: int = 0,
+    seed: int | Tensor = 0,
     operator: str = "sobel",
     spacing: Sequence[float] | float | None = None,
     channels: str = "luma",
@@ -347,7 +383,8 @@ def uncertainty_supervision(
         logits: [N, C, \*S] floating, of the clean image.
         label: [N, \*S] or [N, 1, \*S] integer in [0, C) or `ignore_index`.
         image: [N, K, \*S] floating; None: no L_gu.
-        noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu.
+        noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu. With logits of
+            another dtype, as when one of them was computed within autocast, the wider is taken.
         centers, levels, valid: the noise patches, as of `noise_uncertainty_loss`; needed with `noisy_logits`.
         kind, evidence, ignore_index, class_weights: as of `evidential_loss`. Ignored voxels are neither near nor far
             from a boundary.
@@ -367,8 +404,10 @@ def uncertainty_supervision(
         `logits` and `noisy_logits`. In the order and distance terms the clean u is a constant.
 
     Notes:
-        Deterministic. Forward reads each logits tensor once, and of the clean ones the boundary voxels again; backward
-        reads each once and writes its gradient. Besides, one byte and, for L_gu, one number a voxel are kept.
+        Deterministic. With a threshold of 15.9 voxels or more the terms are composed of the ops this one joins, on the
+        same backend, which takes a few times longer. Else the forward reads each logits tensor once, and of the clean
+        ones the boundary voxels again; the backward reads each once and writes its gradient. Besides, one byte and, for
+        L_gu, one number a voxel are kept.
 
     Example:
         >>> import sure_fast, torch
@@ -378,38 +417,29 @@ def uncertainty_supervision(
     """
     logits = _checks.logits("logits", logits)
     label = _checks.label("label", label, logits)
-    _checks.choice("kind", kind, KINDS)
-    _checks.choice("evidence", evidence, EVIDENCE)
-    _checks.choice("pairs", pairs, PAIRS)
-    _checks.choice("operator", operator, OPERATORS)
-    _checks.choice("channels", channels, CHANNELS)
-    if num_pairs < 1:
-        raise ValueError(f"num_pairs: expected at least 1, got {num_pairs}")
-    thresholds = {
-        "gradient_threshold": _checks.positive("gradient_threshold", gradient_threshold, zero=True),
-        "noise_threshold": _checks.positive("noise_threshold", noise_threshold, zero=True),
-    }
-    blur_sigma = _checks.positive("blur_sigma", blur_sigma, zero=True)
+    check_options(
+        kind=kind, evidence=evidence, ignore_index=ignore_index, gradient_threshold=gradient_threshold,
+        noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs, per_class=per_class, operator=operator,
+        spacing=spacing, channels=channels, blur_sigma=blur_sigma,
+    )  # fmt: skip
+    seed = seed_tensor(seed)
+    thresholds = (float(gradient_threshold), float(noise_threshold))
     steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
     if image is not None:
-        image = _checks.batched_image("image", image).detach()
-        if image.shape[0] != logits.shape[0] or image.shape[2:] != logits.shape[2:]:
-            raise ValueError(
-                f"image: expected [N, K, *S] to match logits {_checks.shape_text(logits.shape)}, "
-                f"got {_checks.shape_text(image.shape)}"
-            )
-        if channels == "luma" and image.shape[1] not in (1, 3):
-            raise ValueError(f'channels: "luma" expects 1 or 3 channels, got {image.shape[1]}; use "mean" or "max"')
+        image = matching_image(image, logits, channels)
+        _checks.constant("image", image)
+        image = image.detach()
         if blur_sigma > 0:
             image = gaussian_blur(image, blur_sigma)
     if noisy_logits is not None:
         noisy_logits = _checks.logits("noisy_logits", noisy_logits)
         wanted = (2 * logits.shape[0], *logits.shape[1:])
-        if tuple(noisy_logits.shape) != wanted or noisy_logits.dtype != logits.dtype:
+        if tuple(noisy_logits.shape) != wanted:
             raise ValueError(
-                f"noisy_logits: expected {_checks.shape_text(wanted)} {logits.dtype}, "
-                f"got {_checks.shape_text(noisy_logits.shape)} {noisy_logits.dtype}"
+                f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy_logits.shape)}"
             )
+        _checks.same_device("noisy_logits", noisy_logits, "logits", logits)
+        logits, noisy_logits = one_dtype(logits, noisy_logits)
         if centers is None or levels is None:
             raise ValueError("centers, levels: expected both with noisy_logits, got None")
         centers, levels, valid = _checks.patches(centers, levels, valid, label)
@@ -417,20 +447,23 @@ def uncertainty_supervision(
         centers = levels = valid = None
     weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     drawn = num_pairs if pairs == "sampled" else 0
-    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, channels=channels, **thresholds)
-    if chosen != "cpu":  # whose kernel looks itself
+    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, channels=channels)
+    reach = max(thresholds)
+    if chosen != "cpu" or reach >= BYTE_REACH:  # else the kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
-    if chosen != "reference":
+    if chosen != "reference" and reach < BYTE_REACH:
         sums, gradient, terms, *_ = _op(
             logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index, weights,
-            *thresholds.values(), drawn, per_class, seed, operator, steps, channels, chosen,
+            *thresholds, drawn, per_class, seed, operator, steps, channels, chosen,
         )  # fmt: skip
         far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
         found = (*terms_of_sums(sums[None, :-4], weights), gradient, *terms.unbind(), far)
     else:
-        found = _reference(
+        run = _reference if chosen == "reference" else partial(supervision_of_ops, backend=chosen)
+        found = run(
             logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
-            ignore_index=ignore_index, class_weights=weights, **thresholds, num_pairs=drawn, per_class=per_class,
+            ignore_index=ignore_index, class_weights=weights, gradient_threshold=thresholds[0],
+            noise_threshold=thresholds[1], num_pairs=drawn, per_class=per_class,
             seed=seed, operator=operator, spacing=steps, channels=channels,
         )  # fmt: skip
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _checks
 from .._distributed import summed
 from .dirichlet_uncertainty import evidence as evidence_of
 from .dirichlet_uncertainty import widen
@@ -56,7 +57,7 @@ def _sums(
 ) -> EvidentialSums:
     classes = alpha.shape[1]
     target = target.to(torch.int64)
-    counts = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    counts = _checks.counted(target, ignore_index)
     target = target.where(counts, 0)
     y = torch.zeros_like(alpha, dtype=torch.bool).scatter_(1, target.unsqueeze(1), True)
     total = alpha.sum(1, keepdim=True)

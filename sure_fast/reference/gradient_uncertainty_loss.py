@@ -18,7 +18,7 @@ def gradient_uncertainty_loss(
     pairs: str = "exact",
     num_pairs: int = 100_000,
     label: Tensor | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> Tensor:
     """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); docs/method.md, "Gradient–uncertainty loss"."""
     near = (distance <= threshold).flatten(1)
@@ -49,7 +49,7 @@ def gradient_uncertainty_loss(
     return per_image.mean().to(out_dtype)
 
 
-def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int | Tensor) -> tuple[Tensor, Tensor]:
     """Pairs [rows, num_pairs] drawn uniformly among the ordered pairs of masked elements of one group.
 
     Draw k of row r is splitmix64(seed, r, k): no state, the same anywhere. A row without elements draws element 0.

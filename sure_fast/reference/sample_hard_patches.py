@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import _checks
 from .gradient_uncertainty_loss import counter_uniform
 
 
@@ -78,7 +79,7 @@ def sample_hard_patches(
         valid[:, slot] |= found
 
     for c in range(num_classes):
-        candidates = hard & (label == c)
+        candidates = hard & _checks.equals(label, c)
         if c == 0:
             candidates = candidates & (distance < max_distance)
         for k in range(num_patches):

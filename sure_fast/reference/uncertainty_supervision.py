@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import _checks
 from .boundary_distance import boundary_distance
 from .dirichlet_uncertainty import dirichlet_uncertainty, widen
 from .evidential_loss import evidential_loss, terms_of_sums
@@ -32,7 +33,7 @@ def uncertainty_supervision(
     noise_threshold: float,
     num_pairs: int,
     per_class: bool,
-    seed: int,
+    seed: int | Tensor,
     operator: str,
     spacing: Sequence[float],
     channels: str,
@@ -45,7 +46,7 @@ def uncertainty_supervision(
     gradient = order = apart = far = torch.zeros((), dtype=logits.dtype, device=logits.device)
     distance = boundary_distance(label, ignore_index=ignore_index)
     if ignore_index is not None:
-        distance = distance.masked_fill(label == ignore_index, torch.nan)
+        distance = distance.masked_fill(_checks.equals(label, ignore_index), torch.nan)
     u = dirichlet_uncertainty(logits, evidence=evidence)[:, 0]
     if image is not None:
         gradient = gradient_uncertainty_loss(

@@ -136,7 +136,7 @@ def test_nan_infinity_and_nothing_near(limit, monkeypatch):
 def test_distances_as_bytes():
     u, g, d, _ = case((2, 9, 10))
     found = [
-        torch.ops.sure_fast.gradient_uncertainty_loss(u, g, x, None, 1.0, 0, 0, backend)
+        torch.ops.sure_fast.gradient_uncertainty_loss(u, g, x, None, 1.0, 0, torch.tensor(0), backend)
         for x, backend in ((d.to(torch.uint8), "cuda"), (d, "cuda"), (d.to(torch.uint8), "cpu"))
     ]
     for got in found[:2]:
@@ -157,7 +157,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
     u.requires_grad_()
     torch.library.opcheck(
         torch.ops.sure_fast.gradient_uncertainty_loss.default,
-        (u, g, d, label, 1.0, 0, 0, "cuda"),
+        (u, g, d, label, 1.0, 0, torch.tensor(0), "cuda"),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
     )
 

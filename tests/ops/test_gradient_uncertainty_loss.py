@@ -226,7 +226,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
     for groups in (None, label):
         torch.library.opcheck(
             torch.ops.sure_fast.gradient_uncertainty_loss.default,
-            (u, g, d, groups, 1.0, 0, 0),
+            (u, g, d, groups, 1.0, 0, torch.tensor(0)),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
         )
     loss = torch.compile(sure_fast.gradient_uncertainty_loss, fullgraph=True, backend="aot_eager")(u, g, d)

@@ -210,8 +210,7 @@ def test_nan_stays_nan_and_half_precision():
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"noisy1": torch.zeros(1, 2, 4, 5)}, ValueError, "noisy1: expected the shape and dtype of logits"),
-        ({"noisy2": torch.zeros(1, 2, 4, 4).double()}, ValueError, "noisy2: expected the shape and dtype of logits"),
+        ({"noisy1": torch.zeros(1, 2, 4, 5)}, ValueError, "noisy1: expected the shape of logits"),
         ({"distance": torch.zeros(1, 4, 5)}, ValueError, "distance: expected the shape of one channel of logits"),
         ({"evidence": "square"}, ValueError, "evidence: expected one of 'softplus'"),
         ({"centers": torch.zeros(1, 2, 3, dtype=torch.long)}, ValueError, r"centers: expected \[N=1, P, 2\]"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def run(z, label, image, noisy, noise, **options):
     return torch.stack(out).detach(), torch.autograd.grad(1024 * total, (z, noisy))
 
 
-def agree(case, dtype=torch.float32, **options):
+def agree(case, dtype=torch.float32, what="uncertainty_supervision.gradient", **options):
     z, label, image, noisy, noise = case
     terms, gradients = run(*case, backend="cpu", **options)
     wide = (z.detach().double().requires_grad_(), label, image.double(), noisy.detach().double().requires_grad_())
@@ -56,7 +57,6 @@ def agree(case, dtype=torch.float32, **options):
     for got, exact, leaf in zip(gradients, wanted, (z, noisy), strict=True):
         assert got.dtype == leaf.dtype
         scale = exact.abs().max()
-        what = "uncertainty_supervision.gradient"
         torch.testing.assert_close(got.double() / scale, exact / scale, **tolerance(dtype, what))
     return terms
 
@@ -184,7 +184,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
         4.0,
         0,
         False,
-        0,
+        torch.tensor(0),
         "sobel",
         [1.0, 1.0],
         "luma",
@@ -212,7 +212,7 @@ def test_operator_is_registered_properly_and_compiles_whole():
         ({"noisy_logits": torch.zeros(2, 3, 30, 33)}, ValueError, r"noisy_logits: expected \[4, 3, 30, 33\]"),
         ({"centers": None}, ValueError, "centers, levels: expected both with noisy_logits, got None"),
         ({"label": torch.full((2, 30, 33), 3)}, ValueError, r"label: expected labels in \[0, 3\), got 3"),
-        ({"noise_threshold": 16.0, "backend": "cpu"}, ValueError, "a threshold is 16.0, not below 15.9 voxels"),
+        ({"noise_threshold": math.nan}, ValueError, "noise_threshold: expected a finite number >= 0, got nan"),
         ({"kind": "l2"}, ValueError, "kind: expected one of 'digamma'"),
     ],
 )
@@ -223,9 +223,52 @@ def test_errors_name_the_argument(arguments, error, text):
         sure_fast.uncertainty_supervision(**{**defaults, **arguments})
 
 
-def test_large_thresholds_run_on_the_reference():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 70, 65), (1, 14, 30, 32)], ids=str)
+@pytest.mark.parametrize("ignore", [None, 255])
+def test_large_thresholds_run_on_the_kernels_of_the_ops(shape, dtype, ignore):
+    """Beyond what the byte map of distances holds."""
+    thresholds = {"gradient_threshold": 1.0, "noise_threshold": 20.0}
+    options = {"ignore_index": ignore, "what": "uncertainty_supervision.composed"}
+    arguments = case(shape, dtype=dtype, ignore=ignore)
+    choice = sure_fast.explain("uncertainty_supervision", *arguments[:2], **thresholds)
+    assert [c.backend for c in choice if c.chosen] == ["cpu"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        terms = agree(arguments, dtype, **options, **thresholds)
+    assert bool((terms[:-1] > 0).all())
+    agree(arguments, dtype, **options, gradient_threshold=17.0, noise_threshold=4.0)
+    agree(arguments, dtype, **options, pairs="sampled", num_pairs=3001, seed=5, **thresholds)
+    agree(arguments, dtype, **options, per_class=True, class_weights=[0.1, 3.0, 0.5], **thresholds)
+
+
+def test_large_thresholds_compile_whole():
+    z, label, image, noisy, noise = case((2, 24, 25))
+
+    def step(z, noisy):
+        out = sure_fast.uncertainty_supervision(z, label, image, noisy_logits=noisy, **noise, noise_threshold=20.0)
+        return sum(out)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    got, want = (torch.autograd.grad(f(z, noisy), (z, noisy)) for f in (compiled, step))
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16),
+                                    (torch.float16, torch.bfloat16), (torch.float32, torch.float64)], ids=str)  # fmt: skip
+def test_noisy_logits_of_another_dtype(dtypes):
+    """A forward within autocast and another outside: the wider counts, and each gets a gradient in its own."""
     z, label, image, noisy, noise = case()
-    choice = sure_fast.explain("uncertainty_supervision", z, label, noise_threshold=20.0)
-    assert [c.backend for c in choice if c.chosen] == ["reference"]
-    out = sure_fast.uncertainty_supervision(z, label, image, noisy_logits=noisy, **noise, noise_threshold=20.0)
-    assert out.order > 0
+    z, noisy = (x.detach().to(dtype).requires_grad_() for x, dtype in zip((z, noisy), dtypes, strict=True))
+    wide = torch.promote_types(*dtypes)
+    terms, gradients = run(z, label, image, noisy, noise)
+    leaves = [x.detach().to(wide).requires_grad_() for x in (z, noisy)]
+    want, wanted = run(leaves[0], label, image, leaves[1], noise)
+    assert torch.equal(terms, want)
+    for got, exact, leaf in zip(gradients, wanted, (z, noisy), strict=True):
+        assert got.dtype == leaf.dtype
+        assert torch.equal(got, exact.to(leaf.dtype))
+    plain = sure_fast.noise_uncertainty_loss(
+        z, *noisy.chunk(2), sure_fast.boundary_distance(label), noise["centers"], noise["levels"], valid=noise["valid"]
+    )
+    torch.testing.assert_close(torch.stack(plain[1:]).to(terms), terms[4:], rtol=1e-5, atol=1e-7)

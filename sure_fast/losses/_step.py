@@ -1,0 +1,70 @@
+"""What the losses of a training step hold against each other at every call, so that no error waits for an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _checks
+from ..ops.uncertainty_supervision import matching_image
+
+
+def draw_seed(generator: torch.Generator | None) -> Tensor:
+    """A seed of the next random pairs, 0-dim int64 on the CPU; without a generator from torch's default one.
+
+    The state of a generator on a GPU lies on the host: a seed made from it keeps nobody waiting for the device.
+    """
+    if generator is None or generator.device.type == "cpu":
+        return torch.randint(2**62, (), generator=generator)
+    state = generator.get_state().view(torch.int64)
+    torch.rand((), generator=generator, device=generator.device)  # moves on
+    return (state * torch.arange(1, 2 * len(state), 2)).sum() & (2**62 - 1)
+
+
+def step_image(image: object, logits: Tensor, channels: str) -> Tensor:
+    """An image of the logits' voxels, in which no term is differentiated."""
+    found = matching_image(image, logits, channels)
+    _checks.constant("image", found)
+    return found
+
+
+def step_model(model: object, instead: str, why: str) -> None:
+    if not callable(model):
+        raise ValueError(f"model: expected the network{instead}, {why}, got {_kind(model)}")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
+
+
+def answer(model: Callable[[Tensor], Any], images: Tensor, logits: Tensor) -> Tensor:
+    """The network's logits of some images, of the shape of those of the clean ones; of a list of outputs the first."""
+    found = model(images)
+    if isinstance(found, (list, tuple)) and found:
+        found = found[0]
+    wanted = (len(images), *logits.shape[1:])
+    if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+        came = _checks.shape_text(found.shape) if isinstance(found, Tensor) else _kind(found)
+        raise ValueError(
+            f"model: expected logits {_checks.shape_text(wanted)} for images {_checks.shape_text(images.shape)}, "
+            f"as it gave for the clean ones, or a list of outputs that begins with them, got {came}"
+        )
+    return _checks.logits("model", found)
+
+
+def try_model(model: Callable[[Tensor], Any], image: Tensor, logits: Tensor) -> None:
+    """One forward that leaves no trace, of a network that will be asked in a later epoch; of a function none."""
+    if not isinstance(model, nn.Module) or torch.compiler.is_compiling() or len(image) == 0:
+        return
+    modes = {module: module.training for module in model.modules()}
+    devices = [image.device] if image.is_cuda else []
+    try:
+        model.eval()  # batch normalisation counts nothing
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            answer(model, image[:1], logits)
+    finally:
+        for module, training in modes.items():
+            module.training = training
