@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     faults: list[Fault] = []
     cases = list_inputs(options.input, content["plan"].in_channels, layout=options.layout, faults=faults)
     folder = Folder(options.output, checkpoint.fingerprint(path), options.probabilities)
-    there = written = 0
+    number, there, written = len(cases) + len(faults), 0, 0
     with lock.held(options.output):
         folder.take(cases, options.overwrite)
         with console.bar(cases, "predict", "case") as bar:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     if faults:
         for fault in faults:
             print(f"{PROGRAM}: not segmented: {fault.reason}", flush=True)
-        raise cli.RunFailure(f"{len(faults)} of {len(cases) + len(faults)} images could not be segmented")
+        raise cli.RunFailure(f"{len(faults)} of {number} images could not be segmented")
 
 
 def _predict(case: Any, predictor: Any, plan: Any, device: Any, folder: Any) -> None:

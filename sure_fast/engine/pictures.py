@@ -83,7 +83,7 @@ def save_case(
         bar = figure.colorbar(drawn, ax=axis, shrink=0.85)
         if values is u:
             bar.set_ticks(slices.TICKS, labels=[f"{tick:g}" for tick in slices.TICKS])
-        if (truth > 0).any() and not (truth > 0).all():
+        if min(truth.shape) > 1 and (truth > 0).any() and not (truth > 0).all():
             axis.contour(truth > 0, levels=[0.5], colors="white", linewidths=0.6)
     _letter(axes[0], view.letters)
     handles = [Patch(color=palette[c], label=class_names[c]) for c in sorted(class_names) if c > 0]
