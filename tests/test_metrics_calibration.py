@@ -76,7 +76,9 @@ def test_adaptive_ece_is_the_gap_of_quantile_bins(maps):
 
 def test_adaptive_ece_knows_no_order_of_ties(maps):
     p, t = maps
-    rounded = (p * 4).round() / 4
+    rounded = (p[:, :2] * 4).round() / 4  # of two classes quarters, of three what is left
+    rounded[:, 1] = torch.minimum(rounded[:, 1], 1 - rounded[:, 0])
+    rounded = torch.cat([rounded, 1 - rounded.sum(1, keepdim=True)], 1)
     shuffled = torch.randperm(t[0].numel(), generator=torch.Generator().manual_seed(1))
     again = rounded.flatten(2)[..., shuffled], t.flatten(1)[..., shuffled]
     for top_label in (False, True):
@@ -119,10 +121,11 @@ def test_ignored_undefined_and_spoiled(function, maps):
     got = function(p, t, ignore_index=-1)
     torch.testing.assert_close(got[:1], function(p[:1, :, :7], t[:1, :7]), rtol=1e-12, atol=1e-12)
     spoiled = p.clone()
+    spoiled[0, :, 9, 9] = 7.0  # ignored
+    assert torch.equal(function(spoiled, t, ignore_index=-1), got)
     spoiled[1, :, 3, 3] = math.nan
-    assert function(spoiled, t, ignore_index=-1)[1].isnan().all()
-    spoiled[0, :, 9, 9] = math.nan  # ignored
-    assert torch.equal(function(spoiled, t, ignore_index=-1)[0], got[0])
+    with pytest.raises(ValueError, match=r"^probabilities: expected numbers in \[0, 1\], got NaN$"):
+        function(spoiled, t, ignore_index=-1)
     t[0] = -1
     assert function(p, t, ignore_index=-1)[0].isnan().all()
     assert function(p[..., :0], t[..., :0], ignore_index=-1).isnan().all()

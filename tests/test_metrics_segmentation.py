@@ -68,7 +68,7 @@ def test_bad_arguments_are_named():
         compute_dice(t, t, 1)
     with pytest.raises(ValueError, match=r"^prediction: expected the shape of target"):
         compute_surface_metrics(t[..., 1:], t, 3, (1, 1, 1))
-    with pytest.raises(ValueError, match=r"^spacing_mm: expected 3 numbers, one per axis"):
+    with pytest.raises(ValueError, match=r"^spacing_mm: expected 3 numbers > 0, one per axis"):
         compute_surface_metrics(t, t, 3, (1, 1))
     with pytest.raises(ValueError, match=r"^target: expected labels in \[0, 3\), got 3$"):
         compute_dice(t, t + (t == 2), 3)

@@ -71,9 +71,9 @@ def test_a_constant_map_has_no_ratio(protocol):
 
 def test_shapes_are_named():
     a = torch.rand(2, 9)
-    with pytest.raises(ValueError, match=r"^b: expected the shape of a \[2, 9\], got \[2, 8\]$"):
+    with pytest.raises(ValueError, match=r"^b: expected the shape of a \[2, 9\], .*, got \[2, 8\]$"):
         compute_ur(a, a[:, 1:])
-    with pytest.raises(ValueError, match=r"^mask: expected the shape of a \[2, 9\], got \[2, 8\]$"):
+    with pytest.raises(ValueError, match=r"^mask: expected the shape of a \[2, 9\], .*, got \[2, 8\]$"):
         compute_ur(a, a, mask=a[:, 1:] > 0)
 
 
@@ -173,15 +173,15 @@ def test_gradient_and_distance():
     label = torch.zeros(1, 10, 12, dtype=torch.long)
     label[..., 6:] = 1
     gradient, distance = gradient_and_distance(image, label)
-    assert gradient[0, 5, 5] == 1
-    assert distance[0, 5].tolist() == [math.inf, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, math.inf]
+    assert gradient[0, 0, 5, 5] == 1
+    assert distance[0, 0, 5].tolist() == [math.inf, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, math.inf]
     gradient, distance = gradient_and_distance(image.numpy(), label[:, None].numpy(), spacing=(1.0, 2.0))
-    assert gradient[0, 5, 5] == 0.5
-    assert distance[0, 5, 3:8].tolist() == [4, 2, 0, 0, 2]
+    assert gradient[0, 0, 5, 5] == 0.5
+    assert distance[0, 0, 5, 3:8].tolist() == [4, 2, 0, 0, 2]
     label[:, :4] = 9
     _, distance = gradient_and_distance(image, label, ignore_index=9)
-    assert distance[0, :4].isinf().all()
-    assert distance[0, 5, 5] == 0
+    assert distance[0, 0, :4].isinf().all()
+    assert distance[0, 0, 5, 5] == 0
     _, distance = gradient_and_distance(image, torch.zeros_like(label))
     assert distance.isinf().all()  # no boundary: every uncertainty metric is undefined
     assert compute_uncertainty_metrics(distance, gradient, distance, distance, distance)["ucc_g"].isnan().all()

@@ -12,7 +12,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .._schedules import start_of
+from ..losses.supervised import BETA, GAMMA
 from ..models import NORMS
+from ..ops.evidential_loss import ANNEALING_EPOCHS
+from ..ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
+from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE
 from .files import write_text
 
 _PLAIN: dict[str, Any] = {"loss": "evidential", "inference": "evidential", "beta": 0.0, "gamma": 0.0,
@@ -24,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tta": {**_PLAIN, "loss": "softmax", "inference": "tta"},
     "evidential": _PLAIN,
     "devis": {**_PLAIN, "loss": "devis"},
-    "sure": {**_PLAIN, "beta": 100.0, "gamma": 1.0},
+    "sure": {**_PLAIN, "beta": BETA, "gamma": GAMMA},
     "prius": {**_PLAIN, "loss": "prius"},
 }
 PHANTOM: dict[str, Any] = {"epochs": 30, "batch_size": 2}
@@ -108,17 +113,17 @@ class TrainConfig:
     kind: str = option("digamma", "data term of the evidential loss", ("digamma", "log", "mse"))
     total: str = option("weighted", "how its terms are weighted", ("weighted", "annealed"))
     evidence: str = option("softplus", "evidence of a logit", ("softplus", "relu", "exp"))
-    annealing_epochs: int = option(20, "epochs until the KL term has its full weight")
+    annealing_epochs: int = option(ANNEALING_EPOCHS, "epochs until the KL term has its full weight")
     start_epoch: int | None = option(None, "first epoch with supervised uncertainty (default: 30 %% of the epochs)")
     beta: float = option(PRESETS["sure"]["beta"], "weight of the gradient-uncertainty loss (preset)")
     gamma: float = option(PRESETS["sure"]["gamma"], "weight of the noise-uncertainty loss (preset)")
-    order_weight: float = option(1.0, "weight of its order term")
-    distance_weight: float = option(1.0, "weight of its distance term")
-    far_weight: float = option(5.0, "weight of its far term")
+    order_weight: float = option(ORDER_WEIGHT, "weight of its order term")
+    distance_weight: float = option(DISTANCE_WEIGHT, "weight of its distance term")
+    far_weight: float = option(FAR_WEIGHT, "weight of its far term")
     noise: str = option("mean", "what the noise levels are: the mean, or the standard deviation", ("mean", "std"))
     mining_every: int = option(1, "steps between searches for hard samples; between them random places get noise")
-    noise_patch_size: list[int] = option([3], "odd edge of the noise patches in voxels, one number or one per axis")
-    num_patches: int = option(3, "noise patches per class and image")
+    noise_patch_size: list[int] = option([PATCH_SIZE], "odd edge of the noise patches in voxels, one or one per axis")
+    num_patches: int = option(NUM_PATCHES, "noise patches per class and image")
     pairs: str = option("exact", "pairs of the gradient-uncertainty loss", ("exact", "sampled"))
     operator: str = option("sobel", "image gradient operator", ("sobel", "central"))
     blur_sigma: float = option(0.0, "Gaussian blur before the image gradient, in voxels")
@@ -135,7 +140,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.start_epoch is None and self.reads("start_epoch"):
-            self.start_epoch = int(0.3 * self.epochs)
+            self.start_epoch = start_of(self.epochs) if self.epochs > 0 else 0
         for name in ("epochs", "batch_size", "validate_every", "num_patches", "members", "accumulate", "mining_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")

@@ -139,6 +139,7 @@ class Truth(NamedTuple):
     label: Tensor
     """[1, *S]."""
     gradient: Tensor
+    """[1, *S], as the distance."""
     distance: Tensor
     spacing_mm: tuple[float, ...]
     orientation: str | None
@@ -154,12 +155,16 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
     device = home(device, sample.label.shape, info.num_classes)
     image, label = sample.image[None].to(device), sample.label[None].to(device)
     gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
-    return Truth(image, label, gradient, distance, tuple(sample.spacing_mm), sample.orientation)
+    return Truth(image, label, gradient[:, 0], distance[:, 0], tuple(sample.spacing_mm), sample.orientation)
 
 
 def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     """Metrics of one prediction, by name: "dice/CLASS" of a class, "dice" over the classes. NaN where it is spoiled."""
     classes, ignore, label = info.num_classes, info.ignore_index, truth.label
+    spoiled = prediction.spoiled
+    if spoiled:  # which the metrics refuse; of anything else they give the names
+        p, u = prediction.probabilities, prediction.uncertainty
+        prediction = Prediction(torch.full_like(p, 1.0 / classes), torch.zeros_like(u))
     stats = prediction.stats(label, ignore)
     surface = compute_surface_metrics(prediction.labels, label, classes, truth.spacing_mm, ignore_index=ignore)
     by_class = {
@@ -190,7 +195,7 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     boundary = truth.distance <= GRADIENT_THRESHOLD
     row["ucc_g"] = float(compute_ucc(truth.gradient, u, mask=boundary))
     row["ur_g"] = float(compute_ur(truth.gradient, u, mask=boundary))
-    return dict.fromkeys(row, math.nan) if prediction.spoiled else row
+    return dict.fromkeys(row, math.nan) if spoiled else row
 
 
 def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+
+from .. import _checks
+from ._options import check_options
 
 
 class PerClass(NamedTuple):
@@ -45,15 +47,14 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
         Statistics; the order of the values changes no bit of it.
 
     Raises:
-        ValueError: a level outside (0, 1), or no resample.
+        TypeError, ValueError: a level outside (0, 1), or no resample.
 
     Example:
         >>> from sure_fast.metrics import summarize
         >>> summarize([0.5, 0.7, float("nan")])[-2:]
         (2, 1)
     """
-    if not 0.0 < level < 1.0 or resamples < 1:
-        raise ValueError(f"level, resamples: expected 0 < level < 1 and resamples >= 1, got {level}, {resamples}")
+    _check_bootstrap(level, resamples, seed)
     every = [float(v) for v in values]
     defined = sorted(v for v in every if not math.isnan(v))
     n, undefined = len(defined), len(every) - len(defined)
@@ -74,6 +75,19 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
     tail = (1.0 - level) / 2.0
     low, high = means.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
     return Statistics(mean, std, low, high, n, undefined)
+
+
+def _check_bootstrap(level: float, resamples: int, seed: int) -> None:
+    if not 0.0 < _checks.finite("level", level) < 1.0:
+        raise ValueError(f"level: expected 0 < level < 1, got {level}")
+    _checks.count("resamples", resamples)
+    _checks.seed("seed", seed)
+
+
+def _names(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
+        raise TypeError(f"{name}: expected a list of names, got {value!r}")
+    return tuple(value)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -143,6 +157,9 @@ class CaseMetric:
         level, resamples, seed: of the bootstrap, as of `summarize`.
         options: passed to the function at every update.
 
+    Raises:
+        TypeError, ValueError: an option that the function has not, or a wrong one.
+
     Notes:
         `update` takes what the function takes and returns what it returns, and so does a call of the metric, as with
         torchmetrics and MONAI. `compute` (MONAI's `aggregate`) is the `Summary` of the cases of all processes of
@@ -172,11 +189,14 @@ class CaseMetric:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        self._function = type(self).function if function is None else function
-        inspect.signature(self._function).bind_partial(**options)  # TypeError names an unknown one
-        summarize([], level=level, resamples=resamples)
+        found = getattr(type(self), "function", None) if function is None else function
+        if not callable(found):
+            raise TypeError(f"function: expected a function of a batch, got {function!r}")
+        self._function: Callable[..., Any] = found
+        check_options(found, options)
+        _check_bootstrap(level, resamples, seed)
         self.options = options
-        self._given = None if columns is None else tuple(columns)
+        self._given = None if columns is None else _names("columns", columns)
         self._bootstrap: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
         self.reset()
 
@@ -187,6 +207,8 @@ class CaseMetric:
 
     def update(self, *args: Any, names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Adds the cases of a batch; returns the function's result for them."""
+        if names is not None:
+            _names("names", names)
         result: Result = self._function(*args, **{**self.options, **kwargs})
         columns, values, absent = self._table(result)
         if names is not None and len(names) != len(values):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
 from ._inputs import Array, counted, probability_maps
+from ._options import options
 from .accumulator import CaseMetric
 from .stats import probability_stats
 from .ties import tie_mean
 
 
+@options(bins=_checks.count, top_label=_checks.flag, ignore_index=_checks.index)
 def compute_ece(
     probabilities: Array, target: Array, *, bins: int = 10, top_label: bool = False, ignore_index: int | None = None
 ) -> Tensor:
@@ -26,10 +29,11 @@ def compute_ece(
         top_label: of the largest probability instead of each class. ignore_index: voxels of this target do not count.
 
     Returns:
-        float64 [N, C], or [N] with `top_label`; NaN for an image without voxels or with a NaN probability.
+        float64 [N, C], or [N] with `top_label`; NaN for an image without voxels.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, a label outside [0, C), fewer than one bin.
+        TypeError, ValueError: wrong types or shapes, a label outside [0, C), fewer than one bin; of a voxel that counts
+            numbers outside [0, 1], NaN, or a sum other than 1, such as logits.
 
     Example:
         >>> import torch
@@ -49,6 +53,7 @@ def ece_of_stats(stats: SegmentationStats, *, top_label: bool = False) -> Tensor
     return gaps[:, -1] if top_label else gaps[:, :-1]
 
 
+@options(bins=_checks.count, top_label=_checks.flag, ignore_index=_checks.index)
 def compute_adaptive_ece(
     probabilities: Array, target: Array, *, bins: int = 10, top_label: bool = False, ignore_index: int | None = None
 ) -> Tensor:
@@ -67,8 +72,6 @@ def compute_adaptive_ece(
         >>> compute_adaptive_ece(p, torch.tensor([[[0, 1]]]), bins=2, top_label=True)
         tensor([0.1000], dtype=torch.float64)
     """
-    if bins < 1:
-        raise ValueError(f"bins: expected at least 1, got {bins}")
     p, label = probability_maps(probabilities, target, ignore_index)
     counts = counted(label, ignore_index)
     rows = [_adaptive(image.flatten(1)[:, c.flatten()].double(), y[c].long(), bins, top_label)
@@ -89,10 +92,10 @@ def _adaptive(p: Tensor, y: Tensor, bins: int, top_label: bool) -> Tensor:
     place = torch.arange(n, device=p.device) * bins // max(n, 1)
     sums = torch.zeros((len(p), bins), dtype=torch.float64, device=p.device)
     error = sums.scatter_add_(1, place.expand(len(p), n), gap).abs().sum(1) / n
-    error = error.masked_fill(p.isnan().any(1), torch.nan)
     return error[0] if top_label else error
 
 
+@options(ignore_index=_checks.index)
 def compute_brier(probabilities: Array, target: Array, *, ignore_index: int | None = None) -> Tensor:
     r"""Brier score per image, class by class.
 
@@ -106,7 +109,7 @@ def compute_brier(probabilities: Array, target: Array, *, ignore_index: int | No
         float64 [N, C]; NaN for an image without voxels.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, a label outside [0, C).
+        TypeError, ValueError: wrong types or shapes, a label outside [0, C), no probabilities, see `compute_ece`.
 
     Example:
         >>> import torch
@@ -118,6 +121,7 @@ def compute_brier(probabilities: Array, target: Array, *, ignore_index: int | No
     return _mean_per_class(p, label, ignore_index, lambda value, hit: (value.double() - hit.double()) ** 2)
 
 
+@options(ignore_index=_checks.index)
 def compute_nll(probabilities: Array, target: Array, *, ignore_index: int | None = None) -> Tensor:
     r"""Negative log-likelihood of the labels per image, class by class.
 
@@ -137,7 +141,7 @@ def compute_nll(probabilities: Array, target: Array, *, ignore_index: int | None
     least = torch.finfo(p.dtype).eps
 
     def term(value: Tensor, hit: Tensor) -> Tensor:
-        return value.double().clamp(least, 1.0).log().neg().where(hit | value.isnan(), 0.0)
+        return value.double().clamp(least, 1.0).log().neg().where(hit, 0.0)
 
     return _mean_per_class(p, label, ignore_index, term)
 

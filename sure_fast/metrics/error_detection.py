@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from .. import _checks
 from ..ops.pair_concordance import pair_concordance
 from ..ops.segmentation_stats import SegmentationStats
-from ._inputs import Array, as_tensor, counted, label_maps
+from ._inputs import Array, classes, counted, label_maps, map_beside, uncertainty_map
+from ._options import options
 from .accumulator import CaseMetric
 from .ties import tie_mean
 
+at_least_two = partial(_checks.count, least=2)
+
 
 def _checked(
-    uncertainty: Array, prediction: Array, target: Array, num_classes: int, ignore_index: int | None
+    uncertainty: Array,
+    prediction: Array,
+    target: Array,
+    num_classes: int,
+    ignore_index: int | None,
+    bounded: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """u, prediction, target and what counts, each [N, n]."""
+    """u, prediction, target and what counts, each [N, n]; `bounded`: u has to be in [0, 1], not only in an order."""
     p, t = label_maps(prediction, target, num_classes, ignore_index)
-    u = _checks.maps("uncertainty", as_tensor("uncertainty", uncertainty), t, "target").detach()
-    return u.flatten(1).double(), p.flatten(1).long(), t.flatten(1).long(), counted(t, ignore_index).flatten(1)
+    counts = counted(t, ignore_index)
+    u = uncertainty_map(uncertainty, t, counts) if bounded else map_beside("uncertainty", uncertainty, t)
+    return u.flatten(1).double(), p.flatten(1).long(), t.flatten(1).long(), counts.flatten(1)
 
 
+@options(num_classes=classes, per_class=_checks.flag, levels=at_least_two, ignore_index=_checks.index)
 def compute_ueo(
     uncertainty: Array,
     prediction: Array,
@@ -39,15 +51,16 @@ def compute_ueo(
         voxels where prediction and target differ about a class, or at all (Jungo et al., MICCAI 2020).
 
     Args:
-        uncertainty: u in [0, 1], [N, \*S] or [N, 1, \*S]. prediction, target: integer labels [N, \*S].
-        num_classes: C. per_class: one number a class, else one for errors of any kind. levels: how finely τ is tried.
+        uncertainty: u in [0, 1], [N, \*S] or [N, 1, \*S]. prediction, target: integer labels, [N, \*S] or
+            [N, 1, \*S]. num_classes: C. per_class: one number a class, else one for errors of any kind.
+            levels: how finely τ is tried.
         ignore_index: voxels of this target do not count.
 
     Returns:
         float64 [N, C], or [N] without `per_class`; NaN where there is no error to find, or a NaN in u.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, labels outside [0, C), fewer than two levels.
+        TypeError, ValueError: wrong types or shapes, labels outside [0, C), fewer than two levels, u outside [0, 1].
 
     Example:
         >>> import torch
@@ -56,9 +69,7 @@ def compute_ueo(
         >>> compute_ueo(torch.tensor([[[0.1, 0.9, 0.1, 0.6]]]), p, t, 2, per_class=False)
         tensor([1.], dtype=torch.float64)
     """
-    if levels < 2:
-        raise ValueError(f"levels: expected at least 2, got {levels}")
-    u, p, t, counts = _checked(uncertainty, prediction, target, num_classes, ignore_index)
+    u, p, t, counts = _checked(uncertainty, prediction, target, num_classes, ignore_index, bounded=True)
     level = (u * levels).nan_to_num(0.0).ceil().long().sub(1).clamp(0, levels - 1)
     wrong = [(p == c) != (t == c) for c in range(num_classes)] if per_class else [p != t]
 
@@ -86,6 +97,7 @@ def _ueo(number: Tensor, errors: Tensor) -> Tensor:
     return (2.0 * found / (every + above)).amax(-1).masked_fill(every[..., 0] == 0, torch.nan)
 
 
+@options(num_classes=classes, ignore_index=_checks.index)
 def compute_error_auroc(
     uncertainty: Array, prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
@@ -118,6 +130,7 @@ def compute_error_auroc(
     return (pairs.concordant.double() + 0.5 * pairs.ties_a) / mixed
 
 
+@options(num_classes=classes, ignore_index=_checks.index)
 def compute_aurc(
     uncertainty: Array, prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
@@ -143,6 +156,7 @@ def compute_aurc(
     return torch.stack([risk.mean() for risk in risks]) if risks else torch.zeros(0, dtype=torch.float64)
 
 
+@options(num_classes=classes, points=_checks.count, ignore_index=_checks.index)
 def compute_risk_coverage(
     uncertainty: Array,
     prediction: Array,
@@ -159,8 +173,6 @@ def compute_risk_coverage(
     Returns:
         float64 [N, points]; NaN for an image without voxels or with a NaN in u.
     """
-    if points < 1:
-        raise ValueError(f"points: expected at least 1, got {points}")
     curves = []
     for risk in _risks(*_checked(uncertainty, prediction, target, num_classes, ignore_index)):
         n = len(risk)

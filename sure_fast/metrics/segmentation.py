@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
+from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
 from ..ops.surface_distances import surface_distances
-from ._inputs import Array, label_maps
+from ._inputs import Array, classes, label_maps
+from ._inputs import spacing_mm as checked_spacing
+from ._options import options
 from .accumulator import CaseMetric, PerClass
 from .stats import confusion_matrix
 
+distance_mm = partial(_checks.positive, zero=True)
 
+
+@options(num_classes=classes, ignore_index=_checks.index)
 def compute_dice(prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None) -> PerClass:
     r"""Dice per image and foreground class.
 
@@ -22,14 +29,15 @@ def compute_dice(prediction: Array, target: Array, num_classes: int, *, ignore_i
         2 |P ∩ T| / (|P| + |T|). Both empty: 1, and flagged; one empty: 0.
 
     Args:
-        prediction, target: integer labels [N, \*S]. num_classes: C, background 0 included.
+        prediction, target: integer labels, [N, \*S] or [N, 1, \*S]. num_classes: C, background 0 included.
         ignore_index: voxels of this target count in neither.
 
     Returns:
         PerClass(values, absent): Dice float64 [N, C-1] of classes 1 … C-1, and bool [N, C-1].
 
     Raises:
-        TypeError, ValueError: not labels, different shapes, labels outside [0, C), or fewer than two classes.
+        TypeError, ValueError: not labels (one map per class is none), different shapes, labels outside [0, C), or fewer
+            than two classes.
 
     Example:
         >>> import torch
@@ -42,6 +50,7 @@ def compute_dice(prediction: Array, target: Array, num_classes: int, *, ignore_i
     )
 
 
+@options(num_classes=classes, ignore_index=_checks.index)
 def compute_iou(prediction: Array, target: Array, num_classes: int, *, ignore_index: int | None = None) -> PerClass:
     r"""Intersection over union (Jaccard index) per image and foreground class.
 
@@ -98,6 +107,7 @@ class SurfaceMetrics(NamedTuple):
     """bool: in neither label nor prediction."""
 
 
+@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm, ignore_index=_checks.index)
 def compute_surface_metrics(
     prediction: Array,
     target: Array,
@@ -113,7 +123,7 @@ def compute_surface_metrics(
         As of `sure_fast.surface_distances`, which computes all of them at once.
 
     Args:
-        prediction, target: integer labels [N, \*S]. num_classes: C. spacing_mm: voxel size per axis.
+        prediction, target: integer labels, [N, \*S] or [N, 1, \*S]. num_classes: C. spacing_mm: voxel size per axis.
         tolerance_mm: of NSD. ignore_index: voxels of this target are background in both.
 
     Returns:
@@ -132,16 +142,21 @@ def compute_surface_metrics(
         tensor([[1.5000]], dtype=torch.float64)
     """
     p, t = label_maps(prediction, target, num_classes, ignore_index)
-    if len(spacing_mm) != t.dim() - 1:
-        raise ValueError(f"spacing_mm: expected {t.dim() - 1} numbers, one per axis, got {list(spacing_mm)}")
+    if len(spacing_mm) == 3 and t.dim() == 3 and target.ndim == 4:  # a volume of one plane, read as a channel
+        p, t = p[:, None], t[:, None]
+    spacing_mm = checked_spacing("spacing_mm", spacing_mm, t.dim() - 1)
+    if t.dim() == 4 and t.shape[1] > 1:  # with a channel axis a volume is no map per class
+        p, t = p[:, None], t[:, None]
     found = surface_distances(p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index)
+    size = t.shape[-len(spacing_mm) :]
     there = found.voxels > 0
     missing, absent = ~there.all(-1), ~there.any(-1)
-    diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, t.shape[1:], strict=True)))
+    diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, size, strict=True)))
     hd95, assd = (d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (found.percentile, found.average))
     return SurfaceMetrics(hd95, assd, found.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
 
 
+@options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
 def compute_hd95(
     prediction: Array,
     target: Array,
@@ -155,6 +170,7 @@ def compute_hd95(
     return PerClass(found.hd95_mm, found.absent)
 
 
+@options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
 def compute_assd(
     prediction: Array,
     target: Array,
@@ -168,6 +184,7 @@ def compute_assd(
     return PerClass(found.assd_mm, found.absent)
 
 
+@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm, ignore_index=_checks.index)
 def compute_nsd(
     prediction: Array,
     target: Array,

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
-from ._inputs import Array, as_tensor, counted, probability_maps
+from ._inputs import Array, counted, probability_maps, uncertainty_map
+from ._options import options
 
 
+@options(bins=_checks.count, levels=_checks.count, ignore_index=_checks.index)
 def probability_stats(
     probabilities: Array,
     target: Array,
@@ -27,10 +29,11 @@ def probability_stats(
         bins, levels: of the probability and of the uncertainty. ignore_index: voxels of this target are not counted.
 
     Returns:
-        SegmentationStats; the confidence of an image with a NaN probability is NaN.
+        SegmentationStats.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, a label outside [0, C), fewer than one bin or level.
+        TypeError, ValueError: wrong types or shapes, a label outside [0, C), fewer than one bin or level; of a voxel
+            that counts no probabilities, see `compute_ece`, or u outside [0, 1].
 
     Example:
         >>> import torch
@@ -40,19 +43,17 @@ def probability_stats(
         tensor([[[1, 1],
                  [0, 0]]])
     """
-    for name, value in (("bins", bins), ("levels", levels)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
     p, label = probability_maps(probabilities, target, ignore_index)
     classes = p.shape[1]
-    counts = counted(label, ignore_index).flatten(1)
+    voxels = counted(label, ignore_index)
+    counts = voxels.flatten(1)
     y = label.flatten(1).long().where(counts, 0)
     p = p.flatten(2)
     best, prediction = p.max(1)
     if uncertainty is None:
         u = 1.0 - best
     else:
-        u = _checks.maps("uncertainty", as_tensor("uncertainty", uncertainty), label, "target").flatten(1)
+        u = uncertainty_map(uncertainty, label, voxels).flatten(1)
     level = (u.detach().double() * levels).nan_to_num(0.0).ceil().long().sub(1).clamp(0, levels - 1)
     number, confidence, hits, errors = [], [], [], []
     for c in range(classes + 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from ..ops.boundary_distance import boundary_distance
 from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.pair_concordance import pair_concordance
 from ..ops.spearman import spearman
-from ._inputs import Array, as_tensor, counted
+from ._inputs import Array, as_tensor, counted, maps, mask_of, rising_levels
+from ._options import options
 from .accumulator import CaseMetric
 
 EXPECTED = ("negative", "positive")
@@ -21,6 +23,18 @@ PROTOCOLS = ("paper", "sure", "prius")
 GRADIENT_THRESHOLD = 1.0
 NOISE_THRESHOLD = 4.0
 PRIUS_TOLERANCE = 1e-4
+
+
+def _direction(name: str, value: object) -> str:
+    return _checks.choice(name, value, EXPECTED)
+
+
+def _protocol(name: str, value: object) -> str:
+    return _checks.choice(name, value, PROTOCOLS)
+
+
+def _step_or_none(name: str, value: float | None) -> float | None:
+    return None if value is None else _checks.positive(name, value)
 
 
 def gradient_and_distance(
@@ -40,16 +54,19 @@ def gradient_and_distance(
         ignore_index: voxels of this label are no boundary, and near none: their distance is +inf.
 
     Returns:
-        Gradient and distance, [N, \*S]; the distance is exact up to 4 (voxels or mm) and +inf beyond.
+        Gradient and distance, both [N, 1, \*S], as metrics and losses take them; the distance is exact up to 4 (voxels
+        or mm) and +inf beyond.
 
     Raises:
         TypeError, ValueError: as the two ops.
     """
     x = _checks.batched_image("image", as_tensor("image", image))
-    y = _checks.label("label", as_tensor("label", label), x, "image")
+    y = _checks.label("label", as_tensor("label", label), x, "image")[:, None]
     channels = "luma" if x.shape[1] in (1, 3) else "mean"
-    gradient = gradient_magnitude(x, operator=operator, channels=channels, spacing=spacing)[:, 0]
-    distance = boundary_distance(y, max_distance=NOISE_THRESHOLD, spacing=spacing, ignore_index=ignore_index)
+    gradient = gradient_magnitude(x, operator=operator, channels=channels, spacing=spacing)
+    volume = y if x.dim() == 5 else y[:, 0]
+    distance = boundary_distance(volume, max_distance=NOISE_THRESHOLD, spacing=spacing, ignore_index=ignore_index)
+    distance = distance.reshape(y.shape)
     return gradient, distance.masked_fill(~counted(y, ignore_index), torch.inf)
 
 
@@ -61,10 +78,13 @@ def compute_ucc(a: Array, b: Array, *, mask: Array | None = None) -> Tensor:
         (distance, u_noisy - u). Li et al., MICCAI 2025 (arXiv 2509.17098).
 
     Args:
-        a, b: [N, \*S] floating. mask: bool [N, \*S], the voxels that count; None: all.
+        a, b: floating maps, [N, \*S] or [N, 1, \*S]. mask: bool, the same, the voxels that count; None: all.
 
     Returns:
         float64 [N] in [-1, 1]; NaN where fewer than two voxels count or one map is constant.
+
+    Raises:
+        TypeError, ValueError: maps that are not floating, or of different voxels.
 
     Example:
         >>> import torch
@@ -72,14 +92,11 @@ def compute_ucc(a: Array, b: Array, *, mask: Array | None = None) -> Tensor:
         >>> compute_ucc(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]))
         tensor([-1.], dtype=torch.float64)
     """
-    a, b = as_tensor("a", a), as_tensor("b", b)
-    return spearman(a.flatten(1), b.flatten(1), mask=None if mask is None else _mask(mask).flatten(1))
+    a, b = maps("a", a, b=b)
+    return spearman(a.flatten(1), b.flatten(1), mask=None if mask is None else mask_of(mask, "a", a).flatten(1))
 
 
-def _mask(mask: Array) -> Tensor:
-    return as_tensor("mask", mask).bool()
-
-
+@options(expected=_direction, protocol=_protocol)
 def compute_ur(
     a: Array, b: Array, *, expected: str = "negative", protocol: str = "paper", mask: Array | None = None
 ) -> Tensor:
@@ -91,10 +108,10 @@ def compute_ur(
         and |b_i - b_j| < 1e-4. "positive" turns the sign of s. All pairs are counted.
 
     Args:
-        a, b: [N, \*S] floating, b the uncertainty.
+        a, b: floating maps, [N, \*S] or [N, 1, \*S], b the uncertainty.
         expected: the direction of the principle, "negative" or "positive".
         protocol: how ties count.
-        mask: bool [N, \*S], the voxels that count; None: all.
+        mask: bool, the same, the voxels that count; None: all.
 
     Returns:
         float64 [N] in [0, 1]; NaN where fewer than two voxels count or one map is constant.
@@ -108,16 +125,9 @@ def compute_ur(
         >>> compute_ur(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 2.0]]), protocol="sure")
         tensor([0.6667], dtype=torch.float64)
     """
-    _checks.choice("expected", expected, EXPECTED)
-    _checks.choice("protocol", protocol, PROTOCOLS)
-    a, b, mask = as_tensor("a", a), as_tensor("b", b), None if mask is None else _mask(mask)
-    for name, value in (("b", b), ("mask", mask)):
-        if value is not None and value.shape != a.shape:
-            raise ValueError(
-                f"{name}: expected the shape of a {_checks.shape_text(a.shape)}, got {_checks.shape_text(value.shape)}"
-            )
+    a, b = maps("a", a, b=b)
+    mask = mask_of(mask, "a", a).flatten(1)
     a, b = a.flatten(1), b.flatten(1)
-    mask = torch.ones_like(a, dtype=torch.bool) if mask is None else mask.flatten(1)
     spoiled = ((a.isnan() | b.isnan()) & mask).any(1)
     mask = mask & ~spoiled[:, None]
     counts = pair_concordance(a, b, mask=mask, tolerance=PRIUS_TOLERANCE if protocol == "prius" else 0.0)
@@ -135,6 +145,7 @@ def compute_ur(
     return (passed.double() / total).masked_fill(undefined, torch.nan)
 
 
+@options(step=_checks.positive)
 def thin_by_gradient(gradient: Array, mask: Array, step: float = 0.04) -> Tensor:
     r"""Thins a mask to the voxels nearest in gradient to each point of a grid, once each.
 
@@ -142,13 +153,17 @@ def thin_by_gradient(gradient: Array, mask: Array, step: float = 0.04) -> Tensor
         For every point of a grid of `step` from min g to max g over the mask, the voxel of nearest g.
 
     Args:
-        gradient: [N, \*S]. mask: bool [N, \*S]. step: grid step in the unit of g, > 0.
+        gradient: [N, \*S] or [N, 1, \*S]. mask: bool, the same. step: grid step in the unit of g, > 0.
 
     Returns:
-        bool [N, \*S], a part of `mask`; all of it in an image whose gradient is not finite there.
+        bool of the shape of `gradient`, a part of `mask`; all of it in an image whose gradient is not finite there.
+
+    Raises:
+        TypeError, ValueError: wrong types or shapes, a step that is no number > 0.
     """
-    step = _checks.positive("step", step)
-    gradient, mask = as_tensor("gradient", gradient), _mask(mask)
+    shape = as_tensor("gradient", gradient).shape
+    (gradient,) = maps("gradient", gradient)
+    mask = mask_of(mask, "gradient", gradient)
     thinned = torch.zeros_like(mask)
     for g, keep, out in zip(gradient.flatten(1).double(), mask.flatten(1), thinned.flatten(1), strict=True):
         places = keep.nonzero().squeeze(1)
@@ -163,7 +178,7 @@ def thin_by_gradient(gradient: Array, mask: Array, step: float = 0.04) -> Tensor
         below = (above - 1).clamp(min=0)
         nearest = torch.where((grid - ordered[below]) <= (ordered[above] - grid), below, above)
         out[places[order[nearest.unique()]]] = True
-    return thinned
+    return thinned.reshape(shape)
 
 
 def compute_ucc_noise(noisy: Sequence[Array], *, mask: Array | None = None) -> Tensor:
@@ -174,8 +189,8 @@ def compute_ucc_noise(noisy: Sequence[Array], *, mask: Array | None = None) -> T
         two levels it is the mean sign of :math:`u^2 - u^1`.
 
     Args:
-        noisy: u under each noise level, [N, \*S] each, the weakest first, at least two.
-        mask: bool [N, \*S], the voxels that count; None: all.
+        noisy: u under each noise level, [N, \*S] or [N, 1, \*S] each, the weakest first, at least two.
+        mask: bool, the same, the voxels that count; None: all.
 
     Returns:
         float64 [N] in [-1, 1], wanted near 1; NaN where no voxel counts or one of them is NaN.
@@ -200,6 +215,7 @@ def compute_ucc_noise(noisy: Sequence[Array], *, mask: Array | None = None) -> T
     return _mean(rises, levels, counts)
 
 
+@options(protocol=_protocol)
 def compute_ur_noise(noisy: Sequence[Array], *, protocol: str = "paper", mask: Array | None = None) -> Tensor:
     r"""UR_noise: the share of voxels, and pairs of noise levels, whose uncertainty is larger under more noise.
 
@@ -208,7 +224,6 @@ def compute_ur_noise(noisy: Sequence[Array], *, protocol: str = "paper", mask: A
 
     Args, Returns, Raises: as of `compute_ucc_noise`, in [0, 1]; protocol: how ties count, see `compute_ur`.
     """
-    _checks.choice("protocol", protocol, PROTOCOLS)
     levels, counts = _levels(noisy, mask)
     rises = [b > a if protocol == "sure" else b >= a for a, b in combinations(levels, 2)]
     return _mean(torch.stack(rises).double().mean(0), levels, counts)
@@ -216,17 +231,13 @@ def compute_ur_noise(noisy: Sequence[Array], *, protocol: str = "paper", mask: A
 
 def _levels(noisy: Sequence[Array], mask: Array | None) -> tuple[list[Tensor], Tensor]:
     """The maps as float64 [N, n], and what counts."""
-    maps = [as_tensor(f"noisy[{k}]", u) for k, u in enumerate(noisy)]
-    if len(maps) < 2:
-        raise ValueError(f"noisy: expected the uncertainty under at least two levels, got {len(maps)}")
-    flags = torch.ones_like(maps[0], dtype=torch.bool) if mask is None else _mask(mask)
-    for name, value in (*((f"noisy[{k}]", u) for k, u in enumerate(maps)), ("mask", flags)):
-        if value.shape != maps[0].shape:
-            raise ValueError(
-                f"{name}: expected the shape of noisy[0] {_checks.shape_text(maps[0].shape)}, "
-                f"got {_checks.shape_text(value.shape)}"
-            )
-    return [u.detach().double().flatten(1) for u in maps], flags.flatten(1)
+    if isinstance(noisy, (Tensor, np.ndarray)) or not isinstance(noisy, Sequence):
+        raise TypeError(f"noisy: expected a list of maps, one a noise level, got {type(noisy).__name__}")
+    if len(noisy) < 2:
+        raise ValueError(f"noisy: expected the uncertainty under at least two levels, got {len(noisy)}")
+    found = maps("noisy[0]", noisy[0], **{f"noisy[{k}]": u for k, u in enumerate(noisy) if k})
+    flags = mask_of(mask, "noisy[0]", found[0])
+    return [u.double().flatten(1) for u in found], flags.flatten(1)
 
 
 def _mean(values: Tensor, levels: Sequence[Tensor], counts: Tensor) -> Tensor:
@@ -235,6 +246,7 @@ def _mean(values: Tensor, levels: Sequence[Tensor], counts: Tensor) -> Tensor:
     return (values.where(counts, 0.0).sum(1) / number).masked_fill(spoiled, torch.nan)
 
 
+@options(levels=rising_levels, protocol=_protocol, thin=_step_or_none)
 def compute_uncertainty_metrics(
     uncertainty: Array,
     gradient: Array,
@@ -249,10 +261,10 @@ def compute_uncertainty_metrics(
     r"""UCC and UR of all three principles, per image.
 
     Args:
-        uncertainty: u of the clean image, [N, \*S].
-        gradient: image gradient magnitude, [N, \*S].
-        distance: distance to the label boundary in voxels, [N, \*S].
-        noisy1, noisy2: u under the two noise levels, [N, \*S].
+        uncertainty: u of the clean image, [N, \*S] or [N, 1, \*S], as all maps.
+        gradient: image gradient magnitude.
+        distance: distance to the label boundary in voxels.
+        noisy1, noisy2: u under the two noise levels.
         levels: the noise levels, the weaker first; the distance metrics use the stronger.
         protocol: how ties count in UR, see `compute_ur`.
         thin: grid step of `thin_by_gradient` for the gradient metrics; None: every boundary voxel.
@@ -262,18 +274,15 @@ def compute_uncertainty_metrics(
         "ur_g", "ur_d", "ur_noise" (near 1). NaN where undefined.
 
     Raises:
-        ValueError: levels that do not rise, an unknown protocol.
+        TypeError, ValueError: maps that are not floating, or of different voxels; levels that do not rise, an unknown
+            protocol, a step that is no number > 0.
     """
-    if not levels[0] < levels[1]:
-        raise ValueError(f"levels: expected the weaker noise level first, got {levels}")
-    u, gradient, distance = (
-        _checks.floating(name, as_tensor(name, value)).detach()
-        for name, value in (("uncertainty", uncertainty), ("gradient", gradient), ("distance", distance))
+    u, gradient, distance, *noisy = maps(
+        "uncertainty", uncertainty, gradient=gradient, distance=distance, noisy1=noisy1, noisy2=noisy2
     )
     boundary, near = distance <= GRADIENT_THRESHOLD, distance <= NOISE_THRESHOLD
     if thin is not None:
         boundary = thin_by_gradient(gradient, boundary, thin)
-    noisy = [as_tensor("noisy1", noisy1), as_tensor("noisy2", noisy2)]
     change = noisy[1].double() - u.double()
     gradient, distance, u = gradient.double(), distance.double(), u.double()
     return {
