@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from ..losses import EvidentialLoss, SupervisionOutput, UncertaintySupervisedLoss
+from ..losses import (
+    DevisLoss,
+    DevisOutput,
+    EvidentialLoss,
+    PriusLoss,
+    PriusOutput,
+    SupervisionOutput,
+    UncertaintySupervisedLoss,
+)
 from ..ops.evidential_loss import EvidentialLossOutput
+
+OF_LOGITS = (EvidentialLoss, DevisLoss)
+OF_IMAGES = (UncertaintySupervisedLoss, PriusLoss)
 
 if TYPE_CHECKING:
     from monai.engines import SupervisedTrainer
@@ -21,7 +32,10 @@ class TrainerLoss:
     and epoch the uncertainty terms need.
 
     Args:
-        loss: the loss, or the evidential one alone.
+        loss: the loss, or the evidential one alone, or DEviS' or PriUS'.
+
+    Raises:
+        TypeError: another loss.
 
     Example:
         >>> import sure_fast, torch
@@ -38,7 +52,10 @@ class TrainerLoss:
         ['data', 'dice', 'distance']
     """
 
-    def __init__(self, loss: UncertaintySupervisedLoss | EvidentialLoss) -> None:
+    def __init__(self, loss: UncertaintySupervisedLoss | PriusLoss | EvidentialLoss | DevisLoss) -> None:
+        if not isinstance(loss, (*OF_LOGITS, *OF_IMAGES)):
+            names = ", ".join(kind.__name__ for kind in (*OF_IMAGES, *OF_LOGITS))
+            raise TypeError(f"loss: expected one of {names}, got {type(loss).__name__}")
         self.loss = loss
         self.engine: SupervisedTrainer | None = None
         self.terms: dict[str, Tensor] = {}
@@ -52,8 +69,8 @@ class TrainerLoss:
         if self.engine is None:
             raise RuntimeError("TrainerLoss: expected to be among the trainer's train_handlers too")
         epoch = self.engine.state.epoch - 1  # ignite counts from 1
-        out: SupervisionOutput | EvidentialLossOutput
-        if isinstance(self.loss, EvidentialLoss):
+        out: SupervisionOutput | PriusOutput | EvidentialLossOutput | DevisOutput
+        if isinstance(self.loss, OF_LOGITS):
             out = self.loss(logits, label, epoch)
         else:
             image = self.engine.state.output[CommonKeys.IMAGE]

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import sure_fast
+from sure_fast import _checks
+from sure_fast.losses._step import step_image
 
 IGNORED = 255  # what an ignored voxel of a region becomes
+CHANNELS = "max"  # the modalities of a scan are no colours: the strongest edge of any
 
 
 class NNUNetLoss(nn.Module):
@@ -23,21 +26,24 @@ class NNUNetLoss(nn.Module):
 
     Args:
         num_epochs, start_epoch, beta, gamma, annealing_epochs, total: as of `UncertaintySupervisedLoss`.
-        scale: of the whole loss.
-        level_weights: w, of the resolutions, the finest first; None: the network has one output.
+        scale: of the whole loss, > 0.
+        level_weights: w >= 0, of the resolutions, the finest first; None: the network has one output.
         regions: targets are one 0 or 1 a region and voxel instead of labels.
         ignore_label: label that does not count; of regions any number, which says that the last channel of the target
             marks such voxels.
         image_channels: how many of the network's input channels are image; the others, a cascade's segmentation, get no
             noise and have no part in the image gradient.
         ddp: the evidential terms are those of the batch of all ranks.
+
+    Raises:
+        TypeError, ValueError: a wrong option.
     """
 
     def __init__(
         self,
         *,
         num_epochs: int,
-        start_epoch: int,
+        start_epoch: int | None = None,
         beta: float,
         gamma: float,
         annealing_epochs: int,
@@ -50,14 +56,15 @@ class NNUNetLoss(nn.Module):
         ddp: bool = False,
     ) -> None:
         super().__init__()
-        if regions and gamma > 0:
+        self.regions = _checks.flag("regions", regions)
+        if regions and _checks.positive("gamma", gamma, zero=True) > 0:
             raise ValueError(f"gamma: expected 0 with regions, for which L_nu is not defined, got {gamma}")
-        self.scale = scale
-        self.level_weights = None if level_weights is None else [float(w) for w in level_weights]
-        self.regions = regions
-        self.ignore_label = ignore_label
-        self.image_channels = image_channels
-        self.ddp = ddp
+        self.scale = _checks.positive("scale", scale)
+        given = _checks.weights("level_weights", level_weights)
+        self.level_weights = None if given is None else [float(w) for w in given]
+        self.ignore_label = _checks.index("ignore_label", ignore_label)
+        self.image_channels = _checks.count("image_channels", image_channels)
+        self.ddp = _checks.flag("ddp", ddp)
         self.epoch = 0
         ignore_index = None if ignore_label is None else IGNORED if regions else ignore_label
         schedule: dict[str, Any] = {
@@ -67,9 +74,8 @@ class NNUNetLoss(nn.Module):
             "ignore_index": ignore_index,
         }
         self.evidential = sure_fast.EvidentialLoss(**schedule, regions=regions)
-        # the modalities of a scan are no colours: the strongest edge of any
         self.supervised = sure_fast.UncertaintySupervisedLoss(
-            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, channels="max"
+            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, channels=CHANNELS
         )
         self._batch: tuple[Tensor, Callable[[Tensor], Any]] | None = None
 
@@ -102,8 +108,12 @@ class NNUNetLoss(nn.Module):
         if self._batch is None:
             return weight * self.evidential(logits, label, self.epoch).total
         data, network = self._batch
+        if data.shape[1] < self.image_channels:
+            raise ValueError(f"image_channels: expected at most the {data.shape[1]} channels of the data, got "
+                             f"{self.image_channels}")  # fmt: skip
         image, other = data[:, : self.image_channels], data[:, self.image_channels :]
         if self.regions:
+            image = step_image(image, logits, CHANNELS)  # whatever the epoch
             return weight * self.evidential(logits, label, self.epoch).total + self._region_edges(logits, label, image)
 
         def model(images: Tensor) -> Tensor:
@@ -121,11 +131,12 @@ class NNUNetLoss(nn.Module):
             return logits.new_zeros((), dtype=torch.float32)
         # a region's Dirichlet has the evidence of absence and presence
         pairs = torch.stack([-logits, logits], 2).flatten(0, 1)
-        gradient = sure_fast.gradient_magnitude(image, channels="max").expand(-1, logits.shape[1], *image.shape[2:])
+        gradient = sure_fast.gradient_magnitude(image, channels=CHANNELS).expand(-1, logits.shape[1], *image.shape[2:])
         label = label.flatten(0, 1)
-        distance = sure_fast.boundary_distance(label, max_distance=1.0, ignore_index=self.evidential.ignore_index)
+        volume = label[:, None] if label.dim() == 4 else label  # which is no map per class
+        distance = sure_fast.boundary_distance(volume, max_distance=1.0, ignore_index=self.evidential.ignore_index)
         if self.ignore_label is not None:
-            distance = distance.masked_fill(label == IGNORED, torch.inf)
+            distance = distance.masked_fill(_checks.equals(label, IGNORED), torch.inf)
         u = sure_fast.dirichlet_uncertainty(pairs)
         return weight * sure_fast.gradient_uncertainty_loss(u, gradient.flatten(0, 1), distance)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from sure_fast._schedules import START_SHARE
+from sure_fast.losses.supervised import BETA, GAMMA
+
 from .loss import NNUNetLoss
 
 
@@ -14,11 +17,11 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     `sure_fast.dirichlet_uncertainty` of the logits is u. Region-based labels are trained without L_nu.
     """
 
-    beta = 30.0
-    """Weight of L_gu."""
-    gamma = 0.1
+    beta = BETA
+    """Weight of L_gu, as everywhere in sure_fast."""
+    gamma = GAMMA
     """Weight of L_nu; 0 saves its three forwards of the network a step."""
-    start = 0.3
+    start = START_SHARE
     """Share of the epochs before the uncertainty is supervised."""
     annealing = 0.2
     """Share of the epochs until the KL term has its full weight."""
