@@ -46,7 +46,7 @@ def list_msd_nnunet(root: Path, part: str, faults: list[Fault] | None = None) ->
             before = len(faults or ())
             found = _scanned(path, content["file_ending"], wanted, len(channels), faults)
             if wanted == "training":
-                _check_number(path, content, len(found) + len(faults or ()) - before)
+                _check_number(path, content, [*found, *(faults or ())[before:]])
         elif wanted == "training":
             raise DataError(f'{path}: expected "training" pairs (MSD) or "file_ending" (nnU-Net v2), got neither')
         else:
@@ -118,8 +118,11 @@ def _number_noted(path: Path, content: dict[str, Any], *counts: int) -> list[str
     return [f"{path}: lists {counts[0]} training cases, and says numTraining {wanted}; those of the list are used"]
 
 
-def _check_number(path: Path, content: dict[str, Any], count: int) -> None:
+def _check_number(path: Path, content: dict[str, Any], found: Sequence[Case | Fault]) -> None:
+    """Cases that cannot be used count too: they are told apart."""
     wanted = content.get("numTraining")
+    names = {entry.name if isinstance(entry, Case) else entry.case for entry in found}
+    count = len({channel[0] if (channel := channel_of(name)) else name for name in names})
     if isinstance(wanted, int) and wanted != count:
         raise DataError(f"{path}: expected the {wanted} training cases of numTraining, got {count} in imagesTr")
 
@@ -273,5 +276,6 @@ def _scanned(path: Path, ending: object, part: str, num_channels: int, faults: l
         cases += attempted(partial(case, base), base, faults)
     for name in sorted(set(labels) - named):
         error = DataError(f"{labels[name]}: expected the image {name}_0000{ending} in {folder}, got nothing there")
-        tell(error, name, faults)
+        if not any(fault.case.startswith(f"{name}_") for fault in faults or ()):  # told already: of another ending
+            tell(error, name, faults)
     return cases

@@ -67,7 +67,10 @@ def reorder(values: Sequence[float], source: str, target: str) -> tuple[float, .
     return tuple(values[axis] for axis, _ in order(source, target))
 
 
-def most_common(orientations: Iterable[str | None]) -> str | None:
-    """The orientation that most cases have, the first in the alphabet of equals; None where no case has one."""
+def most_common(orientations: Iterable[str | None], among: Sequence[str] = ()) -> str | None:
+    """The orientation that most cases have; None where no case has one.
+
+    Of equals it is the one that is more often in `among`, then the first in the alphabet.
+    """
     counts = Counter(found for found in orientations if found)
-    return min(counts, key=lambda found: (-counts[found], found)) if counts else None
+    return min(counts, key=lambda found: (-counts[found], -among.count(found), found)) if counts else None

@@ -79,8 +79,9 @@ def brought_to(orientation: str | None, cases: CaseList, split: Split) -> tuple[
 
 
 def orientation_of(screening: Screening, split: Split) -> str | None:
-    """That of the most training cases; None where they are pictures."""
-    return most_common(screening.orientations[case.name] for case in split.train)
+    """That of the most training cases, of equals the one of the most cases; None where they are pictures."""
+    every = [found for found in screening.orientations.values() if found]
+    return most_common([screening.orientations[case.name] for case in split.train], every)
 
 
 def look_over(screening: Screening, cases: CaseList, source: str) -> list[Fault]:

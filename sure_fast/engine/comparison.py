@@ -19,7 +19,7 @@ import torch
 from ..metrics import Statistics, summarize
 from . import checkpoint, curves, resume, robustness
 from .config import INDEPENDENT, ConfigError, TrainConfig
-from .table import number
+from .table import in_unit, number, unit_of
 
 USABLE = 0.9
 """Of the best mean Dice: a method below it is not marked as the best in anything."""
@@ -89,6 +89,19 @@ class Comparison:
 
     def metrics(self) -> list[str]:
         return list(self.runs[0].results["mean"])
+
+    @property
+    def unit(self) -> str:
+        """Of distances, "mm" or "px"."""
+        return unit_of(self.metrics())
+
+    @property
+    def groups(self) -> dict[str, dict[str, tuple[str, int]]]:
+        """`GROUPS` with the unit of this data."""
+        return {
+            group: {in_unit(key, self.unit): (in_unit(title, self.unit), d) for key, (title, d) in metrics.items()}
+            for group, metrics in GROUPS.items()
+        }
 
     def statistics(self, preset: str, metric: str) -> Statistics:
         """Over the cases, each the mean over the seeds where it is defined; undefined counts cases and seeds."""
@@ -303,7 +316,7 @@ def markdown(comparison: Comparison) -> str:
         f"Means over {cases} test cases (seeds {seeds}), with 95 % bootstrap intervals over the cases. {MARKED}",
         "",
     ]
-    for group, metrics in GROUPS.items():
+    for group, metrics in comparison.groups.items():
         titles = [f"{title} {'↑' if direction > 0 else '↓'}" for title, direction in metrics.values()]
         lines += [f"| {group} | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
         best = {metric: comparison.best(metric, direction) for metric, (_, direction) in metrics.items()}

@@ -159,7 +159,11 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
 
 
 def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
-    """Metrics of one prediction, by name: "dice/CLASS" of a class, "dice" over the classes. NaN where it is spoiled."""
+    """Metrics of one prediction, by name: "dice/CLASS" of a class, "dice" over the classes. NaN where it is spoiled.
+
+    Distances are "hd95_mm" and "assd_mm", and "nsd" is that of 1 mm; of pictures, which name no spacing, they are in
+    pixels, "hd95_px" and "assd_px".
+    """
     classes, ignore, label = info.num_classes, info.ignore_index, truth.label
     spoiled = prediction.spoiled
     if spoiled:  # which the metrics refuse; of anything else they give the names
@@ -170,8 +174,8 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     by_class = {
         "dice": dice_of_stats(stats).values,
         "iou": iou_of_stats(stats).values,
-        "hd95_mm": surface.hd95_mm,
-        "assd_mm": surface.assd_mm,
+        f"hd95_{info.spacing_unit}": surface.hd95_mm,
+        f"assd_{info.spacing_unit}": surface.assd_mm,
         "nsd": surface.nsd,
     }
     ece, ueo = ece_of_stats(stats)[0], ueo_of_stats(stats)[0]

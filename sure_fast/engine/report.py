@@ -13,9 +13,9 @@ from typing import Any
 
 from ..data.corruptions import CORRUPTIONS
 from . import slices
-from .comparison import GROUPS, METHODS, USABLE, Comparison, typeset
+from .comparison import METHODS, USABLE, Comparison, typeset
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
-from .table import EXPLANATIONS
+from .table import EXPLANATIONS, in_unit
 
 COLOURS = {
     "softmax": "#7f7f7f",
@@ -128,16 +128,19 @@ def _tables(comparison: Comparison) -> str:
     classes = [name for c, name in sorted(comparison.class_names.items()) if c > 0]
     per_class = {
         f"{title} by class": {f"{metric}/{name}": (name, direction) for name in classes}
-        for metric, title, direction in (("dice", "Dice", 1), ("hd95_mm", "HD95 (mm)", -1))
+        for metric, title, direction in (
+            ("dice", "Dice", 1),
+            (in_unit("hd95_mm", comparison.unit), in_unit("HD95 (mm)", comparison.unit), -1),
+        )
     }
-    for group, metrics in {**GROUPS, **per_class}.items():
+    for group, metrics in {**comparison.groups, **per_class}.items():
         told = "".join(f'<p class="note">{name}: {html.escape(text)}.</p>' for name, text in EXPLANATIONS.items()
                        if any(title.startswith(f"{name}_") for title, _ in metrics.values()))  # fmt: skip
         parts.append(f"<h3>{group}</h3>{told}{_table(comparison, metrics)}")
     undefined = []
     for preset in comparison.presets:
         counts = {title: comparison.statistics(preset, metric).undefined
-                  for metrics in GROUPS.values() for metric, (title, _) in metrics.items()}  # fmt: skip
+                  for metrics in comparison.groups.values() for metric, (title, _) in metrics.items()}  # fmt: skip
         missing = ", ".join(f"{title} {count}" for title, count in counts.items() if count)
         if missing:
             undefined.append(f"{METHODS[preset]}: {missing}")

@@ -20,7 +20,7 @@ from . import console
 from .config import ConfigError
 from .evaluation import case_seed, load_truth, score, score_noise
 from .prediction import Prediction
-from .table import number
+from .table import in_unit, number, unit_of
 
 CLEAN = "clean"
 ROWS = "robustness.jsonl"
@@ -162,9 +162,10 @@ def write(folder: Path, rows: Sequence[dict[str, Any]], description: dict[str, A
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line a corruption and severity: the mean over the cases of the main metrics."""
     means = {(row["kind"], row["severity"], row["metric"]): row["mean"] for row in summaries(rows)}
-    lines = [f"{'':22}" + "".join(f"{title:>11}" for title in SHOWN.values())]
+    unit = unit_of({metric for _, _, metric in means})
+    lines = [f"{'':22}" + "".join(f"{in_unit(title, unit):>11}" for title in SHOWN.values())]
     for kind, severity in dict.fromkeys((k, s) for k, s, _ in means):
         of = "clean" if kind == CLEAN else f"{CORRUPTIONS[kind].title} {CORRUPTIONS[kind].severities[severity - 1]:g}"
-        numbers = (means[kind, severity, metric] for metric in SHOWN)
+        numbers = (means[kind, severity, in_unit(metric, unit)] for metric in SHOWN)
         lines.append(f"{of:22}" + "".join(f"{number(x):>11}" for x in numbers))
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from .evaluation import EvaluationResult
 
@@ -60,9 +61,25 @@ def number(value: float) -> str:
     return f"{value:.{decimals(value)}f}" if value else "0"
 
 
+def unit_of(metrics: Iterable[str]) -> str:
+    """The unit of the distances among these metrics: "px" of pictures, which name no spacing, else "mm"."""
+    return "px" if "hd95_px" in metrics else "mm"
+
+
+def in_unit(text: str, unit: str) -> str:
+    """A metric's name or title that says mm, with this unit.
+
+    Example:
+        >>> in_unit("hd95_mm", "px"), in_unit("HD95 (mm)", "px")
+        ('hd95_px', 'HD95 (px)')
+    """
+    return text.replace("mm", unit)
+
+
 def table(result: EvaluationResult) -> str:
     """One line a metric: mean, its 95 % interval, standard deviation over the cases, how many leave it undefined."""
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
+    unit = unit_of(result.metrics())
     rows: list[tuple[str, str, str]] = []
     for title, key, wanted in (
         ("Dice", "dice", "1"),
@@ -72,6 +89,7 @@ def table(result: EvaluationResult) -> str:
         ("NSD 1 mm", "nsd", "1"),
         ("ECE", "ece", "0"),
     ):
+        title, key = in_unit(title, unit), in_unit(key, unit)
         rows += [(f"{title} {name}", f"{key}/{name}", wanted) for name in classes]
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
     rows += [(title, key, wanted) for key, (title, wanted) in SINGLE.items()]
