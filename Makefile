@@ -29,7 +29,8 @@ cuda-check:
 bench:
 	mkdir -p benchmarks/results
 	pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-json=benchmarks/results/cpu.json
-	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --floors docs/performance.md --plot docs/scaling.png
+	python -m benchmarks.report benchmarks/results/cpu.json --write docs/performance.md --headlines README.md \
+	  --floors docs/performance.md --plot docs/scaling.png
 
 lint:
 	ruff check .
@@ -44,4 +45,5 @@ format:
 
 docs:
 	pytest --doctest-modules sure_fast
-	python -m benchmarks.report benchmarks/results/cpu.json --write README.md --floors docs/performance.md --plot docs/scaling.png
+	python -m benchmarks.report benchmarks/results/cpu.json --write docs/performance.md --headlines README.md \
+	  --floors docs/performance.md --plot docs/scaling.png

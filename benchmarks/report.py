@@ -1,9 +1,10 @@
 """Markdown tables of saved benchmark results, and plots of how cost grows: python -m benchmarks.report FILE.json [...]
 
 Every row is the median of its rounds; the last but one column is a row's median over that of sure_fast in the same run.
-With `--write README.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced; with
-`--floors FILE.md` that between `<!-- floors -->` and `<!-- /floors -->` by times as multiples of their floors; with
-`--plot FILE.png` the groups named "scaling: ..." are drawn.
+With `--write FILE.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced; with
+`--headlines FILE.md` that between `<!-- headlines -->` and `<!-- /headlines -->` by a few of the rows; with `--floors FILE.md`
+that between `<!-- floors -->` and `<!-- /floors -->` by times as multiples of their floors; with `--plot FILE.png` the groups
+named "scaling: ..." are drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ from pathlib import Path
 from benchmarks import floors
 
 SCALING = "scaling: "
+HEADLINES = {
+    "training step [24, 1, 128, 128], 4 classes": "published style",
+    "training step [2, 1, 96, 96, 96], 3 classes": "eager reference",
+    "evidential_loss forward + backward [2, 4, 96, 96, 96]": "torch.compile(reference)",
+    "gradient_uncertainty_loss forward + backward, 2 × 6000 boundary voxels": "10⁷ sampled pairs an image, PyTorch",
+    "boundary_distance [1, 128, 128, 128] max_distance=4.0": "scikit-image + SciPy",
+    "surface_distances [1, 128, 128, 128], 4 classes": "MONAI HausdorffDistanceMetric, HD95 alone",
+}
+"""Rows for people in a hurry: a group, and what it is compared with."""
 
 
 def groups_of(saved: dict) -> dict[str, list[dict]]:
@@ -44,6 +54,25 @@ def tables(path: Path) -> str:
             info, median = entry["extra_info"], entry["stats"]["median"]
             cells = [group, info["implementation"], f"{median * 1e3:.2f}", f"{median / ours:.1f}"]
             lines.append(f"| {' | '.join(cells)} | {info['peak_extra_bytes'] / 2**20:.1f} |")
+    return "\n".join(lines)
+
+
+def headlines(path: Path) -> str:
+    saved = json.loads(path.read_text())
+    groups = groups_of(saved)
+    threads = saved["benchmarks"][0]["extra_info"]["threads"]
+    lines = [
+        f"{saved['machine_info']['cpu'].get('brand_raw', 'CPU')}, {threads} threads, {saved['datetime'][:10]}, `make bench`:",
+        "",
+        "| | sure_fast, ms | compared with | its ms | times |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for group, other in HEADLINES.items():
+        ours, theirs = (
+            next(e["stats"]["median"] for e in groups[group] if e["extra_info"]["implementation"] == name) * 1e3
+            for name in ("sure_fast", other)
+        )
+        lines.append(f"| {group} | {ours:.1f} | {other} | {theirs:.0f} | **{theirs / ours:.0f}** |")
     return "\n".join(lines)
 
 
@@ -79,11 +108,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--write", type=Path, help="file whose marked section is replaced")
+    parser.add_argument("--headlines", type=Path, help="file whose headline table is replaced, from the first file")
     parser.add_argument("--floors", type=Path, help="file whose floor table is replaced, from the first file")
     parser.add_argument("--plot", type=Path, help="PNG of the scaling groups of the first file")
     options = parser.parse_args()
     if options.plot is not None:
         plot(options.files[0], options.plot)
+    if options.headlines is not None:
+        replace(options.headlines, "headlines", headlines(options.files[0]))
     if options.floors is not None:
         replace(options.floors, "floors", floors.table(groups_of(json.loads(options.files[0].read_text()))))
     text = "\n\n".join(tables(path) for path in options.files)
