@@ -58,7 +58,7 @@ def squared_steps(label: Tensor, max_distance: float, ignore_index: int | None, 
 
 @torch.library.custom_op("sure_fast::boundary_distance", mutates_args=())
 def _op(
-    label: Tensor, spacing: list[float], max_distance: float | None, ignore_index: int | None, backend: str
+    label: Tensor, spacing: Sequence[float], max_distance: float | None, ignore_index: int | None, backend: str
 ) -> Tensor:
     out = _empty(label)
     if out.numel() == 0:

@@ -56,7 +56,7 @@ def gradient_args(
 
 
 @torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=())
-def _op(image: Tensor, operator: str, spacing: list[float], channels: str, backend: str) -> Tensor:
+def _op(image: Tensor, operator: str, spacing: Sequence[float], channels: str, backend: str) -> Tensor:
     out = _empty(image)
     if out.numel() == 0:
         return out

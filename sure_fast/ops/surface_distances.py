@@ -51,7 +51,7 @@ def _op(
     prediction: Tensor,
     target: Tensor,
     num_classes: int,
-    spacing: list[float],
+    spacing: Sequence[float],
     percentile: float,
     tolerance: float,
     ignore_index: int | None,

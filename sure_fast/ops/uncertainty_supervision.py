@@ -141,7 +141,7 @@ def _op(
     per_class: bool,
     seed: Tensor,
     operator: str,
-    spacing: list[float],
+    spacing: Sequence[float],
     channels: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
