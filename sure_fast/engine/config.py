@@ -75,12 +75,21 @@ class TrainConfig:
     layout: str = option("auto", "data layout", ("auto", "msd_nnunet", "acdc", "folders"))
     label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
     fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
-    group: str | None = option(None, "regular expression that finds the patient in a case's name (its first group, or "
-                               "all of it), so that no patient is in two parts, for example '^(patient[0-9]+)_'")
-    split: str | None = option(None, "file of the split, JSON or YAML with lists train, val and test of names; or "
-                               "nnU-Net's splits_final.json, with --fold (default: by the fractions)")
-    fold: str | None = option(None, "K/N: the K-th of N folds validates, the others train, and none tests unless "
-                              "--fractions sets a share of the cases aside for it; with --split the K-th entry")
+    group: str | None = option(
+        None,
+        "regular expression that finds the patient in a case's name (its first group, or "
+        "all of it), so that no patient is in two parts, for example '^(patient[0-9]+)_'",
+    )
+    split: str | None = option(
+        None,
+        "file of the split, JSON or YAML with lists train, val and test of names; or "
+        "nnU-Net's splits_final.json, with --fold (default: by the fractions)",
+    )
+    fold: str | None = option(
+        None,
+        "K/N: the K-th of N folds validates, the others train, and none tests unless "
+        "--fractions sets a share of the cases aside for it; with --split the K-th entry",
+    )
     phantom_cases: int = option(32, "cases of the phantom set")
     preset: str = option("sure", "method; sets the options named after it", tuple(PRESETS))
     loss: str = option("evidential", "training loss (preset)", LOSSES)

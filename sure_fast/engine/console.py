@@ -75,7 +75,7 @@ def make_lasting() -> None:
             setattr(sys, name, Lasting(stream))
 
 
-def bar(items: Iterable[T], title: str, unit: str, *, shown: bool = True, **options: Any) -> Progress[T] | Any:
+def bar(items: Iterable[T] | None, title: str, unit: str, *, shown: bool = True, **options: Any) -> Any:
     """Progress through items: tqdm's bar on a terminal; elsewhere a line every half minute, none in a short loop.
 
     Args:

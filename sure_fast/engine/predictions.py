@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -92,22 +91,15 @@ class Folder:
                 stored = np.moveaxis(stored, 0, -1) if kind == "probabilities" else stored
                 save_nifti(files[kind], stored, sample.stored_affine, form_code=sample.form_code)
             return
+        from PIL import Image
+
         sixteen = (uncertainty.clip(0, 1) * 65535).round().astype(np.uint16)
         for kind, array in (("segmentation", segmentation), ("uncertainty", sixteen)):
-            _replace(files[kind], lambda file, array=array: _save_png(file, array))
+            with replacing(files[kind]) as file:
+                Image.fromarray(array).save(file, format="PNG")
         if self.probabilities:
-            _replace(files["probabilities"], lambda file: np.savez_compressed(file, probabilities=probabilities))
-
-
-def _save_png(file: BinaryIO, array: np.ndarray) -> None:
-    from PIL import Image
-
-    Image.fromarray(array).save(file, format="PNG")
-
-
-def _replace(path: Path, save: Callable[[Any], None]) -> None:
-    with replacing(path) as file:
-        save(file)
+            with replacing(files["probabilities"]) as file:
+                np.savez_compressed(file, probabilities=probabilities)
 
 
 def describe(folder: Folder, cases: Sequence[Case], written: int, there: int) -> str:

@@ -82,7 +82,7 @@ def _boundary_loss(
     num_pairs: int,
     per_class: bool,
     seed: int,
-    gradient: tuple[str, list[float], str],
+    gradient: tuple[str, Sequence[float], str],
 ) -> Tensor:
     """L_gu of each image, float64 [N]; writes its slopes."""
     _logits, view = native_view(logits)
