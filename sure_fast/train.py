@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PROGRAM = "sure_fast.train"
+LOG = "log.txt"
 PRODUCTS = (
     "config.yaml",
+    LOG,
     "split.json",
     "metrics.jsonl",
     "metrics-*.jsonl",
@@ -184,14 +186,22 @@ def train(
 
 
 def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: bool, stop: Any) -> Any:
-    from .engine import backends, checkpoint, cli, console, distributed, loop, pictures, trackers
+    from .engine import console, distributed
+
+    begun = time.monotonic()
+    progress = progress and distributed.is_main()
+    run, device, started = _prepare(config, output, overwrite, progress, resume)
+    with console.journal(output / LOG):
+        return _go_through(run, device, output, progress, stop, started, begun)
+
+
+def _prepare(config: Any, output: Path, overwrite: bool, progress: bool, resume: bool) -> tuple[_Run, Any, bool]:
+    """Checks all there is to check, then leaves config.yaml, with which a run is started; whether it was before."""
+    from .engine import cli, distributed, trackers
     from .engine import resume as resuming
     from .engine.config import save
     from .engine.optimization import check_device
 
-    begun = time.monotonic()
-    main_rank = distributed.is_main()
-    progress = progress and main_rank
     started = distributed.from_main(lambda: resume and resuming.is_started(output))
     if started:
         config = resuming.config_of(output, config.to_dict())
@@ -206,9 +216,15 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
         resuming.check_split(output, run.names)
     else:
         run = _begin(config, output, progress)
+    distributed.from_main(lambda: save(run.config, output / "config.yaml"))
+    return run, device, started
+
+
+def _go_through(run: _Run, device: Any, output: Path, progress: bool, stop: Any, started: bool, begun: float) -> Any:
+    """Trains every network of the run, then evaluates."""
+    from .engine import backends, checkpoint, console, distributed, loop, pictures
+
     config, cases, split, plan = run.config, run.cases, run.split, run.plan
-    # the last file of a beginning: with it the run is one to resume
-    distributed.from_main(lambda: save(config, output / "config.yaml"))
     ranks = distributed.world_size()
     _say(f"preset {config.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
          f"{len(split.test)} test cases; patch {plan.patch_size}; "
@@ -230,7 +246,7 @@ def _train(config: Any, output: Path, overwrite: bool, progress: bool, resume: b
         _say(trainer.describe_times())
         seconds["training"] += trainer.progress.training_seconds
         seconds["validation"] += trainer.progress.validation_seconds
-    if main_rank:
+    if distributed.is_main():
         console.attempt("losses.png", lambda: pictures.save_curves(output / "metrics.jsonl", output / "pictures"), _say)
     result = _evaluate(run, [trainer.weights for trainer in trainers], trainers[0].progress, output, progress, seconds)
     spent = ", ".join(f"{stage} {console.duration(value)}" for stage, value in seconds.items())
@@ -257,8 +273,6 @@ def _evaluate(run: _Run, models: list[Any], at: Any, output: Path, progress: boo
         return None
     weights = f"those of the last epoch (validation Dice best in epoch {at.best_epoch}: {at.best:.3f})"
     if config.weights == "best":
-        if not run.split.val:
-            raise ValueError("weights: expected last without validation cases, got best")
         weights = f"the best of the validation, of epoch {at.best_epoch}"
         for member, model in enumerate(models):
             path = output / "checkpoints" / checkpoint.member_name("best.pt", member)
@@ -326,10 +340,10 @@ def try_out(
 
 def _say(text: str, warning: bool = False) -> None:
     """One line, once for all ranks."""
-    from .engine import distributed
+    from .engine import console, distributed
 
     if distributed.is_main():
-        print(f"{PROGRAM}: {text}", file=sys.stderr if warning else sys.stdout, flush=True)
+        console.say(f"{PROGRAM}: {text}", warning)
 
 
 @dataclasses.dataclass
@@ -411,6 +425,7 @@ def _plan(config: Any, folder: Path, progress: bool) -> _Run:
     from .data.screening import told
     from .engine import cases as of_run
     from .engine import loop
+    from .engine.config import ConfigError
 
     source = config.data or "phantom set"
     screening = of_run.read_all(config, folder, progress)
@@ -420,6 +435,9 @@ def _plan(config: Any, folder: Path, progress: bool) -> _Run:
         _say(f"skipped: {fault.reason}", warning=True)
     skipped = [fault.case for fault in screening.faults]
     cases, split = of_run.find_cases(config, folder, source, skipped, notes=screening.notes)
+    for name, without in (("weights", "last"), ("patience", 0)):
+        if not split.val and getattr(config, name) != without:
+            raise ConfigError(f"{name}: expected {without} without validation cases, got {getattr(config, name)}")
     orientation = of_run.orientation_of(screening, split)
     cases, split = of_run.brought_to(orientation, cases, split)
     screening.notes.extend(of_run.look_over(screening, cases, source))

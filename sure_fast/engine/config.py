@@ -175,11 +175,6 @@ class TrainConfig:
             raise ConfigError(f"cache_folder: expected with cache disk only, got it with {self.cache}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema: expected a number in [0, 1), got {self.ema}")
-        if self.weights == "best" and len(self.fractions) == 3 and self.fractions[1] == 0:
-            raise ConfigError(f"weights: expected last without validation cases (fractions {self.fractions}), got best")
-        if self.patience and len(self.fractions) == 3 and self.fractions[1] == 0:
-            raise ConfigError(f"patience: expected 0 without validation cases (fractions {self.fractions}), "
-                              f"got {self.patience}")  # fmt: skip
         if not set(self.loggers) <= set(LOGGERS) or len(set(self.loggers)) != len(self.loggers):
             raise ConfigError(f"loggers: expected any of {', '.join(LOGGERS)}, each once, got {self.loggers}")
         self._check_method()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
 T = TypeVar("T")
@@ -73,6 +74,28 @@ def make_lasting() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Lasting):
             setattr(sys, name, Lasting(stream))
+
+
+_journal: Path | None = None
+
+
+@contextmanager
+def journal(path: Path) -> Iterator[None]:
+    """Within the block what is said also goes to the end of a file."""
+    global _journal
+    before, _journal = _journal, path
+    try:
+        yield
+    finally:
+        _journal = before
+
+
+def say(text: str, warning: bool = False) -> None:
+    """Prints lines, a warning to standard error, and keeps them in the journal where there is one."""
+    print(text, file=sys.stderr if warning else sys.stdout, flush=True)
+    if _journal is not None:
+        with suppress(OSError), open(_journal, "a", encoding="utf-8") as file:  # a full disk ends no run here
+            file.write(text + "\n")
 
 
 def bar(items: Iterable[T] | None, title: str, unit: str, *, shown: bool = True, **options: Any) -> Any:

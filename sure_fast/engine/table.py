@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from . import console
 from .evaluation import EvaluationResult
 
 SINGLE = {
@@ -120,4 +121,4 @@ def explanation(result: EvaluationResult) -> str:
 
 
 def print_table(result: EvaluationResult) -> None:
-    print(f"{table(result)}\n{explanation(result)}", flush=True)
+    console.say(f"{table(result)}\n{explanation(result)}")

@@ -70,9 +70,11 @@ def test_parts_that_are_empty(volumes, tmp_path, capsys, fractions, part, line):
 
 
 def test_weights_are_the_same_in_table_and_files(volumes, tmp_path, capsys):
-    with pytest.raises(ConfigError, match="weights: expected last without validation cases"):
-        settings(volumes, weights="best", fractions="0.8,0,0.2")
     output = tmp_path / "run"
+    for key, value in (("weights", "best"), ("patience", "2")):
+        with pytest.raises(ConfigError, match=f"{key}: expected .* without validation cases, got {value}"):
+            train.train(settings(volumes, fractions="0.8,0,0.2", **{key: value}), output, progress=False)
+        assert not output.exists()
     options = {"epochs": "6", "validate_every": "1", "fractions": "0.5,0.2,0.3", "learning_rate": "0.05"}
     train.train(settings(volumes, weights="best", **options), output, progress=False)
     at = checkpoint.load(output / "checkpoints/last.pt")["progress"]

@@ -191,7 +191,6 @@ def test_options_that_cannot_apply(monkeypatch):
         ({"ema": "1"}, r"ema: expected a number in \[0, 1\), got 1"),
         ({"accumulate": "0"}, "accumulate: expected at least 1, got 0"),
         ({"clip_norm": "-1"}, "clip_norm: expected a finite number >= 0, got -1"),
-        ({"patience": "2", "fractions": "0.8,0,0.2"}, "patience: expected 0 without validation cases"),
         ({"amp": "fp8"}, "amp: expected one of none, bf16, fp16, got 'fp8'"),
         ({"preset": "evidential", "mining_every": "2"}, "mining_every: expected with gamma > 0 only"),
     ):
