@@ -56,9 +56,7 @@ def geometry_of(header: Any) -> Geometry:
     axes = min(max(int(header["dim"][0]), 1), 3)
     missing = ~np.isfinite(pixdim) | (pixdim == 0)
     if missing[:axes].any():
-        notes.append(
-            f"voxel size of {_numbers(pixdim[:axes])} in pixdim, of which what is none is taken as 1, as in ITK"
-        )
+        notes.append(f"no voxel size in pixdim, {_numbers(pixdim[:axes])}; what is no size is taken as 1, as in ITK")
     pixdim = np.where(missing, 1.0, pixdim)
     if (pixdim[:axes] < 0).any():
         notes.append(f"negative voxel size in pixdim, {_numbers(pixdim[:axes])}; its axis is turned round, as in ITK")
