@@ -58,10 +58,10 @@ def accuracy_uncertainty_loss(
     """
     logits = _checks.logits("logits", logits)
     label = _checks.label("label", label, logits)
+    _checks.index("ignore_index", ignore_index)
     _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
     share = 1.0 if progress is None else _checks.positive("progress", progress, zero=True)
     _checks.choice("evidence", evidence, EVIDENCE)
-    _checks.index("ignore_index", ignore_index)
     _checks.positive("epsilon", epsilon)
     u = _checks.maps("uncertainty", uncertainty, label, "label")
     return _accuracy_uncertainty(logits, u, label, share, evidence, ignore_index, epsilon)

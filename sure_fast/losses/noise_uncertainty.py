@@ -81,7 +81,7 @@ def draw_noise_patches(
 def add_noise_patches(
     image: Tensor,
     centers: Tensor,
-    valid: Tensor,
+    valid: Tensor | None,
     levels: Tensor,
     *,
     patch_size: int | Sequence[int] = PATCH_SIZE,
@@ -95,7 +95,7 @@ def add_noise_patches(
 
     Args:
         centers: integer [N, P, D] voxel indices, of which the valid ones leave room for the patch.
-        valid: bool [N, P]. levels: μ₁, μ₂, [2]. patch_size: odd edge in voxels, one number or one per axis.
+        valid: bool [N, P], which patches exist; None: all. levels: μ₁, μ₂, [2]. patch_size: odd edge in voxels, one number or one per axis.
         noise: what the levels are, "mean" or "std". noise_std: with "mean". generator: makes the draw repeatable.
 
     Raises:

@@ -52,10 +52,10 @@ def like(name: str, value: Tensor, other_name: str, other: Tensor) -> Tensor:
     return value
 
 
-def maps(first: str, value: Array, **others: Array | None) -> list[Tensor]:
-    """Floating maps of one shape, [N, *S] as the first without a channel axis; None stays away."""
+def maps(first: str, value: Array, **others: Array) -> list[Tensor]:
+    """Floating maps of one shape, [N, *S] as the first without a channel axis."""
     base = one_channel(_map(first, value))
-    return [base] + [like(name, _map(name, v), first, base) for name, v in others.items() if v is not None]
+    return [base] + [like(name, _map(name, v), first, base) for name, v in others.items()]
 
 
 def _map(name: str, value: Array) -> Tensor:

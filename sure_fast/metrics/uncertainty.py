@@ -146,14 +146,14 @@ def compute_ur(
 
 
 @options(step=_checks.positive)
-def thin_by_gradient(gradient: Array, mask: Array, step: float = 0.04) -> Tensor:
+def thin_by_gradient(gradient: Array, mask: Array | None, step: float = 0.04) -> Tensor:
     r"""Thins a mask to the voxels nearest in gradient to each point of a grid, once each.
 
     Math:
         For every point of a grid of `step` from min g to max g over the mask, the voxel of nearest g.
 
     Args:
-        gradient: [N, \*S] or [N, 1, \*S]. mask: bool, the same. step: grid step in the unit of g, > 0.
+        gradient: [N, \*S] or [N, 1, \*S]. mask: bool, the same, None: all. step: grid step in the unit of g, > 0.
 
     Returns:
         bool of the shape of `gradient`, a part of `mask`; all of it in an image whose gradient is not finite there.
