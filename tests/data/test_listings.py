@@ -290,3 +290,19 @@ def test_names_of_a_network(tmp_path):
     assert discover(tmp_path, like=like).info.num_classes == 2  # not those of the network
     root = files.msd(tmp_path / "msd", cases=1)
     assert discover(root, like=like).info.class_names[1] == "anterior"
+
+
+def test_frames_to_predict_on(tmp_path):
+    from sure_fast.data.inputs import list_inputs
+
+    for k in range(3):
+        files.save_picture(tmp_path / f"frame_{k:04d}.png", np.full((8, 9), 7, np.uint8))
+    assert names(list_inputs(tmp_path, 1)) == ["frame_0000", "frame_0001", "frame_0002"]
+    assert names(list_inputs(tmp_path, 3)) == ["frame"]
+
+
+def test_other_files_of_nnunet_are_noted(tmp_path):
+    root = files.nnunet(tmp_path)
+    (root / "imagesTr/sums.sha256").write_text("x")
+    (root / "imagesTr/readme.txt").write_text("x")
+    assert [note.reason for note in discover(root).notes] == [f"{root}/imagesTr: sums.sha256 is not read"]
