@@ -17,7 +17,9 @@ OWN = {
     # the two levels of the noise, elsewhere how finely a histogram is cut
     ("compute_uncertainty_metrics", "levels"), ("uncertainty_supervision", "levels"),
     # one number a class, elsewhere pairs of one class
-    ("compute_ueo", "per_class"),
+    ("compute_ueo", "per_class"), ("ueo_of_stats", "per_class"),
+    # a tensor of noise, elsewhere its kind
+    ("sample_hard_patches", "noise"),
     # the losses' bands: L_gu's and L_nu's
     ("GradientUncertaintyLoss", "threshold"), ("gradient_uncertainty_loss", "threshold"),
     ("NoiseUncertaintyLoss", "threshold"), ("noise_uncertainty_loss", "threshold"),
