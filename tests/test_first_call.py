@@ -115,6 +115,20 @@ def test_networks(make):
         assert torch.equal(got.total, want.total)
 
 
+def test_noise_that_does_not_fit():
+    model, image, label = case()
+    logits = model(image).detach()
+    noise = supervised().draw_noise(model, logits, label, image)
+    answer = model(noise.images).detach()
+    refused(supervised(), r"^noisy_logits: expected \[4, 3, 20, 22\], got \[2, 3, 20, 22\]$", logits, label, image,
+            noise=noise, noisy_logits=answer[:2])  # fmt: skip
+    refused(
+        supervised(), r"^noise: expected NoisyImages", logits, label, image, noise=tuple(noise), noisy_logits=answer
+    )
+    refused(supervised(), r"^model: expected the network", logits, label, image, noise=noise)
+    assert supervised()(logits, label, image, epoch=0, noise=noise, noisy_logits=answer).total.isfinite()
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_trying_a_network_leaves_no_trace(make):
     _, image, label = case()
