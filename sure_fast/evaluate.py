@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"data {folder}: expected {plan.num_classes} classes as in training, got {cases.info.num_classes}"
         )
     part, chosen = _chosen(cases, folder, run_folder, options)
+    if options.data:
+        _look_over(chosen, plan.orientation)
     found = load_case(chosen[0]).image.shape
     if (found[0], len(found) - 1) != (plan.in_channels, plan.dims):
         raise ConfigError(
@@ -96,6 +99,25 @@ def main(arguments: list[str] | None = None) -> None:
         if options.output is not None:
             result.write(options.output)
     print_table(result)
+
+
+def _look_over(chosen: list[Any], orientation: str | None) -> None:
+    """Reads data that are not those of the run once, so that no fault shows, or hides, in the middle.
+
+    Raises:
+        DataError: a case that cannot be used.
+    """
+    from .data import DataError
+    from .data.screening import notes_of_all, screen, told
+
+    found = screen([replace(case, info=replace(case.info, orientation=None)) for case in chosen])
+    if found.faults:
+        raise DataError(found.faults[0].reason)
+    names = [case.name for case in chosen]
+    dims = {len(shape) for shape in found.shapes.values()}
+    mixed = notes_of_all(found, names, orientation) if len(dims) == 1 else []
+    for line in told([*found.notes, *mixed], kept_in=None):
+        print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)
 
 
 def _chosen(cases: Any, folder: Path, run_folder: Path, options: Any) -> tuple[str, list[Any]]:

@@ -8,6 +8,7 @@ An image that cannot be used leaves the others as they are; it is listed at the 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from .data import Fault
     from .data.inputs import list_inputs
+    from .data.screening import told
     from .engine import checkpoint, cli, console, distributed, lock
     from .engine.predictions import Folder, describe
 
@@ -56,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
                     if options.input.is_file():
                         raise
                     faults.append(Fault(case.name, " ".join(str(error).split())))
+    for line in told(folder.notes, kept_in=None):
+        print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)
     print(f"{PROGRAM}: {describe(folder, cases, written, there)}; weights: {path}", flush=True)
     if faults:
         for fault in faults:

@@ -270,6 +270,22 @@ def test_every_function_is_in_the_table():
         assert set(inspect.signature(function).parameters) <= known, owner
 
 
+def test_what_takes_neither_options_nor_maps():
+    for name in ("dice_of_stats", "iou_of_stats", "ece_of_stats", "ueo_of_stats"):
+        for value in (None, torch.zeros(2, 3, 3), "typo", (1, 2)):
+            refused(lambda name=name, value=value: getattr(metrics, name)(value), "stats", name)
+    for value in (None, 3, "0.5"):
+        refused(lambda value=value: metrics.summarize(value), "values", "summarize")
+    for name in ("level", "resamples", "seed"):
+        for value in WRONG[name]:
+            refused(lambda name=name, value=value: metrics.summarize([0.5], **{name: value}), name, "summarize")
+    refused(lambda: losses.draw_levels(3), "device", "draw_levels")
+    refused(lambda: losses.draw_levels(torch.device("cpu"), 3), "generator", "draw_levels")
+    for value in BACKEND:
+        refused(lambda value=value: sure_fast.use_backend(value).__enter__(), "use_backend", "use_backend")
+    refused(lambda: sure_fast.explain("typo"), "op", "explain")
+
+
 def options_to_try():
     for owner, function in FUNCTIONS.items():
         for name in options_of(function):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -39,6 +40,55 @@ def test_impossible_requests_say_why():
     text = "spearman: backend 'triton' was requested, but the op has only cpu, cuda, reference"
     with pytest.raises(ValueError, match=text):
         sure_fast.spearman(torch.rand(3), torch.rand(3), backend="triton")
+
+
+def test_the_reference_on_the_cpu_is_told_once(monkeypatch):
+    """Where the op has a kernel for the CPU that cannot take these arguments; under compilation nothing is said."""
+    monkeypatch.setattr(_backends, "_registry", dict(_backends._registry))
+    monkeypatch.setattr(_backends, "_warned", set())
+    small = _backends._registry["gradient_uncertainty_loss"]
+    too_large = {"cpu": lambda *_, **__: "an image has 5000000000 voxels, more than 4294967295"}
+    _backends._registry["gradient_uncertainty_loss"] = {**small, **too_large}
+    u = torch.rand(1, 1, 4, 4)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            sure_fast.gradient_uncertainty_loss(u, u, torch.zeros(1, 4, 4))
+    assert [str(w.message) for w in said] == [
+        "sure_fast.gradient_uncertainty_loss runs its plain PyTorch reference on a CPU tensor "
+        "(cpu: an image has 5000000000 voxels, more than 4294967295)"
+    ]
+    monkeypatch.setattr(_backends, "_warned", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sure_fast.gradient_uncertainty_loss(u, u, torch.zeros(1, 4, 4), backend="reference")  # as asked for
+        with sure_fast.use_backend("reference"):
+            sure_fast.gradient_uncertainty_loss(u, u, torch.zeros(1, 4, 4))
+        compiled = torch.compile(sure_fast.gradient_uncertainty_loss, fullgraph=True, backend="aot_eager")
+        compiled(u, u, torch.zeros(1, 4, 4))
+
+
+def test_no_ordinary_cpu_tensor_runs_on_the_reference():
+    """Of any type, number of axes, strides and thresholds."""
+    for op, backends in _backends.registered().items():
+        assert backends[0] == "cpu", op
+    for shape in ((2, 3, 8, 9), (1, 3, 4, 5, 6)):
+        for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+            logits = torch.randn(shape).to(dtype)
+            label = torch.randint(0, 3, (shape[0], *shape[2:]))
+            for x in (
+                logits,
+                logits.movedim(1, -1).contiguous().movedim(-1, 1),
+                logits.transpose(-1, -2),
+                logits[..., ::2],
+            ):
+                for op in _backends.registered():
+                    first = label if op in ("boundary_distance", "surface_distances") else x
+                    given = {"num_classes": 1000} if op == "sample_hard_patches" else {}
+                    if op == "uncertainty_supervision":
+                        given = {"image": x, "gradient_threshold": 50.0, "noise_threshold": 100.0, "channels": "max"}
+                    chosen = [c.backend for c in sure_fast.explain(op, first, first, **given) if c.chosen]
+                    assert chosen == ["cpu"], (op, shape, dtype)
 
 
 def test_explain():

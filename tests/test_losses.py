@@ -222,7 +222,7 @@ def test_hard_samples_every_few_steps_and_random_places_between():
 def test_bad_schedules():
     with pytest.raises(ValueError, match=r"start_epoch: expected 0 <= start_epoch < num_epochs \(10\), got 10"):
         supervised(start_epoch=10)
-    with pytest.raises(ValueError, match="beta: expected a finite number >= 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"^beta: expected a finite number >= 0, got -1\.0$"):
         supervised(beta=-1.0)
     with pytest.raises(ValueError, match="noise: expected one of"):
         supervised(noise="variance")

@@ -43,6 +43,8 @@ def list_inputs(
         raise DataError(f"{root}: expected NIfTI, PNG, JPEG or TIFF images, got {found}")
     groups: dict[str, list[Path]] = {}
     by_channel = all(CHANNEL.match(stem(path)) for path in files)
+    if num_channels == 1 and any(not stem(path).endswith("_0000") for path in files):
+        by_channel = False  # of a network of one channel the numbers count images, such as frames
     for path in files:
         match = CHANNEL.match(stem(path)) if by_channel else None
         groups.setdefault(match.group(1) if match else stem(path), []).append(path)

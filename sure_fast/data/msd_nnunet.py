@@ -44,7 +44,7 @@ def list_msd_nnunet(root: Path, part: str, faults: list[Fault] | None = None) ->
                     listing.notes.append(f'{path}: the "fold" of its entries is not read; give --fold or --split')
         elif "file_ending" in content:
             before = len(faults or ())
-            found = _scanned(path, content["file_ending"], wanted, len(channels), faults)
+            found = _scanned(path, content["file_ending"], wanted, len(channels), faults, listing.notes)
             if wanted == "training":
                 _check_number(path, content, [*found, *(faults or ())[before:]])
         elif wanted == "training":
@@ -213,11 +213,14 @@ def _listed_by_name(path: Path, entries: dict[str, Any], faults: list[Fault] | N
     return [found for name, entry in entries.items() for found in attempted(partial(case, name, entry), name, faults)]
 
 
-def _ending_with(path: Path, folder: Path, ending: str, faults: list[Fault] | None) -> dict[str, Path]:
+def _ending_with(
+    path: Path, folder: Path, ending: str, faults: list[Fault] | None, notes: list[str]
+) -> dict[str, Path]:
     """The files of a folder by name without the ending, which may be written in capitals.
 
-    An image of another ending is a fault: it would be left out without a word.
+    An image of another ending is a fault: it would be left out without a word. Other files are noted.
     """
+    others = []
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.name.startswith(".") or file.is_dir():
@@ -230,11 +233,15 @@ def _ending_with(path: Path, folder: Path, ending: str, faults: list[Fault] | No
         elif is_image_file(file):
             tell(DataError(f"{file}: expected files ending in {ending} as {path} says"), stem(file), faults)
         elif not file.name.lower().endswith(PASSED_OVER):
-            tell(DataError(f"{file}: expected files ending in {ending} as {path} says"), file.name, faults)
+            others.append(file.name)
+    if others:
+        notes.append(f"{folder}: {listed(others)} {'are' if len(others) > 1 else 'is'} not read")
     return files
 
 
-def _scanned(path: Path, ending: object, part: str, num_channels: int, faults: list[Fault] | None) -> list[Case]:
+def _scanned(
+    path: Path, ending: object, part: str, num_channels: int, faults: list[Fault] | None, notes: list[str]
+) -> list[Case]:
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataError(f'{path}: expected "file_ending" such as ".nii.gz", got {ending!r}')
     folder = path.parent / ("imagesTr" if part == "training" else "imagesTs")
@@ -243,8 +250,8 @@ def _scanned(path: Path, ending: object, part: str, num_channels: int, faults: l
         if part == "test":
             return []
         raise DataError(f"{folder}: expected this folder of an nnU-Net data set, got nothing there")
-    files = _ending_with(path, folder, ending, faults)
-    labels = _ending_with(path, label_folder, ending, faults) if label_folder.is_dir() else {}
+    files = _ending_with(path, folder, ending, faults, notes)
+    labels = _ending_with(path, label_folder, ending, faults, notes) if label_folder.is_dir() else {}
 
     def case(base: str) -> Case:
         file, channel = files[base], channel_of(base)

@@ -269,7 +269,8 @@ def _check_range(case: Case, label: np.ndarray) -> None:
     if wrong.any():
         wanted = "class numbers >= 0" if info is None else f"class numbers in [0, {info.num_classes})"
         wanted += "" if ignore is None else f" or {ignore} (ignored)"
-        raise DataError(f"{case.label}: expected {wanted}, got {int(label[wrong][0])}")
+        hint = "" if info is None or info.label_map is not None else " (--label-map gives other values a class)"
+        raise DataError(f"{case.label}: expected {wanted}, got {int(label[wrong][0])}{hint}")
 
 
 def _read(path: Path, label: bool) -> tuple[np.ndarray, Grid]:

@@ -95,7 +95,7 @@ def notes_of_all(screening: Screening, names: Sequence[str], orientation: str | 
         kinds = ", ".join(f"{found} {number}" for found, number in others.items())
         notes.append(
             f"{sum(others.values())} of {len(names)} cases are stored in another orientation ({kinds}) and are brought "
-            f"to {orientation}, that of the most training cases; predictions are written as the input is stored"
+            f"to {orientation}, in which the network is trained; predictions are written as the input is stored"
         )
     spacings = [screening.oriented(name, orientation)[1] for name in names]
     ranges = [(min(values), max(values)) for values in zip(*spacings, strict=True)]
@@ -109,13 +109,14 @@ def notes_of_all(screening: Screening, names: Sequence[str], orientation: str | 
     return [Fault(DATA_SET, note) for note in notes]
 
 
-def told(notes: Iterable[Fault]) -> list[str]:
-    """The notes as lines, each kind once: the first of it, and how many cases more."""
+def told(notes: Iterable[Fault], kept_in: str | None = "split.json") -> list[str]:
+    """The notes as lines, each kind once: the first of it, and how many cases more (`kept_in` has them all)."""
     kinds: dict[str, list[str]] = {}
     for note in notes:
         match = KIND.search(note.reason)
         kinds.setdefault(match.group(1) if match else note.reason, []).append(note.reason)
+    where = "" if kept_in is None else f", in {kept_in}"
     return [
-        reasons[0] + (f" (and {len(reasons) - 1} more cases, in split.json)" if len(reasons) > 1 else "")
+        reasons[0] + (f" (and {len(reasons) - 1} more cases{where})" if len(reasons) > 1 else "")
         for reasons in kinds.values()
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from sure_fast.data.cases import Case, is_image_file, stem
 from sure_fast.data.errors import DataError
+from sure_fast.data.listing import same_text
 from sure_fast.data.split import Split
 
 PARTS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
@@ -118,7 +119,8 @@ def _name(entry: str, known: Mapping[str, Case]) -> str | None:
     """The case that an entry names, which may be a file, or a name with nnU-Net's channel."""
     if entry in known:
         return entry
-    bare = stem(Path(entry.replace("\\", "/"))) if is_image_file(Path(entry)) or "/" in entry else entry
+    file = Path(entry.replace("\\", "/"))
+    bare = same_text(stem(file) if is_image_file(file) else file.name)
     for name in (bare, bare[:-5] if re.search(r"_\d{4}$", bare) else bare):
         if name in known:
             return name

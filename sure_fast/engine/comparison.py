@@ -18,7 +18,7 @@ import torch
 
 from ..metrics import Statistics, summarize
 from . import checkpoint, curves, resume, robustness
-from .config import INDEPENDENT, ConfigError, TrainConfig
+from .config import INDEPENDENT, ConfigError, TrainConfig, load_file
 from .table import in_unit, number, unit_of
 
 USABLE = 0.9
@@ -194,9 +194,7 @@ def is_started(folder: Path, config: TrainConfig) -> bool:
 
 
 def _differences(folder: Path, config: TrainConfig) -> list[str]:
-    import yaml
-
-    stored = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    stored = load_file(str(folder / "config.yaml"))
     wanted = config.to_dict()
     ignored = {*INDEPENDENT} | ({"patch_size"} if not wanted["patch_size"] else set())
     return sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..data import Sample, save_nifti
+from ..data import Fault, Sample, save_nifti
 from ..data.cases import NIFTI_SUFFIXES, Case
 from . import lock
 from .config import ConfigError
@@ -29,6 +29,8 @@ class Folder:
 
     def __init__(self, path: Path, checkpoint: str, probabilities: bool = False) -> None:
         self.path, self.probabilities = path, probabilities
+        self.notes: list[Fault] = []
+        """What is to be known of the images that were written of."""
         self._owner = {"checkpoint": checkpoint, "sure_fast": __version__}
 
     def take(self, cases: Sequence[Case], overwrite: bool) -> None:
@@ -80,6 +82,7 @@ class Folder:
         """
         if not (self.path / MANIFEST).is_file():
             write_text(self.path / MANIFEST, json.dumps(self._owner, indent=1))
+        self.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
         files = self.files(case)
         if sample.affine is not None:
             arrays = {"segmentation": segmentation, "uncertainty": uncertainty.astype(np.float32)}

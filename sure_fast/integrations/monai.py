@@ -68,7 +68,7 @@ class TrainerLoss:
     def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
         if self.engine is None:
             raise RuntimeError("TrainerLoss: expected to be among the trainer's train_handlers too")
-        epoch = self.engine.state.epoch - 1  # ignite counts from 1
+        epoch = max(0, self.engine.state.epoch - 1)  # ignite counts from 1, and is at 0 before it runs
         out: SupervisionOutput | PriusOutput | EvidentialLossOutput | DevisOutput
         if isinstance(self.loss, OF_LOGITS):
             out = self.loss(logits, label, epoch)

@@ -41,6 +41,8 @@ class NoisyImages(NamedTuple):
 
 def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """μ₁, μ₂ ~ U(0, 1), one pair a batch."""
+    if not isinstance(device, (torch.device, str)):
+        raise TypeError(f"device: expected a torch.device, got {type(device).__name__}")
     _checks.generator(generator)
     source = generator.device if generator is not None else device
     return torch.rand(2, generator=generator, device=source).to(device)
@@ -95,7 +97,8 @@ def add_noise_patches(
 
     Args:
         centers: integer [N, P, D] voxel indices, of which the valid ones leave room for the patch.
-        valid: bool [N, P], which patches exist; None: all. levels: μ₁, μ₂, [2]. patch_size: odd edge in voxels, one number or one per axis.
+        valid: bool [N, P], which patches exist; None: all. levels: μ₁, μ₂, [2].
+        patch_size: odd edge in voxels, one number or one per axis.
         noise: what the levels are, "mean" or "std". noise_std: with "mean". generator: makes the draw repeatable.
 
     Raises:

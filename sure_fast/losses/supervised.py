@@ -16,7 +16,7 @@ from ..ops.evidential_loss import check_options as check_evidential
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS
 from ..ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, NOISE_THRESHOLD, ORDER_WEIGHT, check_weights
 from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE, sample_hard_patches
-from ..ops.uncertainty_supervision import check_options, uncertainty_supervision
+from ..ops.uncertainty_supervision import check_noisy, check_options, uncertainty_supervision
 from ._step import answer, draw_seed, step_image, step_model, try_model
 from .noise_uncertainty import NOISE_LEVELS, NOISE_STD, NoisyImages, draw_levels, draw_noise_patches, normal_like
 
@@ -319,6 +319,8 @@ class UncertaintySupervisedLoss(nn.Module):
             return image
         if noise is not None and not isinstance(noise, NoisyImages):
             raise TypeError(f"noise: expected NoisyImages, as draw_noise returns them, got {type(noise).__name__}")
+        if noisy_logits is not None:
+            check_noisy(noisy_logits, logits)
         if noise is None or noisy_logits is None:
             step_model(
                 model, ", or noise and noisy_logits,",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..ops.segmentation_stats import SegmentationStats
 
 Array: TypeAlias = Tensor | np.ndarray
 
@@ -154,6 +155,12 @@ def uncertainty_map(value: Array, target: Tensor, counts: Tensor) -> Tensor:
 def counted(target: Tensor, ignore_index: int | None) -> Tensor:
     """bool, of the target's shape: the voxels that count."""
     return _checks.counted(target, ignore_index)
+
+
+def counts_of(stats: object) -> SegmentationStats:
+    if not isinstance(stats, SegmentationStats):
+        raise TypeError(f"stats: expected SegmentationStats, got {type(stats).__name__}")
+    return stats
 
 
 def classes(name: str, value: int) -> int:

@@ -55,6 +55,8 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
         (2, 1)
     """
     _check_bootstrap(level, resamples, seed)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"values: expected numbers, one per case, got {values!r}")
     every = [float(v) for v in values]
     defined = sorted(v for v in every if not math.isnan(v))
     n, undefined = len(defined), len(every) - len(defined)

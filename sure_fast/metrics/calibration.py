@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
-from ._inputs import Array, counted, probability_maps
+from ._inputs import Array, counted, counts_of, probability_maps
 from ._options import options
 from .accumulator import CaseMetric
 from .stats import probability_stats
@@ -49,6 +49,7 @@ def compute_ece(
 
 def ece_of_stats(stats: SegmentationStats, *, top_label: bool = False) -> Tensor:
     """What `compute_ece` returns, from `sure_fast.segmentation_stats`, whose bins it takes."""
+    stats, top_label = counts_of(stats), _checks.flag("top_label", top_label)
     gaps = (stats.hits - stats.confidence).abs().sum(-1) / stats.number.sum(-1)
     return gaps[:, -1] if top_label else gaps[:, :-1]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _checks
 from ..ops.pair_concordance import pair_concordance
 from ..ops.segmentation_stats import SegmentationStats
-from ._inputs import Array, classes, counted, label_maps, map_beside, uncertainty_map
+from ._inputs import Array, classes, counted, counts_of, label_maps, map_beside, uncertainty_map
 from ._options import options
 from .accumulator import CaseMetric
 from .ties import tie_mean
@@ -84,6 +84,7 @@ def compute_ueo(
 
 def ueo_of_stats(stats: SegmentationStats, *, per_class: bool = True) -> Tensor:
     """What `compute_ueo` returns, from `sure_fast.segmentation_stats`, whose levels it takes."""
+    stats, per_class = counts_of(stats), _checks.flag("per_class", per_class)
     spoiled = stats.confidence.isnan().flatten(1).any(1)
     result = _ueo(stats.uncertainty.double(), stats.errors.double()).masked_fill(spoiled[:, None], torch.nan)
     return result[:, :-1] if per_class else result[:, -1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
 from ..ops.surface_distances import surface_distances
-from ._inputs import Array, classes, label_maps
+from ._inputs import Array, classes, counts_of, label_maps
 from ._inputs import spacing_mm as checked_spacing
 from ._options import options
 from .accumulator import CaseMetric, PerClass
@@ -70,12 +70,12 @@ def compute_iou(prediction: Array, target: Array, num_classes: int, *, ignore_in
 
 def dice_of_stats(stats: SegmentationStats) -> PerClass:
     """What `compute_dice` returns, from `sure_fast.segmentation_stats`."""
-    return _dice(stats.confusion)
+    return _dice(counts_of(stats).confusion)
 
 
 def iou_of_stats(stats: SegmentationStats) -> PerClass:
     """What `compute_iou` returns, from `sure_fast.segmentation_stats`."""
-    return _iou(stats.confusion)
+    return _iou(counts_of(stats).confusion)
 
 
 def _overlap(confusion: Tensor) -> tuple[Tensor, Tensor]:

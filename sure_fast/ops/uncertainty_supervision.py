@@ -346,6 +346,16 @@ def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
     return found
 
 
+def check_noisy(value: object, logits: Tensor) -> Tensor:
+    """Logits [2N, C, *S] of two noisy copies beside those [N, C, *S] of the clean images."""
+    noisy = _checks.logits("noisy_logits", value)
+    wanted = (2 * logits.shape[0], *logits.shape[1:])
+    if tuple(noisy.shape) != wanted:
+        raise ValueError(f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy.shape)}")
+    _checks.same_device("noisy_logits", noisy, "logits", logits)
+    return noisy
+
+
 def uncertainty_supervision(
     logits: Tensor,
     label: Tensor,
@@ -432,13 +442,7 @@ def uncertainty_supervision(
         if blur_sigma > 0:
             image = gaussian_blur(image, blur_sigma)
     if noisy_logits is not None:
-        noisy_logits = _checks.logits("noisy_logits", noisy_logits)
-        wanted = (2 * logits.shape[0], *logits.shape[1:])
-        if tuple(noisy_logits.shape) != wanted:
-            raise ValueError(
-                f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy_logits.shape)}"
-            )
-        _checks.same_device("noisy_logits", noisy_logits, "logits", logits)
+        noisy_logits = check_noisy(noisy_logits, logits)
         logits, noisy_logits = one_dtype(logits, noisy_logits)
         if centers is None or levels is None:
             raise ValueError("centers, levels: expected both with noisy_logits, got None")

@@ -35,6 +35,7 @@ def affine(matrix, origin=(10.0, 20.0, 30.0)):
 RIGHT = affine(np.diag([-1.5, -2.0, 5.0]))
 SHEARED = affine([[-1.5, 0, 1.0], [0, -2.0, 0], [0, 0, 5.0]])
 TURNED = affine(rotation(20) @ np.diag(PIXDIM), (1.0, 2.0, 3.0))
+LEFT = affine(np.diag([1.5, -2.0, 5.0]))
 ONES = affine(np.diag([-1.0, -1.0, 1.0]))
 
 
@@ -66,7 +67,7 @@ HEADERS = {
     "sform only": {"sform": RIGHT, "codes": (0, 1)},
     "sform only, aligned": {"sform": TURNED, "codes": (0, 2)},
     "qform only": {"qform": RIGHT, "codes": (1, 0)},
-    "qform only, negative qfac": {"qform": affine(np.diag([1.5, -2.0, 5.0])), "codes": (1, 0)},
+    "qform only, negative qfac": {"qform": LEFT, "codes": (1, 0)},
     "qform only, qfac 0": {"qform": RIGHT, "codes": (1, 0), "qfac": 0},
     "sform of scale 1, qform right": {"qform": RIGHT, "sform": ONES, "codes": (1, 1)},
     "sform of scale 1, qform without code": {"qform": RIGHT, "sform": ONES, "codes": (0, 1)},

@@ -220,3 +220,13 @@ def test_unit_of_pictures(tmp_path):
     files.save_volume(tmp_path / "a/masks/v.nii", files.label_of(classes=2))
     files.save_picture(tmp_path / "a/masks/x.png", np.eye(8, dtype=np.uint8))
     refused("expected NIfTI or pictures, whose spacing is in mm or pixels, got both", tmp_path / "a", discover)
+
+
+def test_interlaced_png_of_16_bits(tmp_path):
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [DEEP[y::down, x::right] for x, y, right, down in passes]
+    data = b"".join(b"\0" + row.astype(">u2").tobytes() for part in parts if part.size for row in part)
+    header = struct.pack(">IIBBBBB", DEEP.shape[1], DEEP.shape[0], 16, 2, 0, 0, 1)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], np.moveaxis(DEEP, -1, 0))

@@ -349,7 +349,7 @@ def test_reference_sums_have_the_order_the_kernel_writes():
         ({"kind": "mae"}, ValueError, "kind: expected one of 'digamma', 'log', 'mse', got 'mae'"),
         ({"total": "sum"}, ValueError, "total: expected one of"),
         ({"evidence": "tanh"}, ValueError, "evidence: expected one of"),
-        ({"epoch": -1}, ValueError, "epoch, num_epochs, annealing_epochs: expected"),
+        ({"epoch": -1}, ValueError, "epoch: expected a finite number >= 0, or None, got -1"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of"),
         ({"backend": "cuda"}, ValueError, "evidential_loss: backend 'cuda' was requested, but"),
     ],
