@@ -226,7 +226,7 @@ class Trainer:
     def _describe(self, row: dict[str, Any], left: float) -> str:
         """One line of an epoch: means of the loss terms, the validation, the best so far, the time."""
         width = len(str(self.config.epochs))
-        shown = [f"{title} {row[name]:.4f}" for name, title in SHOWN.items() if row.get(name)]
+        shown = [f"{title} {row[name]:.3g}" for name, title in SHOWN.items() if row.get(name)]
         parts = [f"epoch {row['epoch']:{width}}/{self.config.epochs}: loss {row['total']:.3f}"]
         parts[0] += f" ({', '.join(shown)})" if shown else ""
         if row["val_dice"] is not None:
@@ -337,7 +337,7 @@ class Trainer:
                 log.step(epoch + 1, at.step, values)
             at.volumes += self.batches.step_size(at.batch)
             at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
-            shown = {title: f"{values[name]:.4f}" for name, title in SHOWN.items() if name in values}
+            shown = {title: f"{values[name]:.3g}" for name, title in SHOWN.items() if name in values}
             speed = at.volumes / at.seconds
             bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             last = at.batch == len(self.batches)
