@@ -2,9 +2,9 @@
 
 Every row is the median of its rounds; the last but one column is a row's median over that of sure_fast in the same run.
 With `--write FILE.md` the text between the markers `<!-- benchmarks -->` and `<!-- /benchmarks -->` is replaced; with
-`--headlines FILE.md` that between `<!-- headlines -->` and `<!-- /headlines -->` by a few of the rows; with `--floors FILE.md`
-that between `<!-- floors -->` and `<!-- /floors -->` by times as multiples of their floors; with `--plot FILE.png` the groups
-named "scaling: ..." are drawn.
+`--headlines FILE.md` that between `<!-- headlines -->` and `<!-- /headlines -->` by a few of the rows; with
+`--floors FILE.md` that between `<!-- floors -->` and `<!-- /floors -->` by times as multiples of their floors; with
+`--plot FILE.png` the groups named "scaling: ..." are drawn.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def headlines(path: Path) -> str:
     saved = json.loads(path.read_text())
     groups = groups_of(saved)
     threads = saved["benchmarks"][0]["extra_info"]["threads"]
+    machine = saved["machine_info"]["cpu"].get("brand_raw", "CPU")
     lines = [
-        f"{saved['machine_info']['cpu'].get('brand_raw', 'CPU')}, {threads} threads, {saved['datetime'][:10]}, `make bench`:",
+        f"{machine}, {threads} threads, {saved['datetime'][:10]}, `make bench`:",
         "",
         "| | sure_fast, ms | compared with | its ms | times |",
         "| --- | ---: | --- | ---: | ---: |",

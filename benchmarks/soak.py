@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from sure_fast.data import SegmentationDataset, discover, phantom
-from sure_fast.engine import cli, loop
+from sure_fast.engine import distributed, loop
+from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
 
 FLAT = 0.02
@@ -51,7 +52,7 @@ def soak(
     config = make(
         {"data": str(folder), "epochs": "2", "start_epoch": "0", "batch_size": "2", "channels": "4,8", **options}
     )
-    plan = loop.plan_for(config, [(32, 32, 16)] * 4, 1, cases.info)
+    plan = plan_for(config, [(32, 32, 16)] * 4, 1, cases.info)
     dataset = SegmentationDataset(list(cases), tuple(plan.patch_size))
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, device, folder)
     started, held, epoch = time.perf_counter(), [], 0
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(60.0 * options.minutes, Path(folder), cli.choose_device(options.device))
+        found = soak(60.0 * options.minutes, Path(folder), distributed.choose_device(options.device))
     print(json.dumps(found, indent=1))
     return int(abs(found["growth"]) > FLAT)
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .train import Parser
+from .engine.cli import Parser
 
 PROGRAM = "sure_fast.compare"
 QUICK: dict[str, Any] = {
@@ -61,10 +61,10 @@ def compare(
     arguments: list[str] | None = None,
     progress: bool = True,
 ) -> None:
-    from . import train
     from .data import phantom
-    from .engine import checkpoint, cli, comparison, console, distributed, lock, report, robustness
+    from .engine import checkpoint, comparison, console, distributed, lock, report, robustness
     from .engine import config as configuration
+    from .engine import run as training
     from .engine.cases import brought_to, find_cases
 
     distributed.refuse_ranks(PROGRAM)
@@ -110,7 +110,7 @@ def compare(
                 if progress:
                     print(f"{PROGRAM}: run {number} of {len(plan)}: {preset}, seed {seed}", flush=True)
                 started = comparison.is_started(place, config)
-                train.train(config, place, overwrite=not started, progress=progress, resume=started)
+                training.train(config, place, overwrite=not started, progress=progress, resume=started)
             runs.append(comparison.load_run(preset, seed, place))
         comparison.check_same(runs)
         config = configs[plan[0]]
@@ -118,7 +118,7 @@ def compare(
         skipped = [row["case"] for row in of_run["skipped"]]
         orientation = checkpoint.load(places[plan[0]])["plan"].orientation
         cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
-        device = cli.choose_device(config.device)
+        device = distributed.choose_device(config.device)
         chosen = comparison.evaluated_cases(cases, runs[0])
         for run in console.bar(runs, "examine", "run", shown=progress):
             comparison.examine(run, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
@@ -146,6 +146,6 @@ def _severities(given: str | None, default: str | None) -> list[int]:
 
 
 if __name__ == "__main__":
-    from .engine.cli import run
+    from .engine import cli
 
-    run(PROGRAM, main)
+    cli.run(PROGRAM, main)

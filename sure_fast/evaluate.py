@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .train import Parser
+from .engine.cli import Parser
 
 PROGRAM = "sure_fast.evaluate"
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     from .engine.table import print_table
 
     distributed.refuse_ranks(PROGRAM)
-    device = cli.choose_device(options.device)
+    device = distributed.choose_device(options.device)
     run_folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent.parent
     path = checkpoint.find(options.checkpoint, options.weights)
     predictor, content = checkpoint.load_predictor(path, device)
@@ -143,6 +143,6 @@ def _chosen(cases: Any, folder: Path, run_folder: Path, options: Any) -> tuple[s
 
 
 if __name__ == "__main__":
-    from .engine.cli import run
+    from .engine import cli
 
-    run(PROGRAM, main)
+    cli.run(PROGRAM, main)

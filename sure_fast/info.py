@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-from .train import Parser
+from .engine.cli import Parser
 
 PROGRAM = "sure_fast.info"
 
@@ -81,6 +81,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from .engine.cli import run
+    from .engine import cli
 
-    run(PROGRAM, main)
+    cli.run(PROGRAM, main)

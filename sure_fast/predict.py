@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .train import Parser
+from .engine.cli import Parser
 
 PROGRAM = "sure_fast.predict"
 
@@ -33,11 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
     from .data import Fault
     from .data.inputs import list_inputs
     from .data.screening import told
-    from .engine import checkpoint, cli, console, distributed, lock
+    from .engine import checkpoint, console, distributed, lock
     from .engine.predictions import Folder, describe
+    from .engine.signals import RunFailure
 
     distributed.refuse_ranks(PROGRAM)
-    device = cli.choose_device(options.device)
+    device = distributed.choose_device(options.device)
     path = checkpoint.find(options.checkpoint, options.weights)
     predictor, content = checkpoint.load_predictor(path, device)
     faults: list[Fault] = []
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     if faults:
         for fault in faults:
             print(f"{PROGRAM}: not segmented: {fault.reason}", flush=True)
-        raise cli.RunFailure(f"{len(faults)} of {number} images could not be segmented")
+        raise RunFailure(f"{len(faults)} of {number} images could not be segmented")
 
 
 def _predict(case: Any, predictor: Any, plan: Any, device: Any, folder: Any) -> None:
@@ -90,6 +91,6 @@ def _predict(case: Any, predictor: Any, plan: Any, device: Any, folder: Any) -> 
 
 
 if __name__ == "__main__":
-    from .engine.cli import run
+    from .engine import cli
 
-    run(PROGRAM, main)
+    cli.run(PROGRAM, main)

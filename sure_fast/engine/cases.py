@@ -1,17 +1,86 @@
-"""The cases of a run: listed, read and looked over, split, and brought to one orientation."""
+"""The cases of a run: listed, read and looked over, split, brought to one orientation, and cut into crops."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NoReturn
 
-from ..data import CaseList, Fault, Split, discover
+from ..data import CaseList, DataError, DatasetInfo, Fault, SegmentationDataset, Split, discover
 from ..data.assigning import assign
 from ..data.orientation import most_common
-from ..data.screening import Screening, notes_of_all, screen, together
+from ..data.prepared import DiskCache
+from ..data.screening import Screening, notes_of_all, screen, together, told
+from ..models import divisor, plan_strides
 from . import console, distributed
+from .checkpoint import ModelPlan
 from .config import ConfigError, TrainConfig
+
+Report = Callable[[str, bool], object]
+"""Takes a line, and whether it is a warning."""
+
+
+@dataclass
+class Run:
+    """A configuration with its data."""
+
+    config: TrainConfig
+    folder: Path
+    cases: CaseList
+    split: Split
+    plan: ModelPlan
+    screening: Screening
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        return {part: [case.name for case in getattr(self.split, part)] for part in ("train", "val", "test")}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What split.json holds."""
+        told = {"skipped": self.screening.faults, "notes": self.screening.notes}
+        rows = {key: [fault._asdict() for fault in faults] for key, faults in told.items()}
+        how = {name: getattr(self.config, name) for name in ("group", "split", "fold")}
+        return {"data": self.config.data, **how, **self.names, **rows}
+
+
+def plan_run(config: TrainConfig, folder: Path, progress: bool, report: Report) -> Run:
+    """Reads every case, and fixes what follows from them; `report` gets what is to be known of them, as warnings."""
+
+    source = config.data or "phantom set"
+    screening = read_all(config, folder, progress)
+    if screening.faults and not config.skip_bad:
+        _refuse(screening, source, report)
+    for fault in screening.faults:
+        report(f"skipped: {fault.reason}", True)
+    skipped = [fault.case for fault in screening.faults]
+    cases, split = find_cases(config, folder, source, skipped, notes=screening.notes)
+    orientation = orientation_of(screening, split)
+    cases, split = brought_to(orientation, cases, split)
+    screening.notes.extend(look_over(screening, cases, source))
+    for line in told(screening.notes):
+        report(f"note: {line}", True)
+    shapes = [screening.oriented(case.name, orientation)[0] for case in split.train]
+    in_channels = next(iter(screening.shapes.values()))[0]
+    plan = plan_for(config, shapes, in_channels, cases.info)
+    check_noise_patch(config, plan.patch_size)
+    config = replace(config, patch_size=plan.patch_size)
+    return Run(config, folder, cases, split, plan, screening)
+
+
+def _refuse(screening: Screening, source: str, report: Report) -> NoReturn:
+    """All faults, one a line."""
+    faults = screening.faults
+    if len(faults) == 1:
+        raise DataError(faults[0].reason)
+    for fault in faults:
+        report(f"bad: {fault.reason}", True)
+    number = len(faults) + len(screening.shapes)
+    raise DataError(
+        f"data {source}: {len(faults)} of {number} cases cannot be used (one a line above); "
+        "mend them, or leave them out with --skip-bad"
+    )
 
 
 def read_all(config: TrainConfig, folder: Path, progress: bool = True) -> Screening:
@@ -109,3 +178,63 @@ def check_noise_patch(config: TrainConfig, patch_size: Collection[int]) -> None:
             f"noise_patch_size: expected noise that fits the crop of {','.join(map(str, crop))} voxels, got "
             f"{','.join(map(str, given))}; give --noise-patch-size {','.join(map(str, fitting))}"
         )
+
+
+def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: DatasetInfo) -> ModelPlan:
+    """Patch size and strides for images of these shapes."""
+
+    dims = len(shapes[0])
+    levels = len(config.channels)
+    if config.patch_size:
+        if len(config.patch_size) != dims or min(config.patch_size) < 1:
+            raise ConfigError(f"patch_size: expected {dims} numbers >= 1 for these images, got {config.patch_size}")
+        patch = list(config.patch_size)
+    else:
+        limit = 96 if dims == 3 else 256
+        unit = 2 ** (levels - 1)
+        patch = []
+        for axis in range(dims):
+            lengths = sorted(shape[axis] for shape in shapes)
+            typical = min(limit, lengths[len(lengths) // 10])
+            patch.append(typical // unit * unit if typical >= 4 * unit else typical)
+    strides = plan_strides(patch, levels)
+    for axis in range(dims):
+        if patch[axis] % divisor(strides, axis):
+            raise ConfigError(
+                f"patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
+            )
+    return ModelPlan(
+        dims=dims,
+        in_channels=in_channels,
+        num_classes=info.num_classes,
+        channels=list(config.channels),
+        strides=[list(step) for step in strides],
+        patch_size=patch,
+        class_names=dict(info.class_names),
+        evidence=config.evidence,
+        dropout=config.dropout,
+        norm=config.norm,
+        orientation=info.orientation,
+    )
+
+
+def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
+    """Crops of the training cases; what goes into a cache on the disk is prepared by all ranks together."""
+
+    config, num_classes = run.config, run.plan.num_classes
+    disk, keys = None, {}
+    if config.cache == "disk":
+        disk = DiskCache(config.cache_folder or output / "cache", num_classes)
+        own = console.bar(distributed.share(run.split.train), "cache", "case", shown=progress)
+        parts = distributed.gather({case.name: disk.store(case) for case in own})
+        keys = {name: key for part in parts for name, key in part.items()}
+    return SegmentationDataset(
+        run.split.train,
+        tuple(run.plan.patch_size),
+        num_classes=num_classes,
+        seed=config.seed,
+        augment=config.augment,
+        cache=config.cache,
+        cache_folder=disk,
+        keys=keys,
+    )

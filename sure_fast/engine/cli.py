@@ -1,22 +1,37 @@
-"""What the command lines share: one line for what the user can mend, and exit codes."""
+"""What the command lines share: flags, one line for what the user can mend, and exit codes."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import Any, NoReturn
 
 from . import console, lock
-from .config import ConfigError
-from .signals import Interrupted
+from .config import ConfigError, suggestion
+from .signals import Interrupted, RunFailure
 
 
-class RunFailure(RuntimeError):
-    """Training cannot go on; what was good is saved."""
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong flag, with the flag that may have been meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            hint = suggestion(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(program: str, main: Callable[[], None]) -> None:
@@ -38,17 +53,6 @@ def fail(program: str, message: object, code: int) -> None:
     if not getattr(message, "told", False):  # by another rank
         print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(code)
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def new_folder(path: Path, overwrite: bool = False) -> Path:

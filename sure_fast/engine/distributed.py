@@ -64,10 +64,19 @@ def joined(device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
 def own_device(device: str) -> torch.device:
     """The device of this rank: of several on one machine each has the GPU of its local rank."""
-    from .cli import choose_device
-
     if not launched() or device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return choose_device(device)
     if device not in ("auto", "cuda"):

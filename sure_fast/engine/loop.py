@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +18,13 @@ from ..data.batches import Collate, RankBatches
 from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from ..losses.prius import PUBLISHED
 from . import checkpoint, console, distributed, resume
-from .cli import RunFailure
 from .config import PRIUS_WEIGHTS, ConfigError, TrainConfig
 from .evaluation import validation_dice
 from .files import PARTIAL
 from .logs import MetricsLog
 from .network import Network
 from .optimization import Optimization, autocast, memory_format
-from .signals import Interrupted, StopRequest, ignore_in_worker
+from .signals import Interrupted, RunFailure, StopRequest, ignore_in_worker
 from .state import LossState, Progress, RankState, RemainingBatches
 
 COMPOSITES = ("total", "segmentation", "noise")
@@ -409,43 +407,3 @@ class Trainer:
         begun = at.batch % self.config.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
         raise RunFailure(f"{place}: {what}; the state before this step is saved in {self.save()}")
-
-
-def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: Any) -> checkpoint.ModelPlan:
-    """Patch size and strides for images of these shapes."""
-    from ..models import divisor, plan_strides
-    from .config import ConfigError
-
-    dims = len(shapes[0])
-    levels = len(config.channels)
-    if config.patch_size:
-        if len(config.patch_size) != dims or min(config.patch_size) < 1:
-            raise ConfigError(f"patch_size: expected {dims} numbers >= 1 for these images, got {config.patch_size}")
-        patch = list(config.patch_size)
-    else:
-        limit = 96 if dims == 3 else 256
-        unit = 2 ** (levels - 1)
-        patch = []
-        for axis in range(dims):
-            lengths = sorted(shape[axis] for shape in shapes)
-            typical = min(limit, lengths[len(lengths) // 10])
-            patch.append(typical // unit * unit if typical >= 4 * unit else typical)
-    strides = plan_strides(patch, levels)
-    for axis in range(dims):
-        if patch[axis] % divisor(strides, axis):
-            raise ConfigError(
-                f"patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
-            )
-    return checkpoint.ModelPlan(
-        dims=dims,
-        in_channels=in_channels,
-        num_classes=info.num_classes,
-        channels=copy.copy(config.channels),
-        strides=[list(step) for step in strides],
-        patch_size=patch,
-        class_names=dict(info.class_names),
-        evidence=config.evidence,
-        dropout=config.dropout,
-        norm=config.norm,
-        orientation=info.orientation,
-    )

@@ -18,6 +18,10 @@ TOGETHER = 2.0
 """Seconds."""
 
 
+class RunFailure(RuntimeError):
+    """A run cannot go on; what was good is saved."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop by the signal of this number; `detail` says where it is."""
 

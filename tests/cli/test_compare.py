@@ -11,9 +11,10 @@ import re
 import numpy as np
 import pytest
 
-from sure_fast import compare, train
+from sure_fast import compare
 from sure_fast.data import phantom
 from sure_fast.engine import comparison, report
+from sure_fast.engine import run as training
 from sure_fast.engine.comparison import GROUPS, Comparison
 from sure_fast.engine.config import ConfigError
 
@@ -116,13 +117,13 @@ def test_a_method_that_does_not_segment_is_marked_in_nothing():
 
 def test_started_again_it_does_what_is_missing(output, flags, monkeypatch):
     trained = []
-    done = train.train
+    done = training.train
 
     def counting(config, place, **options):
         trained.append(place.name)
         return done(config, place, **options)
 
-    monkeypatch.setattr(train, "train", counting)
+    monkeypatch.setattr(training, "train", counting)
     before = (output / "results.csv").read_text()
     compare.compare(flags, PRESETS, SEEDS, output, severities="", arguments=[], progress=False)
     assert not trained

@@ -12,6 +12,7 @@ import pytest
 
 from sure_fast import compare, evaluate, predict, train
 from sure_fast.engine import checkpoint, pictures
+from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ def settings(folder, **more):
 )
 def test_parts_that_are_empty(volumes, tmp_path, capsys, fractions, part, line):
     output = tmp_path / "run"
-    result = train.train(settings(volumes, fractions=fractions), output, progress=False)
+    result = training.train(settings(volumes, fractions=fractions), output, progress=False)
     assert line in capsys.readouterr().out
     stored = json.loads((output / "results.json").read_text())
     assert stored["cases"] == (2 if part else 0)
@@ -73,10 +74,10 @@ def test_weights_are_the_same_in_table_and_files(volumes, tmp_path, capsys):
     output = tmp_path / "run"
     for key, value in (("weights", "best"), ("patience", "2")):
         with pytest.raises(ConfigError, match=f"{key}: expected .* without validation cases, got {value}"):
-            train.train(settings(volumes, fractions="0.8,0,0.2", **{key: value}), output, progress=False)
+            training.train(settings(volumes, fractions="0.8,0,0.2", **{key: value}), output, progress=False)
         assert not output.exists()
     options = {"epochs": "6", "validate_every": "1", "fractions": "0.5,0.2,0.3", "learning_rate": "0.05"}
-    train.train(settings(volumes, weights="best", **options), output, progress=False)
+    training.train(settings(volumes, weights="best", **options), output, progress=False)
     at = checkpoint.load(output / "checkpoints/last.pt")["progress"]
     assert f"weights: the best of the validation, of epoch {at['best_epoch']}" in capsys.readouterr().out
     assert at["best_epoch"] == checkpoint.load(output / "checkpoints/best.pt")["progress"]["epoch"]
@@ -91,7 +92,7 @@ def test_weights_are_the_same_in_table_and_files(volumes, tmp_path, capsys):
 @pytest.mark.parametrize("shape", [(1, 32, 32), (32, 1, 32), (32, 32, 1), (1, 1, 8), (5, 7, 3)])
 def test_odd_shapes_have_results_and_pictures(tmp_path, shape):
     output = tmp_path / "run"
-    train.train(settings(data(tmp_path / "data", shape), epochs="1"), output, progress=False)
+    training.train(settings(data(tmp_path / "data", shape), epochs="1"), output, progress=False)
     assert (output / "results.json").is_file()
     assert len(list((output / "pictures").glob("c*.png"))) == 1
 
@@ -102,7 +103,7 @@ def test_a_picture_that_fails_costs_no_result(volumes, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr("sure_fast.engine.evaluation.save_case", fail)
     monkeypatch.setattr(pictures, "save_curves", fail)
-    train.train(settings(volumes), tmp_path / "run", progress=False)
+    training.train(settings(volumes), tmp_path / "run", progress=False)
     assert json.loads((tmp_path / "run/results.json").read_text())["cases"] == 1
     printed = capsys.readouterr().out
     assert "note: losses.png could not be made: ValueError: no such colour" in printed
@@ -132,13 +133,13 @@ def test_two_jobs_never_share_a_folder(tmp_path, arguments):
 
 def test_runs_started_together_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "_default_output", lambda config: tmp_path / "runs/now-evidential")
+    monkeypatch.setattr(training, "default_output", lambda config: tmp_path / "runs/now-evidential")
     data(tmp_path / "data")
     for _ in range(2):
-        train.train(settings(tmp_path / "data", epochs="1"), None, progress=False)
+        training.train(settings(tmp_path / "data", epochs="1"), None, progress=False)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["now-evidential", "now-evidential-2"]
     with pytest.raises(ConfigError, match="patch_size"):
-        train.train(settings(tmp_path / "data", patch_size="3"), None, progress=False)
+        training.train(settings(tmp_path / "data", patch_size="3"), None, progress=False)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 

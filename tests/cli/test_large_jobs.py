@@ -13,6 +13,7 @@ import torch
 from sure_fast import evaluate, train
 from sure_fast.data import DataError, phantom
 from sure_fast.engine import checkpoint
+from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def test_caches_train_the_same_weights(tmp_path):
     for cache, folder in (("memory", None), ("none", None), ("disk", None), ("disk", tmp_path / "shared")):
         output = tmp_path / f"{cache}{folder is not None}"
         options = {"cache": cache} | ({} if folder is None else {"cache_folder": str(folder)})
-        train.train(make({**TINY, **options}), output, progress=False)
+        training.train(make({**TINY, **options}), output, progress=False)
     entries = sorted(path.name for path in (tmp_path / "diskFalse/cache").iterdir())
     assert len(entries) == 3
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == entries
@@ -107,11 +108,11 @@ def spoiled(tmp_path):
 def test_bad_cases_are_refused_together_or_skipped_and_listed(spoiled, tmp_path, capsys):
     options = {**TINY, "data": str(spoiled)}
     with pytest.raises(DataError, match=r"3 of 8 cases cannot be used .* leave them out with --skip-bad"):
-        train.train(make(options), tmp_path / "run", progress=False)
+        training.train(make(options), tmp_path / "run", progress=False)
     told = [line for line in capsys.readouterr().err.splitlines() if "bad: " in line]
     assert [name in line for name, line in zip(("001", "004", "006"), told, strict=True)] == [True] * 3
     assert not (tmp_path / "run").exists()
-    train.train(make({**options, "skip_bad": True}), tmp_path / "run", progress=False)
+    training.train(make({**options, "skip_bad": True}), tmp_path / "run", progress=False)
     told = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
     assert len(told) == 3
     split = json.loads((tmp_path / "run/split.json").read_text())
@@ -120,7 +121,7 @@ def test_bad_cases_are_refused_together_or_skipped_and_listed(spoiled, tmp_path,
     used = [name for part in ("train", "val", "test") for name in split[part]]
     assert sorted(used) == [f"phantom_{k:03d}" for k in (0, 2, 3, 5, 7)]
     evaluate.main(["--checkpoint", str(tmp_path / "run"), "--device", "cpu"])
-    assert train.train(make({**options, "skip_bad": True}), tmp_path / "run", progress=False, resume=True) is None
+    assert training.train(make({**options, "skip_bad": True}), tmp_path / "run", progress=False, resume=True) is None
 
 
 def test_a_single_bad_case_is_the_error(tmp_path):
@@ -128,7 +129,7 @@ def test_a_single_bad_case_is_the_error(tmp_path):
     path = next((tmp_path / "data/imagesTr").iterdir())
     path.write_bytes(b"")
     with pytest.raises(DataError, match=f"{path.name}: expected a readable NIfTI file"):
-        train.train(make({**TINY, "data": str(tmp_path / "data")}), tmp_path / "run", progress=False)
+        training.train(make({**TINY, "data": str(tmp_path / "data")}), tmp_path / "run", progress=False)
 
 
 def test_patience_ends_training(tmp_path, monkeypatch):
@@ -137,7 +138,7 @@ def test_patience_ends_training(tmp_path, monkeypatch):
     dice = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     monkeypatch.setattr(loop, "validation_dice", lambda *_, **__: {"mean": next(dice), "a": 0.5})
     options = {**TINY, "epochs": "9", "validate_every": "1", "patience": "2", "schedule": "poly"}
-    train.train(make(options), tmp_path / "run", progress=False)
+    training.train(make(options), tmp_path / "run", progress=False)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     epochs = [row for row in rows if row["kind"] == "epoch"]
     assert [row["val_dice"] for row in epochs] == [0.5, 0.6, 0.6, 0.55]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sure_fast import predict, train
+from sure_fast import predict
 from sure_fast.data import DataError
-from sure_fast.engine.cli import RunFailure
+from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
+from sure_fast.engine.signals import RunFailure
 
 pytestmark = pytest.mark.slow
 OPTIONS = {"quick": True, "epochs": "1", "preset": "evidential", "channels": "2,4", "batch_size": "2"}
@@ -48,14 +49,14 @@ def two_channels(tmp_path_factory):
             }
         )
     )
-    train.train(make({**OPTIONS, "data": str(root / "data")}), root / "run", progress=False)
+    training.train(make({**OPTIONS, "data": str(root / "data")}), root / "run", progress=False)
     return root / "run"
 
 
 @pytest.fixture(scope="module")
 def one_channel(tmp_path_factory):
     root = tmp_path_factory.mktemp("one")
-    train.train(make({**OPTIONS, "phantom_cases": "4"}), root / "run", progress=False)
+    training.train(make({**OPTIONS, "phantom_cases": "4"}), root / "run", progress=False)
     return root / "run"
 
 
@@ -136,7 +137,7 @@ def test_predictions_of_other_weights_and_other_files_are_kept(one_channel, tmp_
         run(one_channel, tmp_path / "in", tmp_path / "mine")
     run(one_channel, tmp_path / "in", tmp_path / "out")
     first = (tmp_path / "out/c0_uncertainty.nii.gz").read_bytes()
-    train.train(make({**OPTIONS, "phantom_cases": "4", "seed": "5"}), tmp_path / "other", progress=False)
+    training.train(make({**OPTIONS, "phantom_cases": "4", "seed": "5"}), tmp_path / "other", progress=False)
     with pytest.raises(ConfigError, match="holds predictions of other weights"):
         run(tmp_path / "other", tmp_path / "in", tmp_path / "out")
     run(tmp_path / "other", tmp_path / "in", tmp_path / "out", "--overwrite")
@@ -168,7 +169,7 @@ def test_pictures_and_their_probabilities(tmp_path):
         image = (mask * 90 + generator.normal(80, 9, mask.shape)).clip(0, 255).astype(np.uint8)
         Image.fromarray(image).save(tmp_path / f"data/images/p{k}.png")
         Image.fromarray(mask).save(tmp_path / f"data/masks/p{k}.png")
-    train.train(make({**OPTIONS, "data": str(tmp_path / "data")}), tmp_path / "run", progress=False)
+    training.train(make({**OPTIONS, "data": str(tmp_path / "data")}), tmp_path / "run", progress=False)
     run(tmp_path / "run", tmp_path / "data/images", tmp_path / "out", "--probabilities")
     assert np.load(tmp_path / "out/p0_probabilities.npz")["probabilities"].shape == (2, 32, 24)
     assert np.asarray(Image.open(tmp_path / "out/p0_segmentation.png")).shape == (32, 24)

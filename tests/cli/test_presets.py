@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from sure_fast import evaluate, predict, train
+from sure_fast import evaluate, predict
 from sure_fast.data import phantom
+from sure_fast.engine import run as training
 from sure_fast.engine.config import PRESETS, ConfigError, make
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ def test_preset(preset, data, tmp_path, capsys):
     output = tmp_path / "run"
     config = make({**TINY, "data": str(data), "preset": preset, "members": "2"} if preset == "ensemble" else
                   {**TINY, "data": str(data), "preset": preset})  # fmt: skip
-    train.train(config, output, progress=False)
+    training.train(config, output, progress=False)
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "step"]
     terms = {

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sure_fast import evaluate, train
+from sure_fast import evaluate
+from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train") / "run"
-    train.train(make(TINY), folder, progress=False)
+    training.train(make(TINY), folder, progress=False)
     return folder
 
 
@@ -42,7 +43,7 @@ def test_a_refused_run_changes_nothing(run, tmp_path, flags, message):
     before = contents(run)
     for output, overwrite in ((run, True), (tmp_path / "new", False)):
         with pytest.raises(ValueError, match=message):
-            train.train(make({**TINY, **flags}), output, overwrite, progress=False)
+            training.train(make({**TINY, **flags}), output, overwrite, progress=False)
     assert contents(run) == before
     assert not (tmp_path / "new").exists()
 
@@ -52,8 +53,8 @@ def test_overwrite_replaces_the_run_and_keeps_other_files(run, tmp_path):
     shutil.copytree(run, again)
     (again / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"expected a new or empty folder \(or --overwrite\)"):
-        train.train(make(TINY), again, progress=False)
-    train.train(make({**TINY, "phantom_cases": "5", "seed": "3"}), again, overwrite=True, progress=False)
+        training.train(make(TINY), again, progress=False)
+    training.train(make({**TINY, "phantom_cases": "5", "seed": "3"}), again, overwrite=True, progress=False)
     assert (again / "notes.txt").read_text() == "mine"
     split = json.loads((again / "split.json").read_text())
     assert sum(len(split[part]) for part in ("train", "val", "test")) == 5

@@ -14,9 +14,9 @@ import torch.multiprocessing as mp
 from sure_fast import compare, evaluate, predict
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import distributed, loop
-from sure_fast.engine.cli import RunFailure
+from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
-from sure_fast.engine.signals import StopRequest
+from sure_fast.engine.signals import RunFailure, StopRequest
 
 BASE = {"channels": "2,4", "epochs": "2", "patch_size": "16x16x8", "augment": False}
 METHODS = {
@@ -31,7 +31,7 @@ def gradients(folder, output, batch_size, method):
     """Of every step of an epoch of five cases, at weights that do not change."""
     config = make({**BASE, **METHODS[method], "data": str(folder), "batch_size": str(batch_size)})
     cases = discover(folder)
-    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.seed, augment=False)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output)
     steps = []
@@ -63,7 +63,7 @@ def running_statistics(folder, output):
     """Of batch normalisation, of the trained and the averaged network, after an epoch on the cases of each rank."""
     config = make({**BASE, "preset": "softmax", "norm": "batch", "ema": "0.9", "data": str(folder), "batch_size": "2"})
     cases = discover(folder)
-    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases)[:4], tuple(plan.patch_size), seed=config.seed, augment=False)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "batch")
     trainer._steps(None, False, StopRequest())
@@ -76,7 +76,7 @@ def spoiled(folder, output):
     """A value that is not finite on rank 1 alone stops both, and the state is saved."""
     config = make({**BASE, **METHODS["evidential"], "data": str(folder), "batch_size": "2"})
     cases = discover(folder)
-    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.seed, augment=False)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "spoiled")
     batch = next(iter(trainer.loader))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sure_fast import train as command
+from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.logs import MetricsLog, read_rows
 
@@ -175,7 +175,7 @@ def test_where_trackers_write_follows_the_environment(tmp_path, installed, monke
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"loggers: wandb is not installed \(pip install wandb\)"):
-        command.train(make({"loggers": "wandb"}), tmp_path / "run", progress=False)
+        training.train(make({"loggers": "wandb"}), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     for value in ("wandbb", "mlflow,mlflow", ""):
         with pytest.raises(ConfigError, match="loggers: expected any of mlflow, wandb, each once, got"):

@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 import torch
 
-from sure_fast import train as command
 from sure_fast.engine import checkpoint, loop
-from sure_fast.engine.cli import RunFailure
+from sure_fast.engine import run as training
+from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
+from sure_fast.engine.signals import RunFailure
 from sure_fast.losses import UncertaintySupervisedLoss
 
 TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2", "phantom_cases": "5"}
@@ -23,7 +24,7 @@ def weights(folder):
 @pytest.mark.slow
 def test_same_seed_same_weights(tmp_path):
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        command.train(make({**TINY, "seed": seed}), tmp_path / name, progress=False)
+        training.train(make({**TINY, "seed": seed}), tmp_path / name, progress=False)
     a, b, c = (weights(tmp_path / name) for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not all(torch.equal(a[key], c[key]) for key in a)
@@ -39,7 +40,7 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
 
     monkeypatch.setattr(UncertaintySupervisedLoss, "forward", spoiled)
     with pytest.raises(RunFailure, match=r"epoch 2, step \d+: loss term 'gradient' is nan; the state .*last.pt"):
-        command.train(make(TINY), tmp_path / "run", progress=False)
+        training.train(make(TINY), tmp_path / "run", progress=False)
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {row["epoch"] for row in rows} == {1}
@@ -47,18 +48,19 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
 
 def test_patch_size_follows_the_images():
     class Info:
+        orientation = None
         num_classes = 3
         class_names: ClassVar = {0: "background", 1: "a", 2: "b"}
 
     shapes = [(35, 50, 36), (32, 40, 24), (43, 58, 47), (34, 51, 30)]
-    assert loop.plan_for(make({}), shapes, 1, Info).patch_size == [32, 40, 24]
-    thin = loop.plan_for(make({}), [(200, 180, 5)], 1, Info)
+    assert plan_for(make({}), shapes, 1, Info).patch_size == [32, 40, 24]
+    thin = plan_for(make({}), [(200, 180, 5)], 1, Info)
     assert thin.patch_size == [96, 96, 5]
     assert thin.strides == [[2, 2, 1], [2, 2, 1]]
-    given = loop.plan_for(make({"patch_size": "30x32x16"}), shapes, 1, Info)
+    given = plan_for(make({"patch_size": "30x32x16"}), shapes, 1, Info)
     assert given.strides == [[2, 2, 2], [1, 2, 2]]
     with pytest.raises(ValueError, match="patch_size: expected 3 numbers >= 1"):
-        loop.plan_for(make({"patch_size": "32x32"}), shapes, 1, Info)
+        plan_for(make({"patch_size": "32x32"}), shapes, 1, Info)
 
 
 def test_weights_of_prius_replace_the_published_ones():
@@ -71,17 +73,17 @@ def test_weights_of_prius_replace_the_published_ones():
 @pytest.mark.slow
 def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    command.train(make({**TINY, "preset": "softmax", "epochs": "1", "start_epoch": None}), first, progress=False)
+    training.train(make({**TINY, "preset": "softmax", "epochs": "1", "start_epoch": None}), first, progress=False)
     given = {**TINY, "init_from": str(first), "learning_rate": "1e-12"}
-    command.train(make(given), second, progress=False)
+    training.train(make(given), second, progress=False)
     before = checkpoint.load(first)["model"]
     assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(second).items())
-    command.train(make({**given, "init_from": None}), tmp_path / "third", progress=False)
+    training.train(make({**given, "init_from": None}), tmp_path / "third", progress=False)
     assert not all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(tmp_path / "third").items())
     with pytest.raises(ValueError, match=r"best.pt: expected channels \[2, 8\], got \[2, 4\]"):
-        command.train(make({**given, "channels": "2,8"}), second, overwrite=True, progress=False)
+        training.train(make({**given, "channels": "2,8"}), second, overwrite=True, progress=False)
     with pytest.raises(ValueError, match="init_from: expected a run outside the output folder"):
-        command.train(make({**given, "init_from": str(second)}), second, overwrite=True, progress=False)
+        training.train(make({**given, "init_from": str(second)}), second, overwrite=True, progress=False)
     assert weights(second)  # what was there is left
     with pytest.raises(ValueError, match="init_from: expected none with an ensemble"):
         make({"preset": "ensemble", "init_from": str(first)})

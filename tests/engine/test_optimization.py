@@ -9,6 +9,7 @@ import torch
 
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import loop, optimization
+from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.optimization import Optimization
 
@@ -32,7 +33,7 @@ def cases(tmp_path_factory):
 
 def trainer_of(cases, output, **options):
     config = make({**BASE, "data": "given", **options})
-    plan = loop.plan_for(config, [(24, 24, 12)], 1, cases.info)
+    plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases), tuple(plan.patch_size), augment=False)
     return loop.Trainer(config, plan, dataset, [], cases.info, CPU, output)
 

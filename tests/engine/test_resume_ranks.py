@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from sure_fast import train as command
 from sure_fast.data import phantom
 from sure_fast.engine import checkpoint, distributed, evaluation, loop, pictures
+from sure_fast.engine import run as training
 from sure_fast.engine.config import make
 from sure_fast.engine.signals import Interrupted
 from tests._runs import assert_equal, final
@@ -36,13 +36,13 @@ def rank_of_two(rank, folder, port):
         return step(*arguments)
 
     with distributed.joined("cpu"):
-        command.train(config, folder / "whole", progress=False)
+        training.train(config, folder / "whole", progress=False)
         loop.Trainer._step = signalled
         with pytest.raises(Interrupted, match=r"at epoch 1, step 1; .*; continue with: torchrun .* --resume "):
-            command.train(config, folder / "run", progress=False)
+            training.train(config, folder / "run", progress=False)
         loop.Trainer._step = step
         distributed.from_main(lambda: shutil.copytree(folder / "run", folder / "stopped"))
-        command.train(config, folder / "run", progress=False, resume=True)
+        training.train(config, folder / "run", progress=False, resume=True)
 
 
 def test_two_ranks(tmp_path):
@@ -51,4 +51,4 @@ def test_two_ranks(tmp_path):
     assert checkpoint.load(tmp_path / "stopped/checkpoints/last.pt")["progress"]["step"] == 1
     assert_equal(final(tmp_path / "run"), final(tmp_path / "whole"))
     with pytest.raises(ValueError, match=r"last.pt: expected as many ranks as when it was written, 2, got 1$"):
-        command.train(make({**FLAGS, "data": str(data)}), tmp_path / "stopped", progress=False, resume=True)
+        training.train(make({**FLAGS, "data": str(data)}), tmp_path / "stopped", progress=False, resume=True)
