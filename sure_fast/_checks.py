@@ -165,15 +165,16 @@ def maps(name: str, value: object, like: Tensor | None = None, like_name: str = 
 
 
 def patches(centers: object, levels: object, valid: object, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patch centers int64 [N, P, D] inside `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
+    """Patch centers int64 [N, P, D] for maps `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
     places, exist = places_of(centers, valid, like.shape, like)
     return places, noise_levels(levels), exist
 
 
-def places_of(
-    centers: object, valid: object, image: Sequence[int], like: Tensor, patch: Sequence[int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Patch centers int64 [N, P, D] and which exist, bool [N, P], for images [N, *S] on the device of `like`."""
+def places_of(centers: object, valid: object, image: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Patch centers int64 [N, P, D] and which exist, bool [N, P], for images [N, *S] on the device of `like`.
+
+    Whether they are inside is for `inside_image` to look at, where they are used: in a compiled step too.
+    """
     places = integer("centers", centers)
     dims = len(image) - 1
     if places.dim() != 3 or places.shape[0] != image[0] or places.shape[2] != dims:
@@ -188,15 +189,12 @@ def places_of(
                 f"valid: expected bool {shape_text(places.shape[:2])}, got {exist.dtype} {shape_text(exist.shape)}"
             )
         same_device("valid", exist, "the images", like)
-    places = places.long()
-    if not torch.compiler.is_compiling():
-        inside_image(places, exist, image[1:], patch)
-    return places, exist
+    return places.long(), exist
 
 
 def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Sequence[int] | None = None) -> None:
     """Of patches that exist: kernels index with them. Looks at the values of CPU tensors."""
-    if centers.device.type != "cpu" or centers.numel() == 0:
+    if centers.device.type != "cpu" or centers.numel() == 0 or torch.compiler.is_compiling():
         return
     margin = torch.tensor([0] * len(image) if patch is None else [edge // 2 for edge in patch])
     outside = ((centers < margin) | (centers >= torch.tensor(list(image)) - margin)).any(-1) & valid

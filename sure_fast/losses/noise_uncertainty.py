@@ -108,8 +108,7 @@ def add_noise_patches(
     image = _checks.batched_image("image", image)
     size = _checks.patch_size(patch_size, image.dim() - 2)
     _checks.room_for(size, image.shape[2:])
-    places = (image.shape[0], *image.shape[2:])
-    centers, valid = _checks.places_of(centers, valid, places, image, patch=size)
+    centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
     drawn = draw_noise_patches(image, levels, patch_size=size, noise=noise, noise_std=noise_std, generator=generator)
     return NoisyImages(noisy_images(image, drawn, centers, valid), centers, valid, levels)
 

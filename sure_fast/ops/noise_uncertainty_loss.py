@@ -93,6 +93,7 @@ def _op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance), sums of u, u¹, u² over the far voxels and their number, d term / d u^k at the centers."""
     terms, far, slopes = _empty(logits, noisy1, noisy2, distance, centers)
+    _checks.inside_image(centers, valid, logits.shape[2:])
     settings = (centers, levels, valid, threshold)
     if backend == "triton":
         from ..kernels import noise_uncertainty_loss as kernels
@@ -100,7 +101,6 @@ def _op(
         arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, EVIDENCE.index(evidence), distance=distance)
         kernels.forward(arguments, terms, far, slopes)
         return terms, far, slopes
-    _checks.inside_image(centers, valid, logits.shape[2:])  # in a compiled step nobody has looked before
     args, _kept = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
     _cpu.noise_uncertainty_forward(args, address(far), address(terms), address(slopes))
     return terms, far, slopes
@@ -286,6 +286,7 @@ def noise_uncertainty_loss(
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         order, apart, far = order.to(dtype), apart.to(dtype), far.to(dtype)
     else:
+        _checks.inside_image(centers, valid, logits.shape[2:])
         u, u1, u2 = (_uncertainty_reference(widen(z), evidence=evidence)[:, 0] for z in (logits, *noisy))
         order, apart, far = _reference(u, u1, u2, d, centers, levels, valid=valid, threshold=threshold)
     total = weights[0] * order + weights[1] * apart + weights[2] * far

@@ -99,7 +99,7 @@ def _empty(
 def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, backend: str = "cpu") -> Tensor:
     images = _empty_images(image, noise)
     if images.numel():
-        _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])  # nobody has, in a compiled step
+        _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])
         image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
         flat = (1,) * (5 - image.dim())
         at = _device.address if backend == "cuda" else address
@@ -137,11 +137,11 @@ def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *
             f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
         )
     _checks.same_device("noise", noise, "image", image)
-    places = (image.shape[0], *image.shape[2:])
-    centers, valid = _checks.places_of(centers, valid, places, image, patch=noise.shape[1:])
+    centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
     chosen = _backends.choose("sample_hard_patches", backend, image)
     if chosen != "reference":
         return _images_op(image, noise, centers, valid, chosen)
+    _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])
     return _images_reference(image, noise, centers, valid)
 
 

@@ -153,6 +153,8 @@ def _op(
     sums, loss, terms, squared, slope, slopes = _empty(logits, label, image, noisy, centers)
     if label.numel() == 0:
         return sums.zero_(), loss.zero_(), terms.zero_(), squared, slope, slopes.zero_()
+    if centers is not None and valid is not None:
+        _checks.inside_image(centers, valid, label.shape[1:])
     if backend == "triton":
         from ..kernels import uncertainty_supervision as kernels
 
@@ -196,7 +198,6 @@ def _op(
         loss.copy_(losses.mean())
     terms.zero_()
     if noisy is not None and centers is not None and levels is not None and valid is not None:
-        _checks.inside_image(centers, valid, label.shape[1:])  # in a compiled step nobody has looked before
         noise, _kept = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
@@ -463,6 +464,8 @@ def uncertainty_supervision(
         far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
         found = (*terms_of_sums(sums[None, :-4], weights), gradient, *terms.unbind(), far)
     else:
+        if chosen == "reference" and centers is not None and valid is not None:
+            _checks.inside_image(centers, valid, label.shape[1:])
         run = _reference if chosen == "reference" else partial(supervision_of_ops, backend=chosen)
         found = run(
             logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
