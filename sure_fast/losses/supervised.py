@@ -323,7 +323,7 @@ class UncertaintySupervisedLoss(nn.Module):
             check_noisy(noisy_logits, logits)
         if noise is None or noisy_logits is None:
             step_model(
-                model, ", or noise and noisy_logits,",
+                model, ", or noise and noisy_logits",
                 f"from the first call on for L_nu, which begins at epoch {self.start_epoch} (gamma = {self.gamma})",
             )  # fmt: skip
             self._fitting_patch(image)

@@ -254,8 +254,16 @@ def test_large_thresholds_compile_whole():
     torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16),
-                                    (torch.float16, torch.bfloat16), (torch.float32, torch.float64)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float16, torch.bfloat16),
+        (torch.float32, torch.float64),
+    ],
+    ids=str,
+)
 def test_noisy_logits_of_another_dtype(dtypes):
     """A forward within autocast and another outside: the wider counts, and each gets a gradient in its own."""
     z, label, image, noisy, noise = case()
