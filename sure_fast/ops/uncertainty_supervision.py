@@ -267,7 +267,8 @@ def _op_backward(
         noisy_gradient = logits.new_empty(0)
     else:
         noisy = native_view(noisy)[0]
-        noisy_gradient = torch.empty_like(noisy)
+        # Of memory that the kernel takes as it is: a copy of one of its halves would be written and thrown away.
+        noisy_gradient = native_view(torch.empty_like(noisy))[0]
     if label.numel() == 0:
         return gradient, noisy_gradient
     coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)

@@ -280,3 +280,25 @@ def test_noisy_logits_of_another_dtype(dtypes):
         z, *noisy.chunk(2), sure_fast.boundary_distance(label), noise["centers"], noise["levels"], valid=noise["valid"]
     )
     torch.testing.assert_close(torch.stack(plain[1:]).to(terms), terms[4:], rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_of_noisy_logits_that_are_expanded_over_the_classes():
+    """Of memory with the batch last, one channel for all, no half of which has one stride through its voxels."""
+    torch.manual_seed(0)
+    n, classes, shape = 2, 3, (8, 8)
+    noisy = torch.randn(1, *shape, 2 * n).permute(3, 0, 1, 2).expand(2 * n, classes, *shape)
+    label = torch.zeros(n, *shape, dtype=torch.long)
+    label[:, 4:] = 1
+    logits, centers = torch.randn(n, classes, *shape), torch.tensor([[[3, 3]], [[4, 4]]])
+
+    def gradient(of):
+        leaf = of.detach().requires_grad_()
+        out = sure_fast.uncertainty_supervision(
+            logits, label, noisy_logits=leaf, centers=centers, levels=torch.tensor([0.2, 0.9]), noise_threshold=1.0
+        )
+        return torch.autograd.grad(out.far + out.order + out.distance, leaf)[0]
+
+    wanted = gradient(noisy.contiguous())
+    assert wanted.abs().max() > 0
+    for _ in range(3):
+        assert torch.equal(gradient(noisy), wanted)
