@@ -47,7 +47,7 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
 
 def test_patch_size_follows_the_images():
     class Info:
-        num_classes = 3
+        num_classes, orientation = 3, None
         class_names: ClassVar = {0: "background", 1: "a", 2: "b"}
 
     shapes = [(35, 50, 36), (32, 40, 24), (43, 58, 47), (34, 51, 30)]
