@@ -45,7 +45,7 @@ def test_preset(preset, data, tmp_path, capsys):
     evaluate.main(["--checkpoint", str(output), "--output", str(tmp_path / "again")])
     assert (tmp_path / "again/results.json").read_text() == (output / "results.json").read_text()
     predict.main(["--checkpoint", str(output), "--input", str(data / "imagesTr"), "--output", str(tmp_path / "maps")])
-    assert len(list((tmp_path / "maps").iterdir())) == 10
+    assert len(list((tmp_path / "maps").glob("*.nii.gz"))) == 10
 
 
 def test_methods_that_make_no_sense_are_refused():

@@ -48,8 +48,7 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
 
 def test_patch_size_follows_the_images():
     class Info:
-        orientation = None
-        num_classes = 3
+        num_classes, orientation = 3, None
         class_names: ClassVar = {0: "background", 1: "a", 2: "b"}
 
     shapes = [(35, 50, 36), (32, 40, 24), (43, 58, 47), (34, 51, 30)]
@@ -80,7 +79,7 @@ def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
     assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(second).items())
     training.train(make({**given, "init_from": None}), tmp_path / "third", progress=False)
     assert not all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(tmp_path / "third").items())
-    with pytest.raises(ValueError, match=r"best.pt: expected channels \[2, 8\], got \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"last.pt: expected channels \[2, 8\], got \[2, 4\]"):
         training.train(make({**given, "channels": "2,8"}), second, overwrite=True, progress=False)
     with pytest.raises(ValueError, match="init_from: expected a run outside the output folder"):
         training.train(make({**given, "init_from": str(second)}), second, overwrite=True, progress=False)
