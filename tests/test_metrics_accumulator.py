@@ -140,7 +140,7 @@ def test_state_of_all_processes(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(600)
         assert process.exitcode == 0
     results = sorted(queue.get() for _ in processes)
     assert results[0][1:] == results[1][1:]

@@ -53,7 +53,8 @@ def collect(
             return found
     bins: list[np.ndarray] = []
     curves: dict[str, list[np.ndarray]] = {"risk": [], "gradient": [], "distance": []}
-    for number, case in enumerate(console.bar(cases, "curves", "case", shown=progress)):
+    shown = {cases[len(cases) * k // SLICES].name for k in range(SLICES)}  # far apart in the list: of several patients
+    for case in console.bar(cases, "curves", "case", shown=progress):
         truth = load_truth(case, info, device)
         prediction = predictor(truth.image)
         if not prediction.spoiled:
@@ -66,7 +67,7 @@ def collect(
             curves["risk"].append(risk[0].cpu().numpy())
             curves["gradient"].append(_against_gradient(prediction, truth))
             curves["distance"].append(_against_distance(prediction, truth, info.ignore_index))
-        if number < SLICES:
+        if case.name in shown:
             save_slices(folder / "slices", case.name, truth, prediction, info.num_classes)
     total = np.sum(bins, axis=0) if bins else np.zeros((3, 10))
     with np.errstate(invalid="ignore"):
@@ -75,7 +76,7 @@ def collect(
         "owner": owner,
         "reliability": {name: _plain(values) for name, values in reliability.items()},
         **{name: _plain(_mean(values)) for name, values in curves.items()},
-        "slices": [case.name for case in cases[:SLICES]],
+        "slices": [case.name for case in cases if case.name in shown],
     }
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(result), encoding="utf-8")

@@ -72,5 +72,5 @@ def supervision_of_ops(
             logits, noisy1, noisy2, distance, centers, levels, valid=valid, evidence=evidence,
             threshold=noise_threshold, backend=backend,
         )  # fmt: skip
-        order, apart, far = found[1:]
+        order, apart, far = found.order, found.distance, found.far
     return (*terms, gradient, order, apart, far)
