@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
-from . import distributed
+from . import console, distributed
 from .config import ConfigError
 
 try:
@@ -19,6 +20,8 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+TAKEN = (errno.EACCES, errno.EAGAIN)
+"""Errors of a lock that another process holds; others say that the file system has none."""
 _held: set[Path] = set()
 
 
@@ -103,7 +106,10 @@ def _lock(folder: Path) -> IO[str]:
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in TAKEN:
+                console.say(f"note: {folder}: no locks here ({error.strerror}); one job at a time may use it", True)
+                break
             file.seek(0)
             owner = file.read().strip()
             file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -62,6 +63,15 @@ def test_what_stayed_empty_is_removed(tmp_path):
     with lock.held(tmp_path / "mine"):
         assert lock.is_empty(tmp_path / "mine")
     assert (tmp_path / "mine").is_dir()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", unsupported)
+    with lock.held(tmp_path):
+        assert "no locks here (No locks available); one job at a time may use it" in capsys.readouterr().err
 
 
 def test_a_file_in_its_place_is_named(tmp_path):
