@@ -13,6 +13,7 @@ from sure_fast import _backends
 
 ROOT = Path(__file__).parent.parent
 OPS = _backends.registered()
+COMMANDS = ("train.py", "evaluate.py", "predict.py", "compare.py", "info.py")
 SOURCES = {"cpu": "csrc/cpu/{}.cpp", "cuda": "csrc/cuda/{}.cu", "triton": "kernels/{}.py"}
 
 
@@ -68,6 +69,14 @@ def test_rooms_know_only_what_they_may():
             for dots, name in re.findall(r"^\s*from (\.+)(\w*)", file.read_text(), re.M):
                 assert len(dots) == 1 or not name or name in others, (file, name)
     for file in (ROOT / "sure_fast").rglob("*.py"):
-        commands = ("train.py", "evaluate.py", "predict.py", "compare.py", "info.py")
-        if file.parent.name != "engine" and file.name not in commands:
+        if file.parent.name not in ("engine", "comparison") and file.name not in COMMANDS:
             assert not re.search(r"^\s*from \.+engine", file.read_text(), re.M), file
+        if file.parent.name != "comparison" and file.name != "compare.py":
+            assert not re.search(r"^\s*from \.+comparison", file.read_text(), re.M), file
+
+
+def test_commands_are_thin():
+    for name in COMMANDS:
+        text = (ROOT / "sure_fast" / name).read_text()
+        assert len(text.splitlines()) <= 150, name
+        assert not re.search(rf"from \.({'|'.join(c.removesuffix('.py') for c in COMMANDS)}) import", text), name

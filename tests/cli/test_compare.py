@@ -11,11 +11,11 @@ import re
 import numpy as np
 import pytest
 
-from sure_fast import compare
+from sure_fast.comparison import compare, report
+from sure_fast.comparison import results as comparison
+from sure_fast.comparison.results import GROUPS, Comparison
 from sure_fast.data import phantom
-from sure_fast.engine import comparison, report
 from sure_fast.engine import run as training
-from sure_fast.engine.comparison import GROUPS, Comparison
 from sure_fast.engine.config import ConfigError
 
 pytestmark = pytest.mark.slow

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine import console, slices
+from ..engine.evaluation import Truth, load_truth
+from ..engine.prediction import Prediction
 from ..metrics import compute_risk_coverage
 from ..metrics.ties import tie_mean
 from ..metrics.uncertainty import GRADIENT_THRESHOLD
 from ..ops.boundary_distance import boundary_distance
-from . import console, slices
-from .evaluation import Truth, load_truth
-from .prediction import Prediction
 
 POINTS = 50  # of the risk-coverage curve
 GRADIENT_BINS = 10

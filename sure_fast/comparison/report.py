@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corruptions import CORRUPTIONS
-from . import slices
-from .comparison import METHODS, USABLE, Comparison, typeset
+from ..engine import slices
+from ..engine.table import EXPLANATIONS, in_unit
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
-from .table import EXPLANATIONS, in_unit
+from .results import METHODS, USABLE, Comparison, typeset
 
 COLOURS = {
     "softmax": "#7f7f7f",

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..engine import checkpoint, resume, robustness
+from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_file
+from ..engine.table import in_unit, number, unit_of
 from ..metrics import Statistics, summarize
-from . import checkpoint, curves, resume, robustness
-from .config import INDEPENDENT, ConfigError, TrainConfig, load_file
-from .table import in_unit, number, unit_of
+from . import curves
 
 USABLE = 0.9
 """Of the best mean Dice: a method below it is not marked as the best in anything."""

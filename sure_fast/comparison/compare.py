@@ -1,0 +1,145 @@
+"""The whole of a comparison: trains what is missing, examines every run, writes tables and report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..data import phantom
+from ..engine import checkpoint, console, distributed, lock, robustness, run
+from ..engine import config as configuration
+from ..engine.cases import brought_to, find_cases
+from ..engine.config import ConfigError, TrainConfig
+from . import report, results
+
+PROGRAM = "sure_fast.compare"
+QUICK: dict[str, Any] = {
+    "phantom_cases": "12",
+    "epochs": "40",
+    "batch_size": "2",
+    "channels": "8,16",
+    "validate_every": "40",
+}
+QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "1,3,5"
+OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble"}
+"""Options of one preset: they leave the others as they are, as does any option that a preset's method does not read."""
+
+
+def compare(
+    flags: dict[str, Any],
+    presets: list[str],
+    seeds: list[str],
+    output: Path,
+    severities: str | None = None,
+    quick: bool = False,
+    arguments: list[str] | None = None,
+    progress: bool = True,
+) -> None:
+    """Trains what is missing of every preset and seed, examines all, and writes tables and report into `output`.
+
+    Args:
+        flags: of the configuration, for every method that reads them.
+        severities: of the corruptions, comma-separated; "": none; None: all, or of a quick comparison some.
+        quick: a small phantom set and few epochs.
+        arguments: what to give as the command in the report; None: those of this process.
+
+    Raises:
+        ConfigError: a wrong option, or a run of another configuration in the folder, before anything is written.
+    """
+    distributed.refuse_ranks(PROGRAM)
+    if quick and flags.get("data"):
+        raise ConfigError("quick: expected no data, it uses a phantom set")
+    numbers = _checked(presets, seeds)
+    wanted = robustness.conditions(_severities(severities, QUICK_SEVERITIES if quick else None))
+    folder = Path(flags["data"]) if flags.get("data") else output / "phantom"
+    # a wrong option, and a run of another configuration, are refused before anything is written
+    configs = _configurations(flags, presets, numbers, folder, quick)
+    places = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in configs}
+    missing = [key for key, config in configs.items() if not results.is_complete(places[key], config)]
+    config, place = next((config, places[key]) for key, config in configs.items())
+    with lock.held(output):
+        if not flags.get("data"):
+            phantom.write(folder, config.phantom_cases, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
+        runs = _runs(configs, places, missing, progress)
+        skipped = [row["case"] for row in json.loads((place / "split.json").read_text(encoding="utf-8"))["skipped"]]
+        orientation = checkpoint.load(place)["plan"].orientation
+        cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
+        device = distributed.choose_device(config.device)
+        chosen = results.evaluated_cases(cases, runs[0])
+        for one in console.bar(runs, "examine", "run", shown=progress):
+            results.examine(one, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
+        names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
+        command = sys.argv[1:] if arguments is None else arguments
+        described = results.describe(command, config, presets, numbers, names)
+        found = results.Comparison(runs, dict(cases.info.class_names), described)
+        results.write_tables(found, output)
+        report.write(found, output / "report.html")
+    print((output / "results.md").read_text(encoding="utf-8"))
+    print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
+
+
+def _checked(presets: list[str], seeds: list[str]) -> list[int]:
+    """The seeds as numbers."""
+    for preset in presets:
+        configuration.convert("preset", preset)
+    numbers = [configuration.convert("seed", seed) for seed in seeds]
+    for name, values in (("presets", presets), ("seeds", numbers)):
+        if len(set(values)) != len(values):
+            raise ConfigError(f"{name}: expected each once, got {','.join(map(str, values))}")
+    return numbers
+
+
+def _configurations(
+    flags: dict[str, Any], presets: list[str], seeds: list[int], folder: Path, quick: bool
+) -> dict[tuple[str, int], TrainConfig]:
+    """Of every preset and seed, with the options that its method reads."""
+    base = QUICK if quick else {} if flags.get("data") else configuration.PHANTOM
+    shared = {**base, "split_seed": "0", **flags}
+    for name, owner in OWNED.items():
+        if name in flags and owner not in presets:
+            raise ConfigError(f"{name}: is an option of the preset {owner}, which is not compared")
+    unread = {preset: configuration.unread(preset, shared) for preset in presets}
+    for name in flags:
+        if all(name in names for names in unread.values()):
+            raise ConfigError(f"{name}: none of the presets {','.join(presets)} reads it")
+    configs = {}
+    for seed in seeds:
+        for preset in presets:
+            own = {name: value for name, value in shared.items() if OWNED.get(name, preset) == preset}
+            own = {name: value for name, value in own.items() if name not in unread[preset]}
+            own |= {"data": str(folder.resolve()), "preset": preset, "seed": seed}
+            configs[preset, seed] = configuration.make(own)
+    return configs
+
+
+def _runs(
+    configs: dict[tuple[str, int], TrainConfig],
+    places: dict[tuple[str, int], Path],
+    missing: list[tuple[str, int]],
+    progress: bool,
+) -> list[results.Run]:
+    """Every run, trained where it is missing; of one set of classes and cases."""
+    runs = []
+    for number, ((preset, seed), config) in enumerate(configs.items(), 1):
+        place = places[preset, seed]
+        if (preset, seed) in missing:
+            if progress:
+                print(f"{PROGRAM}: run {number} of {len(configs)}: {preset}, seed {seed}", flush=True)
+            started = results.is_started(place, config)
+            run.train(config, place, overwrite=not started, progress=progress, resume=started)
+        runs.append(results.load_run(preset, seed, place))
+    results.check_same(runs)
+    return runs
+
+
+def _severities(given: str | None, default: str | None) -> list[int]:
+
+    text = default if given is None else given
+    if text is None:
+        return list(robustness.SEVERITIES)
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not set(parts) <= set(map(str, robustness.SEVERITIES)) or len(set(parts)) != len(parts):
+        raise ConfigError(f"severities: expected some of 1,2,3,4,5, each once, got {text}")
+    return sorted(map(int, parts))
