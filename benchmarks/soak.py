@@ -61,7 +61,7 @@ def soak(
         dataset.set_epoch(epoch)
         epoch += 1
         for number, batch in enumerate(trainer.loader):
-            trainer._step(1, number, batch["image"].to(device), batch["label"].to(device))
+            trainer.step(1, number, batch["image"].to(device), batch["label"].to(device))
             after_step()
             held.append(held_bytes(device))
     settled = held[int(WARM_UP * len(held)) :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..engine import console, slices
 from ..engine.evaluation import Truth, load_truth
+from ..engine.files import write_text
 from ..engine.prediction import Prediction
 from ..metrics import compute_risk_coverage
 from ..metrics.ties import tie_mean
@@ -78,9 +78,7 @@ def collect(
         **{name: _plain(_mean(values)) for name, values in curves.items()},
         "slices": [case.name for case in cases if case.name in shown],
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(result))
     return result
 
 

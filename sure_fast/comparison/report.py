@@ -6,13 +6,13 @@ import base64
 import html
 import io
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.corruptions import CORRUPTIONS
 from ..engine import slices
+from ..engine.files import write_text
 from ..engine.table import EXPLANATIONS, in_unit
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
 from .results import METHODS, USABLE, Comparison, typeset
@@ -96,9 +96,7 @@ def write(comparison: Comparison, path: Path) -> None:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, page)
 
 
 def _head(comparison: Comparison, swept: bool) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
 import platform
 import shlex
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ import torch
 
 from ..engine import checkpoint, resume, robustness
 from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_file
+from ..engine.files import write_table, write_text
 from ..engine.table import in_unit, number, unit_of
 from ..metrics import Statistics, summarize
 from . import curves
@@ -277,14 +276,12 @@ def evaluated_cases(cases: Sequence[Any], run: Run) -> list[Any]:
 def write_tables(comparison: Comparison, folder: Path) -> None:
     """results.csv: a row a preset, seed and case; results.json: the summaries; results.md: the tables."""
     metrics = comparison.metrics()
-    with open(folder / "results.csv.partial", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["preset", "seed", "case", *metrics])
-        for run in comparison.runs:
-            for case in run.results["per_case"]:
-                values = ("" if case[metric] is None else case[metric] for metric in metrics)
-                writer.writerow([run.preset, run.seed, case["case"], *values])
-    os.replace(folder / "results.csv.partial", folder / "results.csv")
+    rows = (
+        [run.preset, run.seed, case["case"], *(case[metric] for metric in metrics)]
+        for run in comparison.runs
+        for case in run.results["per_case"]
+    )
+    write_table(folder / "results.csv", [["preset", "seed", "case", *metrics], *rows])
 
     def plain(row: dict[str, Any]) -> dict[str, Any]:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
@@ -302,8 +299,7 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
         "robustness": {preset: [plain(row) for row in comparison.robustness(preset)] for preset in comparison.presets},
     }
     for name, text in (("results.json", json.dumps(content, indent=1)), ("results.md", markdown(comparison))):
-        (folder / (name + ".partial")).write_text(text, encoding="utf-8")
-        os.replace(folder / (name + ".partial"), folder / name)
+        write_text(folder / name, text)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -39,7 +37,7 @@ from ..metrics import (
 )
 from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
 from . import console, distributed
-from .files import write_text
+from .files import write_table, write_text
 from .pictures import save_case
 from .prediction import Prediction, home, sliding_window
 
@@ -94,13 +92,9 @@ class EvaluationResult:
     def write(self, folder: Path) -> None:
         """results.json, and results.csv with a row a case."""
         write_text(folder / "results.json", json.dumps(self.to_json(), indent=1))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         metrics = self.metrics()
-        writer.writerow(["case", *metrics])
-        for case in self.per_case:
-            writer.writerow([case["case"], *("" if math.isnan(case[m]) else case[m] for m in metrics)])
-        write_text(folder / "results.csv", text.getvalue())
+        rows = ([case["case"], *(case[metric] for metric in metrics)] for case in self.per_case)
+        write_table(folder / "results.csv", [["case", *metrics], *rows])
 
 
 @torch.no_grad()

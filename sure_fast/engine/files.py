@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -36,6 +38,15 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """CSV; the first row is the head, and a value of None or NaN an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
+    write_text(path, text.getvalue())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -330,7 +330,7 @@ class Trainer:
         )
         started = time.perf_counter() - at.seconds
         for batch in bar:
-            values = self._step(epoch, at.batch, batch["image"].to(self.device), batch["label"].to(self.device))
+            values = self.step(epoch, at.batch, batch["image"].to(self.device), batch["label"].to(self.device))
             if log is not None:
                 log.step(epoch + 1, at.step, values)
             at.volumes += self.batches.step_size(at.batch)
@@ -351,7 +351,7 @@ class Trainer:
             if number:
                 raise Interrupted(number, f" at {self._place()}; the state is saved in {path}")
 
-    def _step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+    def step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
         """Batch `number` of the epoch; with `accumulate` the last of each group, and of the epoch, changes the weights.
 
         The gradient is that of the mean over the group of the loss of the batch of all ranks.

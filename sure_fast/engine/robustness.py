@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from ..metrics import Statistics, summarize
 from . import console
 from .config import ConfigError
 from .evaluation import case_seed, load_truth, score, score_noise
+from .files import write_table, write_text
 from .prediction import Prediction
 from .table import in_unit, number, unit_of
 
@@ -64,10 +63,7 @@ class RowFile:
                 differs = sorted(k for k in owner | whole[0] if owner.get(k) != whole[0].get(k))
                 raise ConfigError(f"{path}: expected rows of this evaluation, got others ({', '.join(differs)} differ)")
             self.rows = whole[1:]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in [owner, *self.rows]), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in [owner, *self.rows]))
 
     @staticmethod
     def owner(checkpoint: str, seed: int, data: str | None = None) -> dict[str, Any]:
@@ -148,14 +144,8 @@ def write(folder: Path, rows: Sequence[dict[str, Any]], description: dict[str, A
     table = summaries(rows)
     plain = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in table]
     columns = ["kind", "severity", "metric", *Statistics._fields]
-    with open(folder / "robustness.csv.partial", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(plain)
-    os.replace(folder / "robustness.csv.partial", folder / "robustness.csv")
-    content = json.dumps({**description, "summary": plain}, indent=1)
-    (folder / "robustness.json.partial").write_text(content, encoding="utf-8")
-    os.replace(folder / "robustness.json.partial", folder / "robustness.json")
+    write_table(folder / "robustness.csv", [columns, *([row[name] for name in columns] for row in plain)])
+    write_text(folder / "robustness.json", json.dumps({**description, "summary": plain}, indent=1))
     console.attempt("robustness.png", lambda: save_robustness(folder / "robustness.png", {label: table}), print)
 
 

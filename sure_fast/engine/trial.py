@@ -43,7 +43,7 @@ def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
 def dry_run(trainer: Trainer) -> None:
     """One change of the weights with every term, a checkpoint and a validation case: what can fail has its chance."""
     for _, number, image, label in batches(trainer):
-        trainer._step(trainer.config.epochs - 1, number, image, label)
+        trainer.step(trainer.config.epochs - 1, number, image, label)
         if (number + 1) % trainer.config.accumulate == 0 or number + 1 == len(trainer.batches):
             break
     trainer.save("last.pt")
@@ -94,7 +94,7 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats(trainer.device)
         seconds, number, image, label = next(source)
         before = dict(trainer.stages)
-        trainer._step(epoch, number, image, label)
+        trainer.step(epoch, number, image, label)
         one = _plain_step(trainer, plain_loss, epoch, image, label)
         if k >= WARM_UP:
             waited.append(seconds)
@@ -161,7 +161,7 @@ def profile(trainer: Trainer, folder: Path) -> Path:
 
     def step() -> None:
         _, number, image, label = next(source)
-        trainer._step(trainer.config.epochs - 1, number, image, label)
+        trainer.step(trainer.config.epochs - 1, number, image, label)
 
     for _ in range(WARM_UP):
         step()

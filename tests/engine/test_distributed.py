@@ -82,7 +82,7 @@ def spoiled(folder, output):
     batch = next(iter(trainer.loader))
     image = batch["image"] * (float("nan") if distributed.rank() == 1 else 1.0)
     with pytest.raises(RunFailure, match=r"epoch 1, step 0: loss term .* is nan; the state .* is saved in .*last\.pt"):
-        trainer._step(1, 0, image, batch["label"])
+        trainer.step(1, 0, image, batch["label"])
     assert (output / "spoiled/checkpoints/last.pt").is_file()
 
 

@@ -50,7 +50,7 @@ def epoch_of(trainer, epoch=3):
     trainer.optimization.step = step
     trainer.dataset.set_epoch(epoch)
     for number, batch in enumerate(trainer.loader):
-        rows.append(trainer._step(epoch, number, batch["image"], batch["label"]))
+        rows.append(trainer.step(epoch, number, batch["image"], batch["label"]))
     return steps, rows
 
 

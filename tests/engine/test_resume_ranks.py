@@ -27,7 +27,7 @@ def rank_of_two(rank, folder, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     pictures.save_curves = evaluation.save_case = lambda *_, **__: None
     config = make({**FLAGS, "data": str(folder / "data")})
-    step, steps = loop.Trainer._step, []
+    step, steps = loop.Trainer.step, []
 
     def signalled(*arguments):
         steps.append(None)
@@ -37,10 +37,10 @@ def rank_of_two(rank, folder, port):
 
     with distributed.joined("cpu"):
         training.train(config, folder / "whole", progress=False)
-        loop.Trainer._step = signalled
+        loop.Trainer.step = signalled
         with pytest.raises(Interrupted, match=r"at epoch 1, step 1; .*; continue with: torchrun .* --resume "):
             training.train(config, folder / "run", progress=False)
-        loop.Trainer._step = step
+        loop.Trainer.step = step
         distributed.from_main(lambda: shutil.copytree(folder / "run", folder / "stopped"))
         training.train(config, folder / "run", progress=False, resume=True)
 
