@@ -335,7 +335,7 @@ class Trainer:
                 log.step(epoch + 1, at.step, values)
             at.volumes += self.batches.step_size(at.batch)
             at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
-            shown = {title: f"{values[name]:.3g}" for name, title in SHOWN.items() if name in values}
+            shown = {title: f"{values[name]:.3g}" for name, title in SHOWN.items() if values.get(name)}
             speed = at.volumes / at.seconds
             bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             last = at.batch == len(self.batches)
