@@ -141,12 +141,68 @@ def test_trying_a_network_leaves_no_trace(make):
     state, loss = torch.get_rng_state(), make()
     for _ in range(3):
         loss(logits, label, image, epoch=0, model=network)
-    assert seen == [1]  # one image, once
+    assert seen == [2]  # the batch, once
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in network] == [True, True, False]
     assert network.training
     loss(logits, label, image, epoch=0, model=lambda x: pytest.fail("asked before its epoch"))
+
+
+class Particular(torch.nn.Module):
+    """Wants at least two images, merges its weights in eval(), counts its forwards, answers evaluation otherwise."""
+
+    def __init__(self, training_answer=None):
+        super().__init__()
+        self.conv, self.norm = torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        self.training_answer = training_answer or (lambda z: z)
+        self.register_buffer("forwards", torch.zeros(()))
+        self.register_buffer("shared", torch.ones(1).expand(4))  # cannot be written
+        self.merged = False
+
+    def train(self, mode=True):
+        self.merged = self.merged or not mode
+        return super().train(mode)
+
+    def forward(self, x):
+        if len(x) < 2:
+            raise RuntimeError("too few images")
+        self.forwards = self.forwards + 1
+        z = self.norm(self.conv(x))
+        return self.training_answer(z) if self.training else {"probabilities": z.softmax(1)}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_network_is_tried_as_it_will_be_asked(make):
+    _, image, label = case()
+    network = Particular()
+    logits = network(image)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loss = make()
+    out = loss(logits, label, image, epoch=0, model=network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert (network.training, network.merged) == (True, False)
+    out.total.backward()  # of a forward before the one that was tried
+    assert loss(network(image), label, image, epoch=5, model=network).total.isfinite()
+    stacked = Particular(lambda z: torch.stack([z, z], 1))  # as MONAI's DynUNet with deep supervision
+    refused(
+        make(),
+        r"^model: expected logits \[\d, 3, 20, 22\] .*got \[\d, 2, 3, 20, 22\]$",
+        stacked(image)[:, 0].detach(),
+        label,
+        image,
+        model=stacked,
+    )
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_network_that_cannot_answer(make):
+    _, image, label = case()
+    network = Particular()
+    logits = network(image).detach()
+    text = r"^model: expected to answer images \[2, 1, 20, 22\] torch.float64, .* got RuntimeError: .*dtype|double"
+    with pytest.raises(ValueError, match=text):
+        make()(logits, label, image.double(), epoch=0, model=network)
 
 
 @pytest.mark.parametrize("make", MAKERS)

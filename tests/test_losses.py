@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.losses import add_noise_patches
+from sure_fast.losses import PriusLoss, add_noise_patches
 from sure_fast.losses.supervised import SupervisionOutput
 
 
@@ -258,6 +258,16 @@ def test_the_whole_step_is_one_graph():
     got = torch.compile(step, fullgraph=True, backend="aot_eager")()
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, model.weight)[0], wanted)
+
+
+@pytest.mark.parametrize("made", [supervised(), PriusLoss(num_epochs=10, start_epoch=3)])
+def test_a_compiled_loss_takes_batches_of_any_size(made):
+    compiled = torch.compile(made, backend="aot_eager")
+    for number in (4, 3, 2):  # the last batch of an epoch is smaller: from the second size on shapes are symbols
+        model, image, label = case((number, 1, 20, 22))
+        for epoch in (0, 5):
+            out = compiled(model(image).detach(), label, image, epoch=epoch, model=model)
+            assert out.total.isfinite()
 
 
 def test_the_whole_step_under_autocast():

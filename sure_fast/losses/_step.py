@@ -42,7 +42,10 @@ def _kind(value: object) -> str:
 
 def answer(model: Callable[[Tensor], Any], images: Tensor, logits: Tensor) -> Tensor:
     """The network's logits of some images, of the shape of those of the clean ones; of a list of outputs the first."""
-    found = model(images)
+    return _fitting(model(images), images, logits)
+
+
+def _fitting(found: object, images: Tensor, logits: Tensor) -> Tensor:
     if isinstance(found, (list, tuple)) and found:
         found = found[0]
     wanted = (len(images), *logits.shape[1:])
@@ -56,15 +59,33 @@ def answer(model: Callable[[Tensor], Any], images: Tensor, logits: Tensor) -> Te
 
 
 def try_model(model: Callable[[Tensor], Any], image: Tensor, logits: Tensor) -> None:
-    """One forward that leaves no trace, of a network that will be asked in a later epoch; of a function none."""
+    """One forward that leaves no trace, of a network that will be asked in a later epoch; of a function none.
+
+    It is asked as it will be then, for a whole batch and in the mode it is in: another mode may answer otherwise, and
+    eval() may do more than say so, such as merge weights.
+    """
     if not isinstance(model, nn.Module) or torch.compiler.is_compiling() or len(image) == 0:
         return
-    modes = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     devices = [image.device] if image.is_cuda else []
     try:
-        model.eval()  # batch normalisation counts nothing
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            answer(model, image[:1], logits)
+            found = model(image)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"model: expected to answer images {_checks.shape_text(image.shape)} {image.dtype}, as the loss will ask "
+            f"for in a later epoch, got {type(error).__name__}: {error}"
+        ) from error
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module, name, buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.data.copy_(before)  # a new version would spoil the backward pass of the clean forward
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)
+    _fitting(found, image, logits)

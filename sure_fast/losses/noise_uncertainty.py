@@ -51,7 +51,8 @@ def draw_levels(device: torch.device, generator: torch.Generator | None = None) 
 def normal_like(image: Tensor, generator: torch.Generator | None, shape: Sequence[int] | None = None) -> Tensor:
     """Standard normal noise of the image's (or another) shape, drawn on the generator's device."""
     source = generator.device if generator is not None else image.device
-    noise = torch.randn(tuple(shape or image.shape), generator=generator, device=source, dtype=torch.float32)
+    # not torch.randn, which cannot be compiled for batches of any size where it is handed a generator, even None
+    noise = torch.empty(tuple(shape or image.shape), device=source, dtype=torch.float32).normal_(generator=generator)
     return noise.to(image.device, image.dtype)
 
 

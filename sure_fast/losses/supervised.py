@@ -83,7 +83,7 @@ class UncertaintySupervisedLoss(nn.Module):
         in one batch of twice the size; with `mining_every` the first only every so many steps, counted in `draws`. They
         run in the mode the network is in: with batch normalisation in training mode they contribute to its running
         statistics. What they will need is looked at from the first call on; a network that is an nn.Module then answers
-        one image, in evaluation mode and without a trace.
+        the batch once more, without gradients and without a trace: buffers and random numbers stay as they were.
 
     Example:
         >>> import sure_fast, torch
