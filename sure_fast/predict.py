@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     from .data.inputs import list_inputs
     from .data.screening import told
     from .engine import checkpoint, console, distributed, lock
+    from .engine.config import ConfigError
     from .engine.predictions import Folder, describe
     from .engine.signals import RunFailure
 
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     predictor, content = checkpoint.load_predictor(path, device)
     faults: list[Fault] = []
     cases = list_inputs(options.input, content["plan"].in_channels, layout=options.layout, faults=faults)
+    if options.input.is_dir() and any(case.image.parent.resolve() == options.output.resolve() for case in cases):
+        # Started again it would take its own segmentations for images; --overwrite could replace an image.
+        raise ConfigError(f"output {options.output}: expected another folder than that of the images")
     folder = Folder(options.output, checkpoint.fingerprint(path), options.probabilities)
     number, there, written = len(cases) + len(faults), 0, 0
     with lock.held(options.output):

@@ -96,6 +96,7 @@ def discover(
         raise DataError(f"{faults[0].reason} (and no sound case beside {len(faults)} faulty)")
     if not cases:
         raise DataError(f"{root}: expected at least one case of layout {chosen} ({part}), got none")
+    cases = _sound(cases, _check_name, faults)
     for first, second in pairwise(cases):
         if first.name == second.name:
             raise DataError(f"{second.image}: expected one case named {second.name!r}, got also {first.image}")
@@ -127,6 +128,12 @@ def _read(cases: Sequence[Case], look: Callable[[Case], object], faults: list[Fa
     """The labelled cases whose label can be read."""
     labelled = [case for case in cases if case.label is not None]
     return _sound(labelled, look, faults) if labelled else []
+
+
+def _check_name(case: Case) -> None:
+    """What is written of a case is called as it is, so a name must not lead to another folder."""
+    if not case.name.strip() or re.search(r"[/\\\x00-\x1f]", case.name):
+        raise DataError(f"{case.image}: expected a name of the case that can be one of a file, got {case.name!r}")
 
 
 def _need_label(case: Case) -> None:

@@ -291,7 +291,9 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
 
     start = check_announced_size(path)
     try:
-        image: Any = nibabel.load(path)
+        # What nibabel would print of a header is told in the notes.
+        with nibabel.imageglobals.LoggingOutputSuppressor():
+            image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
         # As stored: nibabel mends what is wrong in a header, not always as ITK takes it.
         geometry = geometry_of(image.header_class(start[: image.header_class.sizeof_hdr], check=False))

@@ -55,10 +55,14 @@ def fail(program: str, message: object, code: int) -> None:
     sys.exit(code)
 
 
-def new_folder(path: Path, overwrite: bool = False) -> Path:
-    """Refuses a folder that holds something; does not create it."""
+def new_folder(path: Path, overwrite: bool = False, *, hint: str = " (or --overwrite)") -> Path:
+    """Refuses a folder that holds something; does not create it.
+
+    Args:
+        hint: what else the command takes.
+    """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output {path}: expected a folder, got a file")
     if path.is_dir() and not lock.is_empty(path) and not overwrite:
-        raise ConfigError(f"output {path}: expected a new or empty folder (or --overwrite), got one with files")
+        raise ConfigError(f"output {path}: expected a new or empty folder{hint}, got one with files")
     return path

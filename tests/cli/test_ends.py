@@ -172,6 +172,11 @@ def test_the_commands_are_listed():
     done = subprocess.run([sys.executable, "-m", "sure_fast"], capture_output=True, text=True, check=True)
     for name in ("train", "evaluate", "predict", "compare", "info"):
         assert f"python -m sure_fast.{name}" in done.stdout
+    wrong = subprocess.run([sys.executable, "-m", "sure_fast", "train", "--quick"], capture_output=True, text=True)
+    line = "sure_fast: error: expected no arguments, got train --quick; did you mean python -m sure_fast.train?\n"
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", line)
+    shut = subprocess.run(f"{sys.executable} -m sure_fast 2>&1 >&3 3>&- | cat", shell=True, capture_output=True)
+    assert b"Traceback" not in shut.stdout
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("--lr", "--learning-rate"), ("--learning-rat", "--learning-rate")])

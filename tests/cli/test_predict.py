@@ -173,3 +173,16 @@ def test_pictures_and_their_probabilities(tmp_path):
     run(tmp_path / "run", tmp_path / "data/images", tmp_path / "out", "--probabilities")
     assert np.load(tmp_path / "out/p0_probabilities.npz")["probabilities"].shape == (2, 32, 24)
     assert np.asarray(Image.open(tmp_path / "out/p0_segmentation.png")).shape == (32, 24)
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_the_folder_of_the_images_is_no_output(one_channel, tmp_path, flags):
+    """A segmentation that was there, such as one made by hand, would be replaced, and predictions be predicted on."""
+    volume(tmp_path / "in/images/a.nii.gz")
+    by_hand = volume(tmp_path / "in/images/a_segmentation.nii.gz").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "in/images")
+    for source in (tmp_path / "in/images", tmp_path / "in"):
+        with pytest.raises(ConfigError, match=r"output .*: expected another folder than that of the images"):
+            run(one_channel, source, tmp_path / "link", *flags)
+    assert written(tmp_path / "in/images") == ["a.nii.gz", "a_segmentation.nii.gz"]
+    assert (tmp_path / "in/images/a_segmentation.nii.gz").read_bytes() == by_hand

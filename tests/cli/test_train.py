@@ -89,3 +89,55 @@ def test_evaluate_refuses_images_of_another_kind(run, tmp_path):
             ["--checkpoint", str(run), "--data", str(tmp_path / "rgb"), "--output", str(tmp_path / "evaluated")]
         )
     assert not (tmp_path / "evaluated").exists()
+
+
+def relabelled(run, tmp_path, labels):
+    """The run's phantom set with other names of the classes."""
+    shutil.copytree(run / "phantom", tmp_path / "data")
+    path = tmp_path / "data/dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": labels}))
+    return tmp_path / "data"
+
+
+def test_evaluate_takes_no_class_for_another(run, tmp_path, capsys):
+    stored = json.loads((run / "phantom/dataset.json").read_text())["labels"]
+    swapped = relabelled(run, tmp_path, {**stored, "1": stored["2"], "2": stored["1"]})
+    arguments = ["--checkpoint", str(run), "--data", str(swapped)]
+    with pytest.raises(ConfigError, match=r"expected .* to be class 2 as in training, got 1"):
+        evaluate.main(arguments)
+    shutil.rmtree(swapped)
+    relabelled(run, tmp_path, {number: f"canine {name}" for number, name in stored.items()})
+    evaluate.main(arguments)
+    note = f"note: classes are called otherwise than in training: canine {stored['1']} ({stored['1']} in training)"
+    assert note in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"train": [], "val": [], "test": 3}'])
+def test_evaluate_refuses_a_split_that_is_none(run, tmp_path, text):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/split.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"split\.json: expected the lists train, val and test"):
+        evaluate.main(["--checkpoint", str(tmp_path / "run")])
+
+
+def test_evaluate_refuses_its_output_before_it_reads(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    for more in ([], ["--robustness"]):
+        arguments = ["--checkpoint", str(run), "--data", str(tmp_path / "nothing"), "--output", str(tmp_path / "out")]
+        with pytest.raises(ConfigError, match="expected a new or empty folder, got one with files"):
+            evaluate.main([*arguments, *more])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
+
+
+def test_evaluate_looks_at_every_image_first(run, tmp_path):
+    import nibabel
+
+    for name, shape in (("a", (16, 16, 8)), ("b", (16, 16))):
+        for part in ("images", "labels"):
+            (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+            array = np.arange(np.prod(shape)).reshape(shape) % 4
+            image = nibabel.Nifti1Image(array.astype(np.uint8), np.eye(4))
+            nibabel.save(image, tmp_path / f"data/{part}/{name}.nii.gz")
+    with pytest.raises(ConfigError, match=r"b\.nii\.gz: expected 1 channels and 3 axes as in training, got 1 and 2"):
+        evaluate.main(["--checkpoint", str(run), "--data", str(tmp_path / "data")])

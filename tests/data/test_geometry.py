@@ -159,12 +159,14 @@ def of_header(header):
         ("units unknown", None),
     ],
 )
-def test_contradictions_are_noted(tmp_path, kind, note):
+def test_contradictions_are_noted(tmp_path, capfd, kind, note):
     path = header_file(tmp_path / "a.nii", **HEADERS[kind])
+    capfd.readouterr()
     found = [fault.reason for fault in screen([Case("a", "a", path)]).notes if "oblique" not in fault.reason]
     assert len(found) == (note is not None), found
     assert note is None or re.search(rf"a\.nii: .*{note}", found[0])
     assert all("\n" not in line for line in found)
+    assert capfd.readouterr().err == ""  # where nibabel would say it once more at every reading
 
 
 def test_one_line_for_a_kind_of_note(tmp_path):

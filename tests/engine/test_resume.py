@@ -15,6 +15,7 @@ import torch
 from sure_fast import train as command
 from sure_fast.data import phantom
 from sure_fast.engine import checkpoint, cli, evaluation, loop, pictures, signals
+from sure_fast.engine import run as training
 from tests._runs import assert_equal, final
 
 pytestmark = pytest.mark.slow
@@ -169,7 +170,7 @@ def test_a_second_signal_stops_at_once(flags, whole, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(loop, "validation_dice"), (evaluation, "evaluate_cases"), (loop.checkpoint, "load_latest")]
+    ("owner", "name"), [(loop, "validation_dice"), (training, "evaluate_cases"), (loop.checkpoint, "load_latest")]
 )
 def test_a_signal_outside_the_steps(flags, whole, tmp_path, owner, name):
     """In the validation, in the evaluation, and before the first step of a run that is continued."""
