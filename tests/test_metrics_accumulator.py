@@ -118,6 +118,41 @@ def test_every_function_has_an_accumulator():
     assert functions - accumulated == {"compute_surface_metrics", "compute_risk_coverage"}
 
 
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (3, r"^function: expected a tensor \[N\] or \[N, K\], one row a case, as its result, got int$"),
+        ([1.0, 2.0], r"^function: expected a tensor .* got list$"),
+        (torch.zeros(()), r"^function: expected a tensor .* got \[\]$"),
+        (torch.zeros(2, 3, 4), r"^function: expected a tensor .* got \[2, 3, 4\]$"),
+        ({"a": torch.zeros(2), "b": 3}, r"^function's 'b': expected a tensor \[N\], one row a case, .* got int$"),
+        ({"a": torch.zeros(2), "b": torch.zeros(3)}, r"^function: expected results of the same cases, got \[2, 3\]$"),
+        ({}, r"^function: expected results of the same cases, got \[\]$"),
+    ],
+)
+def test_a_function_that_returns_no_row_a_case(result, text):
+    metric = CaseMetric(lambda batch: result)
+    with pytest.raises((TypeError, ValueError), match=text):
+        metric.update(1)
+    with pytest.raises(ValueError, match=r"^compute: .* got no case$"):
+        metric.compute()  # none of it was kept
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, torch.zeros(2)])
+def test_what_is_no_number_of_a_case(value):
+    with pytest.raises(TypeError, match=r"^values: expected numbers, one per case, got"):
+        summarize([0.5, value])
+    assert summarize([0.5, np.float32(0.5), torch.tensor(0.5)]).mean == 0.5
+
+
+def test_missing_and_unknown_arguments_name_the_metric():
+    p, t = cases()
+    with pytest.raises(TypeError, match=r"^compute_dice: missing a required argument: 'num_classes'$"):
+        compute_dice(p, t)
+    with pytest.raises(TypeError, match=r"^compute_dice: got an unexpected keyword argument 'classes'$"):
+        DiceMetric(classes=3)
+
+
 def worker(rank, file, queue):
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     p, t = cases()

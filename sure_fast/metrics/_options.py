@@ -21,7 +21,7 @@ def options(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature.bind(*args, **kwargs).arguments
+            given = _named(function, lambda: signature.bind(*args, **kwargs)).arguments
             _run(checks, given)
             return function(*args, **kwargs)
 
@@ -33,8 +33,17 @@ def options(**checks: Check) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def check_options(function: Callable[..., Any], given: dict[str, Any]) -> None:
     """Options that are known before the maps."""
-    inspect.signature(function).bind_partial(**given)  # TypeError names an unknown one
+    signature = inspect.signature(function)
+    _named(function, lambda: signature.bind_partial(**given))
     _run(getattr(function, "checks", {}), given)
+
+
+def _named(function: Callable[..., Any], bind: Callable[[], inspect.BoundArguments]) -> inspect.BoundArguments:
+    """The TypeError of a missing or unknown argument names it; so that one knows of what, the function too."""
+    try:
+        return bind()
+    except TypeError as error:
+        raise TypeError(f"{getattr(function, '__name__', 'function')}: {error}") from None
 
 
 def _run(checks: dict[str, Check], given: dict[str, Any]) -> None:

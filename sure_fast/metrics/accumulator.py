@@ -57,7 +57,11 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
     _check_bootstrap(level, resamples, seed)
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"values: expected numbers, one per case, got {values!r}")
-    every = [float(v) for v in values]
+    every = []
+    for v in values:
+        if not isinstance(v, Tensor) or v.numel() != 1:
+            _checks.real("values", v, "numbers, one per case")
+        every.append(float(v))
     defined = sorted(v for v in every if not math.isnan(v))
     n, undefined = len(defined), len(every) - len(defined)
     mean = _mean(defined)
@@ -147,6 +151,15 @@ class Summary:
         }
 
 
+def _result(name: str, value: object, *axes: int) -> Tensor:
+    """What a user's function returned: one row a case."""
+    if not isinstance(value, Tensor) or value.dim() not in axes:
+        wanted = " or ".join("[N]" if n == 1 else "[N, K]" for n in axes)
+        came = _checks.shape_text(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name}: expected a tensor {wanted}, one row a case, as its result, got {came}")
+    return value
+
+
 Result = Tensor | PerClass | Mapping[str, Tensor]
 
 
@@ -229,10 +242,13 @@ class CaseMetric:
         names: tuple[str, ...] = ()
         absent, first = None, 0
         if isinstance(result, Mapping):
-            names, values = tuple(result), torch.stack(list(result.values()), 1)
+            parts = [_result(f"function's {name!r}", part, 1) for name, part in result.items()]
+            if not parts or len({len(part) for part in parts}) != 1:
+                raise ValueError(f"function: expected results of the same cases, got {[len(part) for part in parts]}")
+            names, values = tuple(result), torch.stack(parts, 1)
         elif isinstance(result, PerClass):
             values, absent, first = result.values, result.absent.cpu(), 1
-        elif result.dim() == 1:
+        elif _result("function", result, 1, 2).dim() == 1:
             names, values = ("value",), result[:, None]
         else:
             values = result
