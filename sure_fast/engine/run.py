@@ -107,7 +107,7 @@ def _prepare(
         config = resume_of.config_of(output, config.to_dict())
     else:
         remnant = distributed.from_main(lambda: resume and resume_of.is_remnant(output))
-        distributed.from_main(lambda: cli.new_folder(output, overwrite or remnant))
+        distributed.from_main(lambda: check_output(config, output, overwrite or remnant))
     trackers.check(config.loggers)
     device = distributed.own_device(config.device)
     check_device(config, device)
@@ -209,7 +209,7 @@ def try_out(
     The first leaves nothing, the second prints JSON, the third leaves output/profile/trace.json.
     """
     progress = progress and distributed.is_main()
-    distributed.from_main(lambda: cli.new_folder(output, overwrite))
+    distributed.from_main(lambda: check_output(config, output, overwrite))
     trackers.check(config.loggers)
     device = distributed.own_device(config.device)
     check_device(config, device)
@@ -276,9 +276,34 @@ def _begin(config: TrainConfig, output: Path, progress: bool) -> Run:
         return run
 
 
+def check_output(config: TrainConfig, output: Path, overwrite: bool) -> None:
+    """Makes sure that nothing is removed for this run but an earlier one.
+
+    Raises:
+        ConfigError: the folder holds files without `overwrite`; what is called as a run's files are, but is of none,
+            such as a folder of pictures; the data, which would be removed with the run.
+    """
+    cli.new_folder(output, overwrite)
+    taken = products(output)
+    if taken and not (resume_of.is_started(output) or resume_of.is_remnant(output)):
+        raise ConfigError(
+            f"output {output}: expected a run to overwrite, got a folder without config.yaml that holds {taken[0].name}"
+        )
+    data = Path(config.data).resolve() if config.data else None
+    if data is not None and any(data.is_relative_to(path.resolve()) for path in taken):
+        raise ConfigError(
+            f"data {config.data}: expected data that --overwrite does not remove with the run in {output}"
+        )
+
+
+def products(output: Path) -> list[Path]:
+    """Files and folders in `output` that are called as those of a run."""
+    return [found for name in PRODUCTS for found in sorted(output.glob(name))]
+
+
 def clear(output: Path) -> None:
-    """Removes the products of an earlier run, and nothing else."""
-    for path in (found for name in PRODUCTS for found in output.glob(name)):
+    """Removes the products of an earlier run, and nothing else; config.yaml last, by which it is known as a run."""
+    for path in reversed(products(output)):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -141,3 +141,20 @@ def test_evaluate_looks_at_every_image_first(run, tmp_path):
             nibabel.save(image, tmp_path / f"data/{part}/{name}.nii.gz")
     with pytest.raises(ConfigError, match=r"b\.nii\.gz: expected 1 channels and 3 axes as in training, got 1 and 2"):
         evaluate.main(["--checkpoint", str(run), "--data", str(tmp_path / "data")])
+
+
+def test_overwrite_removes_nothing_but_a_run(run, tmp_path):
+    """Folders of a user may be called as those of a run are, and the data may lie in one."""
+    mine = tmp_path / "mine"
+    shutil.copytree(run / "phantom", mine / "pictures")
+    flags = {**TINY, "data": str(mine / "pictures")}
+    before = contents(mine)
+    with pytest.raises(
+        ConfigError, match=r"expected a run to overwrite, got a folder without config\.yaml that holds pic"
+    ):
+        training.train(make(TINY), mine, overwrite=True, progress=False)
+    (mine / "config.yaml").write_text("seed: 0")
+    with pytest.raises(ConfigError, match="expected data that --overwrite does not remove with the run"):
+        training.train(make(flags), mine, overwrite=True, progress=False)
+    (mine / "config.yaml").unlink()
+    assert contents(mine) == before or set(contents(mine)) - set(before) <= {".lock"}
