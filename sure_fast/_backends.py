@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 BACKENDS = ("cpu", "triton", "cuda", "reference")
 
+F = TypeVar("F", bound=Callable[..., Any])
 Supports = Callable[..., str | None]
 """Takes the op's arguments; returns None when the backend can run them, else the reason why not."""
 
@@ -78,24 +79,39 @@ def requested() -> str | None:
     return _requested
 
 
-@contextmanager
-def use_backend(name: str | None) -> Iterator[None]:
-    """Within the block every op runs on this backend (`None`: automatic), or raises where it cannot.
+class use_backend(ContextDecorator):  # noqa: N801
+    """From here on, or within a block, every op runs on this backend (`None`: automatic), or raises where it cannot.
 
-    Applies to the whole process, so that it also holds in autograd's threads.
+    As with `torch.set_grad_enabled` a plain call holds until the next one. Applies to the whole process, so that it
+    also holds in autograd's threads.
 
     Example:
         >>> import sure_fast, torch
         >>> with sure_fast.use_backend("reference"):
         ...     g = sure_fast.gradient_magnitude(torch.rand(1, 1, 8, 8))
     """
-    global _requested
-    before = _requested
-    _requested = _checked(name, "use_backend")
-    try:
-        yield
-    finally:
-        _requested = before
+
+    def __init__(self, name: str | None) -> None:
+        global _requested
+        self.name = _checked(name, "use_backend")
+        self.before = _requested
+        _requested = self.name
+
+    def __enter__(self) -> None:
+        global _requested
+        _requested = self.name
+
+    def __exit__(self, *_: object) -> None:
+        global _requested
+        _requested = self.before
+
+    def __call__(self, function: F) -> F:
+        """As a decorator it holds while the function runs, not from where it is written."""
+        self.__exit__()
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> use_backend:
+        return use_backend(self.name)
 
 
 def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:

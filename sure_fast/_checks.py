@@ -40,7 +40,8 @@ def floating(name: str, value: object) -> Tensor:
 def integer(name: str, value: object) -> Tensor:
     t = tensor(name, value)
     if t.dtype not in INTEGERS:
-        hint = "; use .long() on labels, .argmax(1) on one map per class" if t.dtype.is_floating_point else ""
+        hint = "; use .long() on labels"
+        hint += ", .argmax(1) on one map per class" if t.dtype.is_floating_point else ""
         raise TypeError(f"{name}: expected an integer tensor (uint8, int8, int16, int32 or int64), got {t.dtype}{hint}")
     return t
 
@@ -91,6 +92,8 @@ def batched_image(name: str, value: object) -> Tensor:
 
 def logits(name: str, value: object) -> Tensor:
     """[N, C, *S] with C >= 2."""
+    if isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected one output of the network, such as the first, got a {type(value).__name__}")
     t = batched_image(name, value)
     if t.shape[1] < 2:
         raise ValueError(f"{name}: expected [N, C, *S] with at least 2 classes, got shape {shape_text(t.shape)}")

@@ -30,7 +30,26 @@ def test_use_backend_is_left_on_an_error():
         raise RuntimeError("inside")
     assert _backends.requested() is None
     with pytest.raises(ValueError, match="use_backend: expected one of cpu, triton, cuda, reference, got 'gpu'"):
-        sure_fast.use_backend("gpu").__enter__()
+        sure_fast.use_backend("gpu")
+
+
+def test_use_backend_without_a_block_and_as_a_decorator():
+    image = torch.rand(1, 1, 4, 4)
+
+    @sure_fast.use_backend("reference")
+    def within():
+        return _backends.choose("gradient_magnitude", None, image)
+
+    assert [within(), _backends.requested(), within(), _backends.requested()] == ["reference", None, "reference", None]
+    try:
+        sure_fast.use_backend("reference")  # said as the README says it, it is not ignored
+        assert _backends.choose("gradient_magnitude", None, image) == "reference"
+        with sure_fast.use_backend("cpu"):
+            assert _backends.requested() == "cpu"
+        assert _backends.requested() == "reference"
+    finally:
+        sure_fast.use_backend(None)
+    assert _backends.requested() is None
 
 
 def test_impossible_requests_say_why():

@@ -59,6 +59,15 @@ def test_cross_entropy_and_dice_are_monais(batch):
     assert none.total.isfinite()
     with pytest.raises(ValueError, match=r"^label: expected labels in \[0, 3\), got 7$"):
         CrossEntropyDiceLoss()(logits, marked)
+    wide = CrossEntropyDiceLoss()(logits.double(), label)
+    assert wide.total.dtype == torch.float64  # as of the other losses
+    torch.testing.assert_close(wide.total.float(), CrossEntropyDiceLoss()(logits, label).total)
+
+
+def test_region_distance_of_labels_beyond_the_classes():
+    with pytest.raises(ValueError, match=r"^label: expected labels in \[0, 2\), got 2$"):
+        region_distance(blobs(), 2)
+    assert region_distance(blobs(), 2, ignore_index=2).max() > 0
 
 
 @pytest.mark.parametrize("evidence", ["softplus", "relu", "exp"])

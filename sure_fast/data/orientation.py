@@ -16,16 +16,18 @@ def order(source: str, target: str) -> list[tuple[int, bool]]:
     """For every axis of `target` the axis of `source` that runs along it, and whether it runs the other way.
 
     Raises:
-        DataError: slices of another plane.
+        DataError: slices of another plane, or another number of axes.
 
     Example:
         >>> order("LPS", "SAL")
         [(2, False), (1, True), (0, False)]
     """
+    if len(source) != len(target):
+        raise DataError(f"expected {len(target)} spatial axes, for voxels ordered as {target}, got {len(source)}")
     found = []
     for code in target:
         same, turned = source.find(code), source.find(OPPOSITE.get(code, "?"))
-        if (same < 0 and turned < 0) or len(source) != len(target):
+        if same < 0 and turned < 0:
             raise DataError(f"orientation: expected voxels that can be brought to {target}, got {source}")
         found.append((max(same, turned), same < 0))
     return found

@@ -53,7 +53,7 @@ class CrossEntropyDiceLoss(nn.Module):
         _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
         label = label.long()
         counts = _checks.counted(label, self.ignore_index)
-        log_p = logits.float().log_softmax(1)
+        log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
         y = label.where(counts, 0)[:, None]
         entropy_sum = -log_p.gather(1, y)[:, 0].where(counts, 0.0).sum()
         p = log_p.exp() * counts[:, None]

@@ -186,3 +186,10 @@ def test_the_folder_of_the_images_is_no_output(one_channel, tmp_path, flags):
             run(one_channel, source, tmp_path / "link", *flags)
     assert written(tmp_path / "in/images") == ["a.nii.gz", "a_segmentation.nii.gz"]
     assert (tmp_path / "in/images/a_segmentation.nii.gz").read_bytes() == by_hand
+
+
+def test_a_slice_for_a_network_of_volumes(one_channel, tmp_path):
+    volume(tmp_path / "slice.nii.gz", shape=(16, 16))
+    with pytest.raises(DataError, match=r"slice\.nii\.gz: expected 3 spatial axes, for voxels ordered as ..., got 2"):
+        run(one_channel, tmp_path / "slice.nii.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
