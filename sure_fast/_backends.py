@@ -79,7 +79,7 @@ def requested() -> str | None:
     return _requested
 
 
-class use_backend(ContextDecorator):  # noqa: N801
+class use_backend(ContextDecorator):
     """From here on, or within a block, every op runs on this backend (`None`: automatic), or raises where it cannot.
 
     As with `torch.set_grad_enabled` a plain call holds until the next one. Applies to the whole process, so that it
