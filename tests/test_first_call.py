@@ -56,7 +56,7 @@ def test_images_that_do_not_fit(make):
     refused(make(), "^image: expected float32", logits, label, image.long(), model=model)
     refused(make(), "^image: requires grad", logits, label, image.clone().requires_grad_(), model=model)
     refused(make(), "^image: expected a torch.Tensor", logits, label, None, model=model)
-    refused(make(), "^logits: expected one output .* such as the first, got a list$", [logits], label, image, model=model)
+    refused(make(), "^logits: expected one output .* as the first, got a list$", [logits], label, image, model=model)
     refused(make(), r"^label: .* got torch.bool; use \.long\(\) on labels$", logits, label > 0, image, model=model)
     refused(make(), "^label: expected labels in", logits, label + 2, image, model=model)
     refused(

@@ -291,6 +291,8 @@ def load_file(path: str) -> dict[str, Any]:
         raise ConfigError(f"config {path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:  # an empty file, or comments only
+        content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"config {path}: expected keys and values, got {type(content).__name__}")
     for name in content:

@@ -24,6 +24,8 @@ def test_flag_over_file_over_preset_over_default(tmp_path):
     config = make({"beta": "7.5", "batch_size": "3"}, file)
     assert (config.beta, config.batch_size, config.epochs, config.start_epoch) == (7.5, 3, 9, 2)
     assert make({"preset": "sure"}, file).gamma == PRESETS["sure"]["gamma"]
+    for text in ("", "# epochs: 9\n"):
+        assert configuration.load_file(write(tmp_path, text)) == {}
 
 
 def test_saved_configuration_runs_again(tmp_path):
