@@ -139,6 +139,8 @@ def _go_through(
             say(f"network {member + 1} of {config.members}")
         trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
         resumed = started and trainer.resume(say)
+        if started and not resumed:
+            say(f"no {trainer.checkpoint()} yet: starts at the beginning")
         if config.init_from and not resumed:
             trainer.model.load_state_dict(checkpoint.load_weights(Path(config.init_from), plan))
         trainer.train(progress, stop, say)
