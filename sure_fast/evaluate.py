@@ -6,13 +6,9 @@ each and leaves robustness.csv, robustness.json and curves in robustness.png. St
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from .engine.cli import Parser
 
@@ -41,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from .data import Fault, discover, load_case
     from .engine import checkpoint, cli, distributed, lock, robustness
+    from .engine.cases import check_classes, check_shape, evaluated_part, look_over_others
     from .engine.evaluation import evaluate_cases
     from .engine.table import print_table
 
@@ -60,14 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     cases = discover(folder, layout, label_map=label_map, like=plan.class_names, faults=faults)
     cases = cases.with_info(orientation=plan.orientation)
     notes = [note.reason for note in cases.notes] + [f"skipped: {fault.reason}" for fault in faults or ()]
-    notes += _check_classes(folder, cases.info.class_names, plan.class_names)
+    notes += check_classes(folder, cases.info.class_names, plan.class_names)
+    part, chosen = evaluated_part(cases, folder, run_folder, options.cases or ("all" if options.data else None))
+    if options.data:
+        notes += look_over_others(chosen, plan)
+    else:
+        check_shape(chosen[0], load_case(chosen[0]).image.shape, plan)
     for note in notes:
         print(f"{PROGRAM}: note: {note}", file=sys.stderr, flush=True)
-    part, chosen = _chosen(cases, folder, run_folder, options)
-    if options.data:
-        _look_over(chosen, plan)
-    else:
-        _check_shape(chosen[0], load_case(chosen[0]).image.shape, plan)
     print(f"{PROGRAM}: {len(chosen)} cases ({part}); weights: {path}", flush=True)
     if options.robustness:
         assert output is not None
@@ -94,93 +91,6 @@ def main(arguments: list[str] | None = None) -> None:
         if output is not None:
             result.write(output)
     print_table(result)
-
-
-def _split(file: Path) -> dict[str, list[str]]:
-    """Names by part; ConfigError where the file is damaged."""
-    from .engine.config import ConfigError
-
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        parts: dict[str, list[str]] = {name: content[name] for name in ("train", "val", "test")}
-        if all(isinstance(names, list) for names in parts.values()):
-            return parts
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise ConfigError(f"{file}: expected the lists train, val and test of a run, got something else")
-
-
-def _check_classes(folder: Path, found: dict[int, str], trained: dict[int, str]) -> list[str]:
-    """A note where classes of the data are called otherwise than in training.
-
-    Raises:
-        ConfigError: another number of classes, or a class under the number of another, for which it would be taken.
-    """
-    from .engine.config import ConfigError
-
-    if len(found) != len(trained):
-        raise ConfigError(f"data {folder}: expected {len(trained)} classes as in training, got {len(found)}")
-    numbers = {name.lower(): number for number, name in trained.items()}
-    for number, name in found.items():
-        wanted = numbers.get(name.lower(), number)
-        if wanted != number:
-            raise ConfigError(f"data {folder}: expected {name!r} to be class {wanted} as in training, got {number}")
-    others = [f"{name} ({trained[number]} in training)" for number, name in found.items()
-              if number and name.lower() != trained[number].lower()]  # fmt: skip
-    return [f"classes are called otherwise than in training: {', '.join(others)}"] if others else []
-
-
-def _check_shape(case: Any, shape: Sequence[int], plan: Any) -> None:
-    """ConfigError where an image [K, *S] is not of the kind that the network was trained on."""
-    from .engine.config import ConfigError
-
-    if (shape[0], len(shape) - 1) != (plan.in_channels, plan.dims):
-        raise ConfigError(
-            f"{case.image}: expected {plan.in_channels} channels and {plan.dims} axes as in training, "
-            f"got {shape[0]} and {len(shape) - 1}"
-        )
-
-
-def _look_over(chosen: list[Any], plan: Any) -> None:
-    """Reads data that are not those of the run once, so that no fault shows, or hides, in the middle.
-
-    Raises:
-        DataError: a case that cannot be used.
-        ConfigError: one of another kind than the network was trained on.
-    """
-    from .data import DataError
-    from .data.screening import notes_of_all, screen, told
-
-    found = screen([replace(case, info=replace(case.info, orientation=None)) for case in chosen])
-    if found.faults:
-        raise DataError(found.faults[0].reason)
-    for case in chosen:
-        _check_shape(case, found.shapes[case.name], plan)
-    mixed = notes_of_all(found, [case.name for case in chosen], plan.orientation)
-    for line in told([*found.notes, *mixed], kept_in=None):
-        print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)
-
-
-def _chosen(cases: Any, folder: Path, run_folder: Path, options: Any) -> tuple[str, list[Any]]:
-    """The cases to evaluate, and which part of the run's split they are."""
-    from .engine.config import ConfigError
-
-    part = options.cases or ("all" if options.data else "test")
-    if part == "all":
-        return part, list(cases)
-    split_file = run_folder / "split.json"
-    if not split_file.is_file():
-        raise ConfigError(f"cases: {part!r} needs the run's {split_file}, which is not there; use --cases all")
-    split = _split(split_file)
-    if options.cases is None and not split["test"]:
-        part = "val"
-    wanted = set(split[part])
-    chosen = [case for case in cases if case.name in wanted]
-    if not wanted:
-        raise ConfigError(f"cases: the run has no {part} cases; use --cases all, or --data with others")
-    if len(chosen) != len(wanted):
-        raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
-    return part, chosen
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..data import CaseList, DataError, DatasetInfo, Fault, SegmentationDataset, Split, discover
+from ..data import Case, CaseList, DataError, DatasetInfo, Fault, SegmentationDataset, Split, discover
 from ..data.assigning import assign
 from ..data.orientation import most_common
 from ..data.prepared import DiskCache
@@ -238,3 +239,82 @@ def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
         cache_folder=disk,
         keys=keys,
     )
+
+
+def _split(file: Path) -> dict[str, list[str]]:
+    """Names by part; ConfigError where the file is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        parts: dict[str, list[str]] = {name: content[name] for name in ("train", "val", "test")}
+        if all(isinstance(names, list) for names in parts.values()):
+            return parts
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise ConfigError(f"{file}: expected the lists train, val and test of a run, got something else")
+
+
+def check_classes(folder: Path, found: dict[int, str], trained: dict[int, str]) -> list[str]:
+    """A note where classes of the data are called otherwise than in training.
+
+    Raises:
+        ConfigError: another number of classes, or a class under the number of another, for which it would be taken.
+    """
+    if len(found) != len(trained):
+        raise ConfigError(f"data {folder}: expected {len(trained)} classes as in training, got {len(found)}")
+    numbers = {name.lower(): number for number, name in trained.items()}
+    for number, name in found.items():
+        wanted = numbers.get(name.lower(), number)
+        if wanted != number:
+            raise ConfigError(f"data {folder}: expected {name!r} to be class {wanted} as in training, got {number}")
+    others = [f"{name} ({trained[number]} in training)" for number, name in found.items()
+              if number and name.lower() != trained[number].lower()]  # fmt: skip
+    return [f"classes are called otherwise than in training: {', '.join(others)}"] if others else []
+
+
+def check_shape(case: Case, shape: Sequence[int], plan: ModelPlan) -> None:
+    """ConfigError where an image [K, *S] is not of the kind that the network was trained on."""
+    if (shape[0], len(shape) - 1) != (plan.in_channels, plan.dims):
+        raise ConfigError(
+            f"{case.image}: expected {plan.in_channels} channels and {plan.dims} axes as in training, "
+            f"got {shape[0]} and {len(shape) - 1}"
+        )
+
+
+def look_over_others(chosen: Sequence[Case], plan: ModelPlan) -> list[str]:
+    """Reads data that are not those of the run once, so that no fault shows, or hides, in the middle; returns notes.
+
+    Raises:
+        DataError: a case that cannot be used.
+        ConfigError: one of another kind than the network was trained on.
+    """
+    found = screen([replace(case, info=case.info and replace(case.info, orientation=None)) for case in chosen])
+    if found.faults:
+        raise DataError(found.faults[0].reason)
+    for case in chosen:
+        check_shape(case, found.shapes[case.name], plan)
+    mixed = notes_of_all(found, [case.name for case in chosen], plan.orientation)
+    return told([*found.notes, *mixed], kept_in=None)
+
+
+def evaluated_part(cases: CaseList, folder: Path, run_folder: Path, part: str | None) -> tuple[str, list[Case]]:
+    """The cases to evaluate, and which part of the run's split they are.
+
+    Args:
+        part: "train", "val", "test" or "all"; None: the test cases, or where there are none those of the validation.
+    """
+    if part == "all":
+        return part, list(cases)
+    split_file = run_folder / "split.json"
+    if not split_file.is_file():
+        raise ConfigError(
+            f"cases: {part or 'test'!r} needs the run's {split_file}, which is not there; use --cases all"
+        )
+    split = _split(split_file)
+    part = part or ("test" if split["test"] else "val")
+    wanted = set(split[part])
+    chosen = [case for case in cases if case.name in wanted]
+    if not wanted:
+        raise ConfigError(f"cases: the run has no {part} cases; use --cases all, or --data with others")
+    if len(chosen) != len(wanted):
+        raise ConfigError(f"data {folder}: expected the {len(wanted)} {part} cases of the run, found {len(chosen)}")
+    return part, chosen
