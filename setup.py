@@ -84,10 +84,9 @@ class NinjaBuild(build_ext):
                 out = f"{source.stem}.{name}.o"
                 lines.append(f"build {out}: cxx {escape(source)}\n  isa = -DSURE_FAST_ISA={name} {' '.join(options)}")
                 outputs.append(out)
-        for source in sorted((ROOT / "csrc" / "bindings").glob("*.cpp")):
-            if "cuda" not in source.stem:
-                lines.append(f"build binding.{source.stem}.o: cxx {escape(source)}")
-                outputs.append(f"binding.{source.stem}.o")
+        for source in binding_sources("cpu"):
+            lines.append(f"build binding.{source.stem}.o: cxx {escape(source)}")
+            outputs.append(f"binding.{source.stem}.o")
         lines.append(f"build {escape(target)}: link {' '.join(outputs)}")
         return "\n".join(lines) + "\n"
 
@@ -111,11 +110,17 @@ class NinjaBuild(build_ext):
         for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
             lines.append(f"build {source.stem}.cu.o: nvcc {escape(source)}")
             outputs.append(f"{source.stem}.cu.o")
-        for source in sorted((ROOT / "csrc" / "bindings").glob("*cuda*.cpp")):
+        for source in binding_sources("cuda"):
             lines.append(f"build binding.{source.stem}.o: cxx {escape(source)}")
             outputs.append(f"binding.{source.stem}.o")
         lines.append(f"build {escape(target)}: link {' '.join(outputs)}")
         return "\n".join(lines) + "\n"
+
+
+def binding_sources(module: str) -> list[Path]:
+    """What both modules share, and the files of one of them, "cpu" or "cuda"."""
+    folder = ROOT / "csrc" / "bindings"
+    return [*sorted(folder.glob("*.cpp")), *sorted((folder / module).glob("*.cpp"))]
 
 
 def copy_into_checkout(library: Path) -> None:

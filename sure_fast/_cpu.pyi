@@ -1,105 +1,194 @@
+from torch import Tensor
+
+EVIDENCE: tuple[str, ...]
+KINDS: tuple[str, ...]
+
 def isa() -> str: ...
 def best_isa() -> str: ...
 def set_isa(name: str) -> None: ...
 def openmp() -> bool: ...
-def special_function(name: str, dtype: int, x: int, count: int, out: int) -> None: ...
+def has_one_stride(t: Tensor) -> bool: ...
+def special_function(name: str, x: Tensor, out: Tensor) -> None: ...
 
 class BoundaryArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class BoundaryPairArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class EvidentialArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class GradientArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class HardPatchArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class NoiseArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class PairArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class RowPairArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class SurfaceArgs:
-    def __init__(self, *args: object) -> None: ...
-
-class View:
-    def __init__(self, data: int, dtype: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> None: ...
+    def __init__(
+        self, label: Tensor, step: tuple[float, ...], limit: float, ignore: int | None, wide: bool, threads: int
+    ) -> None: ...
 
 def boundary_distance_workspace(args: BoundaryArgs) -> int: ...
-def boundary_distance_forward(args: BoundaryArgs, workspace: int, distance: int) -> bool: ...
-def boundary_distance_squared(args: BoundaryArgs, workspace: int, squared: int) -> bool: ...
-def dirichlet_uncertainty_forward(logits: View, evidence: int, threads: int, uncertainty: int) -> None: ...
-def dirichlet_uncertainty_backward(logits: View, evidence: int, threads: int, slope: int, gradient: View) -> None: ...
+def boundary_distance_forward(args: BoundaryArgs, scratch: Tensor, distance: Tensor) -> bool: ...
+def boundary_distance_squared(args: BoundaryArgs, scratch: Tensor, squared: Tensor) -> bool: ...
+def dirichlet_uncertainty_forward(logits: Tensor, evidence: str, threads: int, uncertainty: Tensor) -> None: ...
+def dirichlet_uncertainty_backward(
+    logits: Tensor, evidence: str, threads: int, slope: Tensor, gradient: Tensor
+) -> None: ...
+
+class EvidentialArgs:
+    def __init__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignore: int | None,
+        evidence: str,
+        kind: str,
+        regions: bool,
+        weights: Tensor | None,
+        threads: int,
+        squared: Tensor | None,
+        far_above: int,
+    ) -> None: ...
+
 def evidential_sums_size(classes: int) -> int: ...
-def evidential_loss_forward(args: EvidentialArgs, sums: int, uncertainty: int, data: int, kl: int) -> None: ...
+def evidential_loss_forward(
+    args: EvidentialArgs, sums: Tensor, uncertainty: Tensor | None, data: Tensor | None, kl: Tensor | None
+) -> None: ...
 def evidential_loss_backward(
     args: EvidentialArgs,
-    coefficients: int,
-    uncertainty: int,
+    coefficients: Tensor,
+    uncertainty: Tensor | None,
     uncertainty_scale: float,
-    data: int,
-    kl: int,
-    gradient: View,
+    data: Tensor | None,
+    kl: Tensor | None,
+    gradient: Tensor,
 ) -> None: ...
-def gradient_magnitude_forward(args: GradientArgs, out: int) -> None: ...
+
+class GradientArgs:
+    def __init__(
+        self,
+        image: Tensor,
+        scale: tuple[float, ...],
+        weight: tuple[float, ...],
+        max_channels: bool,
+        central: bool,
+        threads: int,
+    ) -> None: ...
+
+def gradient_magnitude_forward(args: GradientArgs, out: Tensor) -> None: ...
+
+class PairArgs:
+    def __init__(
+        self,
+        uncertainty: Tensor,
+        gradient: Tensor,
+        distance: Tensor,
+        label: Tensor | None,
+        threshold: float,
+        num_pairs: int,
+        seed: int,
+        compared: int = 0,
+        threads: int = 1,
+    ) -> None: ...
+
 def compact_chunks(n: int) -> int: ...
-def gradient_uncertainty_count(args: PairArgs, counts: int) -> None: ...
+def gradient_uncertainty_count(args: PairArgs, counts: Tensor) -> None: ...
 def gradient_uncertainty_workspace(args: PairArgs, most: int) -> int: ...
 def gradient_uncertainty_forward(
-    args: PairArgs, counts: int, most: int, workspace: int, loss: int, slope: int
+    args: PairArgs, counts: Tensor, most: int, scratch: Tensor, loss: Tensor, slope: Tensor
 ) -> None: ...
-def noise_uncertainty_forward(args: NoiseArgs, far: int, terms: int, slopes: int) -> None: ...
+
+class NoiseArgs:
+    def __init__(
+        self,
+        logits: Tensor,
+        noisy1: Tensor,
+        noisy2: Tensor,
+        evidence: str,
+        clean_far: bool,
+        distance: Tensor | None,
+        squared: Tensor | None,
+        threshold: float,
+        centers: Tensor,
+        valid: Tensor,
+        level1: float,
+        level2: float,
+        threads: int,
+    ) -> None: ...
+
+def noise_uncertainty_forward(args: NoiseArgs, far: Tensor, terms: Tensor, slopes: Tensor) -> None: ...
 def noise_uncertainty_backward(
-    args: NoiseArgs, coefficients: int, slopes: int, clean: View, noisy1: View, noisy2: View
+    args: NoiseArgs, coefficients: Tensor, slopes: Tensor, clean: Tensor, noisy1: Tensor, noisy2: Tensor
 ) -> None: ...
+
+class RowPairArgs:
+    def __init__(self, a: Tensor, b: Tensor, mask: Tensor | None, most: int = 0, threads: int = 1) -> None: ...
+
 def pair_concordance_workspace(args: RowPairArgs) -> int: ...
-def pair_concordance_forward(args: RowPairArgs, tolerance: float, workspace: int, counts: int) -> None: ...
-def sample_hard_patches_workspace(args: HardPatchArgs) -> int: ...
-def sample_hard_patches_forward(args: HardPatchArgs, workspace: int, centers: int, valid: int) -> None: ...
-def sample_hard_patches_images(
-    image: int,
-    noise: int,
-    dtype: int,
-    size: tuple[int, ...],
-    patch: tuple[int, ...],
-    copies: int,
-    centers: int,
-    valid: int,
-    places: int,
-    dims: int,
-    threads: int,
-    images: int,
-) -> None: ...
-def segmentation_stats_size(classes: int, bins: int, levels: int) -> int: ...
-def segmentation_stats_forward(
-    logits: View,
-    target: int,
-    target_dtype: int,
-    ignore: int | None,
-    evidence: int,
-    bins: int,
-    levels: int,
-    threads: int,
-    records: int,
-) -> None: ...
+def pair_concordance_forward(args: RowPairArgs, tolerance: float, scratch: Tensor, counts: Tensor) -> None: ...
 def spearman_workspace(args: RowPairArgs) -> int: ...
-def spearman_forward(args: RowPairArgs, workspace: int, out: int) -> None: ...
-def surface_distances_boxes(args: SurfaceArgs, labels: int, boxes: int) -> tuple[int, int]: ...
+def spearman_forward(args: RowPairArgs, scratch: Tensor, out: Tensor) -> None: ...
+
+class HardPatchArgs:
+    def __init__(
+        self,
+        uncertainty: Tensor,
+        noisy: Tensor,
+        label: Tensor,
+        distance: Tensor,
+        patch: tuple[int, ...],
+        num_classes: int,
+        num_patches: int,
+        max_distance: float,
+        seed: Tensor,
+        threads: int = 1,
+    ) -> None: ...
+
+class NoisePatchArgs:
+    def __init__(self, image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, threads: int = 1) -> None: ...
+
+def sample_hard_patches_workspace(args: HardPatchArgs) -> int: ...
+def sample_hard_patches_forward(args: HardPatchArgs, scratch: Tensor, centers: Tensor, valid: Tensor) -> None: ...
+def sample_hard_patches_images(args: NoisePatchArgs, images: Tensor) -> None: ...
+
+class StatsArgs:
+    def __init__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignore: int | None,
+        evidence: str,
+        bins: int,
+        levels: int,
+        threads: int,
+    ) -> None: ...
+
+def segmentation_stats_size(classes: int, bins: int, levels: int) -> int: ...
+def segmentation_stats_forward(args: StatsArgs, records: Tensor) -> None: ...
+
+class SurfaceArgs:
+    def __init__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        classes: int,
+        ignore: int | None,
+        step: tuple[float, ...],
+        quantile: float,
+        tolerance: float,
+        threads: int = 1,
+    ) -> None: ...
+
+def surface_distances_boxes(args: SurfaceArgs, labels: Tensor, boxes: Tensor) -> tuple[int, int]: ...
 def surface_distances_workspace(args: SurfaceArgs, largest: int) -> int: ...
 def surface_distances_forward(
-    args: SurfaceArgs, labels: int, boxes: int, largest: int, workspace: int, records: int
+    args: SurfaceArgs, labels: Tensor, boxes: Tensor, largest: int, scratch: Tensor, records: Tensor
 ) -> None: ...
-def uncertainty_supervision_count(args: BoundaryPairArgs, counts: int) -> None: ...
+
+class BoundaryPairArgs:
+    def __init__(
+        self,
+        logits: Tensor,
+        evidence: str,
+        image: GradientArgs,
+        squared: Tensor,
+        near: int,
+        label: Tensor | None,
+        num_pairs: int,
+        seed: int,
+        threads: int,
+    ) -> None: ...
+
+def uncertainty_supervision_count(args: BoundaryPairArgs, counts: Tensor) -> None: ...
 def uncertainty_supervision_workspace(args: BoundaryPairArgs, most: int) -> int: ...
 def uncertainty_supervision_forward(
-    args: BoundaryPairArgs, counts: int, most: int, workspace: int, loss: int, slope: int
+    args: BoundaryPairArgs, counts: Tensor, most: int, scratch: Tensor, loss: Tensor, slope: Tensor
 ) -> None: ...

@@ -58,9 +58,9 @@ def cuda() -> str:
 
 
 def cuda_library() -> str:
-    from .ops import _device
+    from .ops import _calls
 
-    return _device.missing or "kernels built, for compute capability 8.0 and up"
+    return _calls.missing or "kernels built, for compute capability 8.0 and up"
 
 
 def triton() -> str:

@@ -277,7 +277,7 @@ bool run(const BoundaryArgs& a, void* workspace, float* distance, uint8_t* squar
   const Scratch<Work> s(a, arena);
   for (int64_t n = 0; n < a.size[0]; n += s.images) {
     const int64_t images = a.size[0] - n < s.images ? a.size[0] - n : s.images;
-    const Label* label = static_cast<const Label*>(a.label) + n * D * plane;
+    const Label* label = static_cast<const Label*>(a.label.data) + n * D * plane;
     bool fits = true;
     parallel_tasks(images * D, a.threads, [&](int64_t i) {
       Work* scratch = s.plane + thread_index() * s.plane_size(H);
@@ -304,7 +304,7 @@ bool run_label(const BoundaryArgs& a, void* workspace, float* distance, uint8_t*
 }
 
 bool dispatch(const BoundaryArgs& a, void* workspace, float* distance, uint8_t* squared) {
-  switch (a.dtype) {
+  switch (a.label.dtype) {
     case DType::u8: return run_label<uint8_t>(a, workspace, distance, squared);
     case DType::i8: return run_label<int8_t>(a, workspace, distance, squared);
     case DType::i16: return run_label<int16_t>(a, workspace, distance, squared);

@@ -1,29 +1,15 @@
-// boundary_distance on the CPU: arguments shared by the kernel files and the binding.
+// boundary_distance on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/boundary_distance.h"
 #include "cpu/common.h"
 
 namespace sure_fast {
-
-struct BoundaryArgs {
-  const void* label;  // [N, D, H, W] contiguous integers; a 2D image has D = 1
-  DType dtype;
-  int64_t size[4];
-  double step[3];  // spacing along D, H, W
-  double limit;    // exact up to here, +inf beyond; negative: exact everywhere
-  bool has_ignore;
-  int64_t ignore;
-  bool wide;  // labels are compared as int64 instead of bytes
-  int threads;
-};
 
 // Of the distances within the limit, the squared ones fit a byte: equal steps, limit below 16 steps.
 SURE_FAST_INLINE bool boundary_in_bytes(const BoundaryArgs& a) {
   return a.limit >= 0 && a.limit * (1 + 1e-12) < 15.9 * a.step[0] && a.step[0] == a.step[1] && a.step[1] == a.step[2];
 }
-
-constexpr int kBeyond = 255;   // a squared distance in a byte: farther than the limit,
-constexpr int kIgnored = 254;  // or that of an ignored voxel
 
 // workspace: bytes of scratch. distance: float32 [N, D, H, W]. squared: uint8 of the same shape, in steps, kBeyond
 // where it is beyond the limit, kIgnored on ignored voxels; only where boundary_in_bytes. Both return false, with

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "args/tensor.h"
 #include "math/elementary.h"
 #include "math/half.h"
 #include "math/storage.h"
@@ -19,14 +20,6 @@
 #define SURE_FAST_FOR_EACH_ISA(declare) declare(baseline) declare(avx2) declare(avx512)
 
 namespace sure_fast {
-
-// A [N, C, V] view of a tensor whose spatial axes step by one stride; strides in elements.
-struct View {
-  const void* data;
-  DType dtype;
-  int64_t batch, channels, voxels;
-  int64_t batch_stride, channel_stride, voxel_stride;
-};
 
 namespace {
 

@@ -9,8 +9,6 @@ namespace {
 
 constexpr int kBlock = 128;
 
-using math::Evidence;
-
 // alpha = e(z) + 1 and, unless null, slope = e'(z).
 template <typename T, typename Storage, Evidence kind>
 void load(const Storage* z, int64_t stride, int count, T* alpha, T* slope) {
@@ -43,16 +41,17 @@ void load(const Storage* z, int64_t stride, int count, T* alpha, T* slope) {
 }
 
 template <typename T, typename Storage>
-void load_kind(int evidence, const void* data, int64_t offset, int64_t stride, int count, T* alpha, T* slope) {
+void load_kind(Evidence evidence, const void* data, int64_t offset, int64_t stride, int count, T* alpha, T* slope) {
   const Storage* z = static_cast<const Storage*>(data) + offset;
-  switch (static_cast<Evidence>(evidence)) {
+  switch (evidence) {
     case Evidence::softplus: return load<T, Storage, Evidence::softplus>(z, stride, count, alpha, slope);
     case Evidence::relu: return load<T, Storage, Evidence::relu>(z, stride, count, alpha, slope);
     default: return load<T, Storage, Evidence::exp>(z, stride, count, alpha, slope);
   }
 }
 
-inline void load_row(const View& z, int evidence, int64_t offset, int count, float* alpha, float* slope = nullptr) {
+inline void load_row(const View& z, Evidence evidence, int64_t offset, int count, float* alpha,
+                     float* slope = nullptr) {
   const int64_t stride = z.voxel_stride;
   if (z.dtype == DType::bf16) {
     load_kind<float, bfloat16_t>(evidence, z.data, offset, stride, count, alpha, slope);
@@ -63,7 +62,8 @@ inline void load_row(const View& z, int evidence, int64_t offset, int count, flo
   }
 }
 
-inline void load_row(const View& z, int evidence, int64_t offset, int count, double* alpha, double* slope = nullptr) {
+inline void load_row(const View& z, Evidence evidence, int64_t offset, int count, double* alpha,
+                     double* slope = nullptr) {
   load_kind<double, double>(evidence, z.data, offset, z.voxel_stride, count, alpha, slope);
 }
 
@@ -87,7 +87,7 @@ void gather_logits(const View& z, int64_t offset, const Index* place, int count,
 
 // alpha = (e(-z) + 1, e(z) + 1) of one row of z in two rows of kBlock and, unless null, both d alpha / d z.
 template <typename T>
-void load_both(const View& z, int evidence, int64_t offset, int count, T* alpha, T* slope) {
+void load_both(const View& z, Evidence evidence, int64_t offset, int count, T* alpha, T* slope) {
   alignas(64) T minus[kBlock];
   alignas(64) int32_t place[kBlock];
   for (int v = 0; v < count; ++v) place[v] = v;
@@ -100,7 +100,7 @@ void load_both(const View& z, int evidence, int64_t offset, int count, T* alpha,
 
 // A = sum of alpha at up to kBlock voxels of one image.
 template <typename T, typename Index>
-void gather_totals(const View& z, int evidence, int64_t image, const Index* place, int count, T* total) {
+void gather_totals(const View& z, Evidence evidence, int64_t image, const Index* place, int count, T* total) {
   alignas(64) T raw[kBlock], alpha[kBlock];
   for (int i = 0; i < count; ++i) total[i] = T(0);
   for (int64_t c = 0; c < z.channels; ++c) {

@@ -25,7 +25,7 @@ void blocks(const View& z, int threads, const Task& task) {
 }
 
 template <typename T>
-void forward(const View& z, int evidence, int threads, void* uncertainty) {
+void forward(const View& z, Evidence evidence, int threads, void* uncertainty) {
   blocks(z, threads, [&](int64_t image, int64_t v, int count) {
     alignas(64) T total[kBlock], alpha[kBlock];
     for (int i = 0; i < count; ++i) total[i] = T(0);
@@ -39,7 +39,7 @@ void forward(const View& z, int evidence, int threads, void* uncertainty) {
 }
 
 template <typename T>
-void backward(const View& z, int evidence, int threads, const void* slope_u, const View& gradient) {
+void backward(const View& z, Evidence evidence, int threads, const void* slope_u, const View& gradient) {
   const View slopes{slope_u, z.dtype, z.batch, 1, z.voxels, z.voxels, 0, 1};
   blocks(z, threads, [&](int64_t image, int64_t v, int count) {
     alignas(64) T total[kBlock], alpha[kBlock], slope[kBlock], g[kBlock];
@@ -65,12 +65,13 @@ void backward(const View& z, int evidence, int threads, const void* slope_u, con
 
 }  // namespace
 
-void dirichlet_uncertainty_forward(const View& z, int evidence, int threads, void* uncertainty) {
+void dirichlet_uncertainty_forward(const View& z, Evidence evidence, int threads, void* uncertainty) {
   z.dtype == DType::f64 ? forward<double>(z, evidence, threads, uncertainty)
                         : forward<float>(z, evidence, threads, uncertainty);
 }
 
-void dirichlet_uncertainty_backward(const View& z, int evidence, int threads, const void* slope, const View& gradient) {
+void dirichlet_uncertainty_backward(const View& z, Evidence evidence, int threads, const void* slope,
+                                    const View& gradient) {
   z.dtype == DType::f64 ? backward<double>(z, evidence, threads, slope, gradient)
                         : backward<float>(z, evidence, threads, slope, gradient);
 }

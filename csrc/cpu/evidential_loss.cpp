@@ -26,7 +26,7 @@ struct Block {
   alignas(64) T u[kBlock], data[kBlock], kl[kBlock];  // forward: its terms; backward: the loss's derivatives by them
 };
 
-template <int kind, typename T>
+template <Kind kind, typename T>
 void forward_block(int classes, int count, const T* alpha, T constant, double* sums, Block<T>& block) {
   const int32_t* label = block.label;
   T *kl = block.kl, *data = block.data;
@@ -54,8 +54,8 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
       const T psi = math::digamma_entropic(a[v], h);
       kl[v] += mine ? T(0) : h;
       const T p = a[v] * inverse[v];
-      if (kind == 0) data[v] -= mine ? psi : T(0);
-      if (kind == 2) data[v] += p * p;
+      if (kind == Kind::digamma) data[v] -= mine ? psi : T(0);
+      if (kind == Kind::mse) data[v] += p * p;
       const T counted = label[v] >= 0 ? p : T(0);
       sum_p += counted;
       sum_py += mine ? p : T(0);
@@ -74,9 +74,9 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
     const T psi = math::digamma_entropic(other[v], h);
     const T k = kl[v] - h + extra * psi - constant;
     T d;
-    if (kind == 0) {
+    if (kind == Kind::digamma) {
       d = data[v] + math::digamma(total[v]);
-    } else if (kind == 1) {
+    } else if (kind == Kind::log) {
       d = counts ? math::logarithm(total[v]) - math::logarithm(counts ? own[v] : T(1)) : T(0);
       d += (own[v] + total[v]) * T(0);  // a NaN stays one
     } else {
@@ -101,7 +101,7 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
 }
 
 // slope [C][kBlock] holds e'(z) on entry and the gradient on return; g are the derivatives by the sums of p and p y.
-template <int kind, typename T>
+template <Kind kind, typename T>
 void backward_block(int classes, int count, const T* alpha, T* slope, const T* g, const Block<T>& block) {
   const int32_t* label = block.label;
   const T *g_data = block.data, *g_kl = block.kl;
@@ -129,7 +129,7 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const T* g
       const T p = a[v] * inverse[v];
       const bool mine = label[v] == c;
       T gc = gp + (mine ? gpy : T(0));
-      if (kind == 2) {
+      if (kind == Kind::mse) {
         gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
         moment[v] += p * p;
       }
@@ -140,9 +140,9 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const T* g
   for (int v = 0; v < count; ++v) {
     through_u[v] = -T(classes) * block.u[v] * inverse[v] * inverse[v];
     T shared = through_u[v] - mean_g[v] * inverse[v];
-    if (kind == 0) shared += g_data[v] * math::trigamma(total[v]);
-    if (kind == 1) shared += g_data[v] * inverse[v];
-    if (kind == 2) shared -= g_data[v] * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
+    if (kind == Kind::digamma) shared += g_data[v] * math::trigamma(total[v]);
+    if (kind == Kind::log) shared += g_data[v] * inverse[v];
+    if (kind == Kind::mse) shared -= g_data[v] * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
     common[v] = shared;
     T slope_other;
     const T psi1_other = math::trigamma_entropic(other[v], slope_other);
@@ -159,10 +159,10 @@ void backward_block(int classes, int count, const T* alpha, T* slope, const T* g
       T slope_own;
       const T psi1 = math::trigamma_entropic(a[v], slope_own);
       T gc = gp + (mine ? gpy : T(0));
-      if (kind == 2) gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
+      if (kind == Kind::mse) gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
       T d = common[v] + gc * inverse[v];
-      if (kind == 0) d -= mine ? g_data[v] * psi1 : T(0);
-      if (kind == 1) d -= mine ? g_data[v] / a[v] : T(0);
+      if (kind == Kind::digamma) d -= mine ? g_data[v] * psi1 : T(0);
+      if (kind == Kind::log) d -= mine ? g_data[v] / a[v] : T(0);
       d += mine ? T(0) : g_kl[v] * (slope_own + other[v]);
       s[v] *= label[v] >= 0 ? d : through_u[v];
     }
@@ -229,7 +229,7 @@ Range chunk_range(const EvidentialArgs& a, int64_t chunk) {
   return {chunk / chunks, first, first + kEvidentialChunk < voxels ? first + kEvidentialChunk : voxels};
 }
 
-template <int kind, typename T>
+template <Kind kind, typename T>
 void forward(const EvidentialArgs& args, double* partials, const EvidentialVoxels& voxels) {
   const int classes = static_cast<int>(evidential_classes(args));
   const int64_t width = evidential_sums_size(classes);
@@ -254,7 +254,7 @@ void forward(const EvidentialArgs& args, double* partials, const EvidentialVoxel
   });
 }
 
-template <int kind, typename T>
+template <Kind kind, typename T>
 void backward(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slopes,
               const View& gradient) {
   const int classes = static_cast<int>(evidential_classes(args));
@@ -305,14 +305,16 @@ void backward(const EvidentialArgs& args, const double* coefficients, const Evid
 
 void evidential_loss_forward(const EvidentialArgs& args, double* partials, const EvidentialVoxels& voxels) {
   const bool wide = args.logits.dtype == DType::f64;
-  if (args.kind == 0)
-    return wide ? forward<0, double>(args, partials, voxels) : forward<0, float>(args, partials, voxels);
-  if (args.kind == 1)
-    return wide ? forward<1, double>(args, partials, voxels) : forward<1, float>(args, partials, voxels);
-  return wide ? forward<2, double>(args, partials, voxels) : forward<2, float>(args, partials, voxels);
+  if (args.kind == Kind::digamma)
+    return wide ? forward<Kind::digamma, double>(args, partials, voxels)
+                : forward<Kind::digamma, float>(args, partials, voxels);
+  if (args.kind == Kind::log)
+    return wide ? forward<Kind::log, double>(args, partials, voxels)
+                : forward<Kind::log, float>(args, partials, voxels);
+  return wide ? forward<Kind::mse, double>(args, partials, voxels) : forward<Kind::mse, float>(args, partials, voxels);
 }
 
-template <int kind>
+template <Kind kind>
 static void backward_kind(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slope,
                           const View& gradient) {
   args.logits.dtype == DType::f64 ? backward<kind, double>(args, coefficients, slope, gradient)
@@ -321,9 +323,9 @@ static void backward_kind(const EvidentialArgs& args, const double* coefficients
 
 void evidential_loss_backward(const EvidentialArgs& args, const double* coefficients, const EvidentialVoxels& slope,
                               const View& gradient) {
-  if (args.kind == 0) return backward_kind<0>(args, coefficients, slope, gradient);
-  if (args.kind == 1) return backward_kind<1>(args, coefficients, slope, gradient);
-  backward_kind<2>(args, coefficients, slope, gradient);
+  if (args.kind == Kind::digamma) return backward_kind<Kind::digamma>(args, coefficients, slope, gradient);
+  if (args.kind == Kind::log) return backward_kind<Kind::log>(args, coefficients, slope, gradient);
+  backward_kind<Kind::mse>(args, coefficients, slope, gradient);
 }
 
 }  // namespace SURE_FAST_NS

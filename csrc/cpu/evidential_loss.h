@@ -1,21 +1,10 @@
-// evidential_loss on the CPU: arguments shared by the kernel files and the binding.
+// evidential_loss on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/evidential_loss.h"
 #include "cpu/labels.h"
 
 namespace sure_fast {
-
-struct EvidentialArgs {
-  View logits;
-  Labels target;          // [N, V], or of regions [N, C, V] of 0 and 1
-  int evidence;           // math::Evidence
-  int kind;               // 0 digamma, 1 log, 2 mse
-  bool regions;           // each channel is a Beta distribution of its own, alpha = (e(-z) + 1, e(z) + 1)
-  const double* weights;  // of a voxel's data and KL terms by its class [C], or null: 1
-  int threads;
-  const uint8_t* squared;  // squared distance to the boundary in steps [N, V], or null: no voxel is far
-  int far_above;           // a voxel that counts is far where squared > far_above
-};
 
 // A map is a Dirichlet distribution a voxel: one an image, or with regions one a channel.
 SURE_FAST_INLINE int64_t evidential_classes(const EvidentialArgs& a) { return a.regions ? 2 : a.logits.channels; }
@@ -33,13 +22,6 @@ constexpr int64_t kEvidentialChunk = 4096;
 SURE_FAST_INLINE int64_t evidential_chunks(const EvidentialArgs& a) {
   return (a.logits.voxels + kEvidentialChunk - 1) / kEvidentialChunk;  // of a map
 }
-
-// Values of each voxel of every map, [maps, V], or null: of the forward's terms, or the loss's derivatives by them.
-// Computed in float64 for float64 logits, else in float32; the forward's u is in the logits' dtype.
-struct EvidentialVoxels {
-  void *uncertainty, *data, *kl;
-  double uncertainty_scale;  // of the derivatives
-};
 
 // forward:  partials [maps, chunks, sums_size] float64.
 // backward: coefficients [groups, sums_size] = d loss / d sums, of which the first 2 + 2C and that of the far voxels' u

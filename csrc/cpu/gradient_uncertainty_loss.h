@@ -1,23 +1,10 @@
-// gradient_uncertainty_loss on the CPU: arguments shared by the kernel files and the binding.
+// gradient_uncertainty_loss on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/gradient_uncertainty_loss.h"
 #include "cpu/common.h"
 
 namespace sure_fast {
-
-struct PairArgs {
-  const void* uncertainty;  // [rows, n] contiguous, f32 or f64
-  const void* gradient;     // the same
-  DType dtype;
-  const void* distance;  // [rows, n] contiguous, f32 or f64
-  DType distance_dtype;
-  const int64_t* label;  // [rows, n] contiguous: only pairs of one label count; null: all
-  int64_t rows, n;
-  double threshold;   // voxels of distance <= threshold are compared
-  int64_t num_pairs;  // drawn per row; 0: every pair
-  uint64_t seed;
-  int threads;
-};
 
 constexpr int64_t kCompactChunk = 1 << 16;
 

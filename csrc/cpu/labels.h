@@ -5,14 +5,6 @@
 
 namespace sure_fast {
 
-struct Labels {
-  const void* data;  // contiguous integers
-  DType dtype;
-  int64_t classes;
-  bool has_ignore;
-  int64_t ignore;
-};
-
 namespace SURE_FAST_NS {
 namespace {
 

@@ -1,26 +1,10 @@
-// noise_uncertainty_loss on the CPU: arguments shared by the kernel files and the binding.
+// noise_uncertainty_loss on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/noise_uncertainty_loss.h"
 #include "cpu/common.h"
 
 namespace sure_fast {
-
-struct NoiseArgs {
-  View logits[3];        // of the clean image and of the two noisy ones
-  int evidence;          // math::Evidence
-  bool clean_far;        // whether the far term counts the clean logits here
-  const void* distance;  // [N, V] contiguous f32 or f64, or null:
-  DType distance_dtype;
-  const uint8_t* squared;  // squared distance in steps [N, V], of which kBeyond is farther and kIgnored nowhere
-  int64_t size[3];         // D, H, W; V is their product
-  double threshold;        // near: d <= threshold, far: d > threshold
-  const int64_t* centers;  // [N, P, dims]
-  const uint8_t* valid;    // [N, P], 0 or 1
-  int64_t patches;         // P
-  int dims;                // 2 or 3
-  double levels[2];        // of the noise
-  int threads;
-};
 
 constexpr int64_t kNoiseChunk = 4096;
 

@@ -40,7 +40,7 @@ struct PairScratch {
         one(arena, a.num_pairs > 0 ? 0 : most),
         two(arena, a.num_pairs > 0 ? 0 : most),
         sort(arena, a.num_pairs > 0 ? 0 : most, threads),
-        by_label(arena, a.label != nullptr ? most : 0, threads),
+        by_label(arena, a.label.data != nullptr ? most : 0, threads),
         run_begin(arena.take<int64_t>(a.num_pairs > 0 ? most + 1 : 0)),
         run_pairs(arena.take<int64_t>(a.num_pairs > 0 ? most + 1 : 0)) {}
 };
@@ -72,8 +72,8 @@ int order_elements(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
   for (int64_t i = 0; i < m; ++i) s.rank[i] = level - s.rank[i];
   for (int64_t i = 0; i < m; ++i) s.sort.keys[i] = sort_key(s.g[s.sort.payload[i]]);
   s.sort.run(m, threads);
-  if (a.label != nullptr) {
-    const int64_t* label = a.label + row * a.n;
+  if (a.label.data != nullptr) {
+    const int64_t* label = static_cast<const int64_t*>(a.label.data) + row * a.n;
     for (int64_t i = 0; i < m; ++i) {
       const uint32_t element = s.sort.payload[i];
       s.by_label.keys[i] = label_key(label[s.place[element]]);
@@ -97,7 +97,7 @@ PairElements shifted(const PairElements& e, int64_t by) {
 template <typename Value>
 int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int threads, PairScratch<Value>& s) {
   const int bits = order_elements(a, row, m, threads, s);
-  const uint32_t* order = a.label != nullptr ? s.by_label.payload : s.sort.payload;
+  const uint32_t* order = a.label.data != nullptr ? s.by_label.payload : s.sort.payload;
   for (int64_t i = 0; i < m; ++i) {
     const uint32_t element = order[i];
     s.one.rank[i] = s.rank[element];
@@ -105,7 +105,7 @@ int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int
     s.one.a[i] = static_cast<double>(s.g[element]) - mean_g;
     s.one.slope[i] = 0.0;
   }
-  if (a.label == nullptr) return sum_partners(s.one, s.two, m, bits, s.chunk_totals, threads, s.slope);
+  if (a.label.data == nullptr) return sum_partners(s.one, s.two, m, bits, s.chunk_totals, threads, s.slope);
   int64_t pairs = 0;
   for (int64_t begin = 0, end = 0; begin < m; begin = end) {
     while (end < m && s.by_label.keys[end] == s.by_label.keys[begin]) ++end;
@@ -118,8 +118,8 @@ int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int
 // Sampled pairs: adds up v+ and the slopes; returns the number of violating (or NaN) draws.
 template <typename Value>
 int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s, double& sum) {
-  if (a.label != nullptr) {
-    const int64_t* label = a.label + row * a.n;
+  if (a.label.data != nullptr) {
+    const int64_t* label = static_cast<const int64_t*>(a.label.data) + row * a.n;
     for (int64_t i = 0; i < m; ++i) {
       s.by_label.keys[i] = label_key(label[s.place[i]]);
       s.by_label.payload[i] = static_cast<uint32_t>(i);
@@ -128,7 +128,7 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
   }
   int64_t runs = 0, total = 0;
   for (int64_t begin = 0, end = 0; begin < m; begin = end) {
-    if (a.label == nullptr) {
+    if (a.label.data == nullptr) {
       end = m;
     } else {
       while (end < m && s.by_label.keys[end] == s.by_label.keys[begin]) ++end;
@@ -138,7 +138,8 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
     total += (end - begin) * (end - begin);
   }
   s.run_begin[runs] = m;
-  for (int64_t i = 0; i < m; ++i) s.order[i] = a.label == nullptr ? static_cast<uint32_t>(i) : s.by_label.payload[i];
+  for (int64_t i = 0; i < m; ++i)
+    s.order[i] = a.label.data == nullptr ? static_cast<uint32_t>(i) : s.by_label.payload[i];
   memset(s.slope, 0, sizeof(double) * static_cast<size_t>(kStreams * m));
   const uint64_t start = random_row(a.seed, row);
   double sums[kStreams];

@@ -1,19 +1,10 @@
 // Two rankings of the same elements, row by row: the arguments of pair_concordance and spearman on the CPU.
 #pragma once
 
+#include "args/row_pairs.h"
 #include "cpu/common.h"
 
 namespace sure_fast {
-
-struct RowPairArgs {
-  const void* a;  // [rows, n] contiguous, f32 or f64
-  const void* b;  // the same
-  DType dtype;
-  const uint8_t* mask;  // [rows, n] contiguous, 0 or 1: the elements that count; null: all
-  int64_t rows, n;
-  int64_t most;  // elements that count in the fullest row
-  int threads;
-};
 
 namespace {
 

@@ -79,7 +79,7 @@ struct Scratch {
 
 template <typename Label>
 void hard_labels(const HardPatchArgs& a, int64_t at, int64_t count, int32_t* cls) {
-  const Label* label = static_cast<const Label*>(a.label) + at;
+  const Label* label = static_cast<const Label*>(a.label.data) + at;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t y = static_cast<int64_t>(label[i]);
     cls[i] = cls[i] != 0 && y >= 0 && y < a.num_classes ? static_cast<int32_t>(y) : -1;
@@ -99,7 +99,7 @@ void candidate_classes(const HardPatchArgs& a, int64_t at, int64_t count, int32_
   const Value* u = static_cast<const Value*>(a.uncertainty) + at;
   const Value* noisy = static_cast<const Value*>(a.noisy) + at;
   for (int64_t i = 0; i < count; ++i) cls[i] = noisy[i] <= u[i];
-  switch (a.label_dtype) {
+  switch (a.label.dtype) {
     case DType::u8: hard_labels<uint8_t>(a, at, count, cls); break;
     case DType::i8: hard_labels<int8_t>(a, at, count, cls); break;
     case DType::i16: hard_labels<int16_t>(a, at, count, cls); break;
@@ -115,7 +115,7 @@ template <typename Value, typename Found>
 void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last, const Found& found) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
   const int64_t margin_d = a.patch[0] / 2, margin_h = a.patch[1] / 2, margin_w = a.patch[2] / 2;
-  const uint64_t start = random_row(a.seed, image);
+  const uint64_t start = random_row(static_cast<uint64_t>(*a.seed), image);
   alignas(64) uint64_t key[kBlock];
   alignas(64) int32_t cls[kBlock];
   for (int64_t row = first; row < last; ++row) {

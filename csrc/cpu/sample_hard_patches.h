@@ -1,41 +1,10 @@
-// sample_hard_patches on the CPU: arguments shared by the kernel files and the binding.
+// sample_hard_patches on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/sample_hard_patches.h"
 #include "cpu/common.h"
 
 namespace sure_fast {
-
-struct HardPatchArgs {
-  const void* uncertainty;  // [N, D, H, W] contiguous, f32 or f64
-  const void* noisy;        // the same
-  DType dtype;
-  const void* label;  // [N, D, H, W] contiguous integers
-  DType label_dtype;
-  const void* distance;  // [N, D, H, W] contiguous, f32 or f64
-  DType distance_dtype;
-  int64_t size[4];
-  int64_t patch[3];     // odd edges along D, H, W
-  int dims;             // of the centers: 2 or 3
-  int64_t num_classes;  // C
-  int64_t num_patches;  // per class
-  double max_distance;  // centers of class 0 are closer
-  uint64_t seed;
-  int threads;
-};
-
-struct NoisePatchArgs {
-  const void* image;  // [N, K, D, H, W] contiguous
-  const void* noise;  // [M, patch] in the same dtype
-  DType dtype;
-  int64_t size[5];
-  int64_t patch[3];
-  int64_t copies;          // M
-  const int64_t* centers;  // [N, P, dims], patches inside the image where valid
-  const uint8_t* valid;    // [N, P]
-  int64_t places;          // P
-  int dims;
-  int threads;
-};
 
 constexpr int64_t kKept = 32;  // candidates of the largest keys that a slab keeps per class
 

@@ -1,18 +1,10 @@
-// segmentation_stats on the CPU: arguments shared by the kernel files and the binding.
+// segmentation_stats on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/segmentation_stats.h"
 #include "cpu/labels.h"
 
 namespace sure_fast {
-
-struct StatsArgs {
-  View logits;
-  Labels target;  // [N, V]
-  int evidence;   // math::Evidence
-  int bins;       // of the probability
-  int levels;     // of the uncertainty
-  int threads;
-};
 
 constexpr int64_t kStatsChunk = 1 << 15;
 

@@ -5,18 +5,6 @@
 
 namespace sure_fast {
 
-enum class Special : int {
-  exponential,
-  logarithm,
-  log_one_plus,
-  softplus,
-  sigmoid,
-  digamma,
-  trigamma,
-  entropic,
-  entropic_slope
-};
-
 #define SURE_FAST_DECLARE(isa)                                                                \
   namespace isa {                                                                             \
   void special_function(Special which, DType dtype, const void* x, int64_t count, void* out); \

@@ -1,23 +1,10 @@
-// surface_distances on the CPU: arguments shared by the kernel files and the binding.
+// surface_distances on the CPU: what the kernel files and the binding share.
 #pragma once
 
+#include "args/surface_distances.h"
 #include "cpu/labels.h"
 
 namespace sure_fast {
-
-struct SurfaceArgs {
-  Labels prediction, target;  // [N, D, H, W], contiguous; at most 65536 classes; the target's ignored voxels count 0
-  int64_t size[4];            // a 2D image has D = 1
-  double step[3];             // spacing along D, H, W
-  bool planar;                // 2D: there is no neighbour along D
-  double quantile;            // in [0, 1]
-  double tolerance;
-  int threads;
-};
-
-constexpr int64_t kSurfaceBox = 6;      // first and last index along D, H, W; empty where a last one is below its first
-constexpr int64_t kSurfaceRecord = 10;  // surface voxels of prediction and target; then both ways, from prediction to
-                                        // target and back: largest distance, quantile, sum, number within tolerance
 
 // Tables of boxes that surface_distances_boxes fills apart, one a thread; the caller adds them up.
 SURE_FAST_INLINE int64_t surface_boxes_size(const SurfaceArgs& a) {

@@ -2,19 +2,11 @@
 // other passes are those of boundary_distance, evidential_loss and noise_uncertainty_loss.
 #pragma once
 
+#include "args/uncertainty_supervision.h"
 #include "cpu/gradient_magnitude.h"
 #include "cpu/gradient_uncertainty_loss.h"
 
 namespace sure_fast {
-
-struct BoundaryPairArgs {
-  PairArgs pairs;  // its maps and its threshold are not used; dtype is that of u, g and the slope
-  View logits;
-  int evidence;            // math::Evidence
-  GradientArgs image;      // [N, K, D, H, W]
-  const uint8_t* squared;  // squared distance to the boundary in steps, [N, V]
-  int near;                // voxels of squared <= near are compared
-};
 
 // count, workspace, forward: as of gradient_uncertainty_loss.
 #define SURE_FAST_DECLARE(isa)                                                                            \

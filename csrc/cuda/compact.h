@@ -75,12 +75,12 @@ __global__ void __launch_bounds__(kCompactThreads)
 }
 
 template <typename Keep>
-void compact(const Queue& queue, const Keep& keep, int64_t elements, const Compaction& c) {
+void compact(const Stream& stream, const Keep& keep, int64_t elements, const Compaction& c) {
   const int64_t tiles = ceil_div<int64_t>(elements, kCompactTile);
-  launch(queue, "mark_elements", fill(queue, tiles), kCompactThreads, mark_elements<Keep>, keep, elements, c.words,
+  launch(stream, "mark_elements", fill(stream, tiles), kCompactThreads, mark_elements<Keep>, keep, elements, c.words,
          c.totals);
-  launch(queue, "scan_totals", 1, kScanThreads, scan_totals<uint32_t>, c.totals, nullptr, elements, kCompactTile, 0u);
-  launch(queue, "list_elements", fill(queue, tiles), kCompactThreads, list_elements, c.words, c.totals, elements,
+  launch(stream, "scan_totals", 1, kScanThreads, scan_totals<uint32_t>, c.totals, nullptr, elements, kCompactTile, 0u);
+  launch(stream, "list_elements", fill(stream, tiles), kCompactThreads, list_elements, c.words, c.totals, elements,
          c.list);
 }
 
@@ -92,9 +92,9 @@ __global__ void row_begins(const uint32_t* list, const uint32_t* length, int64_t
   }
 }
 
-inline void find_rows(const Queue& queue, const uint32_t* list, const uint32_t* length, int64_t n, int64_t rows,
+inline void find_rows(const Stream& stream, const uint32_t* list, const uint32_t* length, int64_t n, int64_t rows,
                       uint32_t* begins) {
-  launch(queue, "row_begins", fill(queue, ceil_div<int64_t>(rows + 1, 256)), 256, row_begins, list, length, n, rows,
+  launch(stream, "row_begins", fill(stream, ceil_div<int64_t>(rows + 1, 256)), 256, row_begins, list, length, n, rows,
          begins);
 }
 

@@ -313,7 +313,7 @@ __global__ void clear(Fixed* slope, const uint32_t* length) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < m; i += step) slope[i] = 0;
 }
 
-int64_t draw_parts(const PairLossArgs& a) { return ceil_div<int64_t>(a.num_pairs, kDrawsEach); }
+int64_t draw_parts(const PairArgs& a) { return ceil_div<int64_t>(a.num_pairs, kDrawsEach); }
 
 // Scratch of the rows that go together; the three ways to find pairs share the memory of `rest`.
 template <typename Value>
@@ -325,7 +325,7 @@ struct Scratch {
   RowScale* scales;
   PairSum* sums;
 
-  Scratch(const PairLossArgs& a, Arena& arena)
+  Scratch(const PairArgs& a, Arena& arena)
       : rows(rows_at_once(a.rows, a.n)), capacity(rows * a.n), slices(row_slices(a.n)), compaction(arena, capacity) {
     begins = arena.take<uint32_t>(rows + 1);
     extremes = arena.take<Extremes>(rows * slices);
@@ -336,88 +336,87 @@ struct Scratch {
 
 // Every pair by sorting.
 template <typename Value, typename Key>
-int64_t by_sorting(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
-                   Arena arena, double* loss, Value* slope) {
+int64_t by_sorting(const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r, Arena arena, double* loss,
+                   Value* slope) {
   const Dealing<true> dealing(arena, s.capacity);
   Arena slopes(dealing.slope[0]);  // not in use before the keys are sorted
-  const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(queue, s.capacity));
+  const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(stream, s.capacity));
   uint32_t* sequence = arena.take<uint32_t>(s.capacity);
   Sums* totals = arena.take<Sums>(deal_tiles(s.capacity) + 1);
   if (slope == nullptr) return arena.used();
-  const int half = order_rankings(queue, sort, r, sequence);
+  const int half = order_rankings(stream, sort, r, sequence);
   uint32_t* order = sort.payload[half ^ 1];
-  const int64_t blocks = fill(queue, ceil_div<int64_t>(s.capacity, 256));
-  launch(queue, "start_dealing", blocks, 256, start_dealing<Value>, r, s.scales, sequence, sort.payload[half], dealing,
+  const int64_t blocks = fill(stream, ceil_div<int64_t>(s.capacity, 256));
+  launch(stream, "start_dealing", blocks, 256, start_dealing<Value>, r, s.scales, sequence, sort.payload[half], dealing,
          order);
-  deal(queue, dealing, totals, s.capacity, r.length);
-  launch(queue, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices, order,
-         dealing.number[0], dealing.slope[0], s.sums);
-  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
-  launch(queue, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, order, dealing.slope[0], slope);
-  (void)a;
+  deal(stream, dealing, totals, s.capacity, r.length);
+  launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
+         order, dealing.number[0], dealing.slope[0], s.sums);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, order, dealing.slope[0], slope);
   return arena.used();
 }
 
 // Every pair of short rows, compared.
 template <typename Value>
-int64_t by_comparing(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+int64_t by_comparing(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                      Arena arena, double* loss, Value* slope) {
   uint32_t* number = arena.take<uint32_t>(s.capacity);
   Fixed* sums = arena.take<Fixed>(s.capacity);
   if (slope == nullptr) return arena.used();
   const int64_t chunks = ceil_div<int64_t>(a.n, kPairThreads);
-  launch(queue, "compare_all", r.rows * chunks, kPairThreads, compare_all<Value>, r, s.scales, s.begins, chunks, number,
-         sums);
-  launch(queue, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
+  launch(stream, "compare_all", r.rows * chunks, kPairThreads, compare_all<Value>, r, s.scales, s.begins, chunks,
+         number, sums);
+  launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
          nullptr, number, sums, s.sums);
-  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
-  launch(queue, "write_slopes", fill(queue, ceil_div<int64_t>(s.capacity, 256)), 256, write_slopes<Value>, r, s.scales,
-         nullptr, sums, slope);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(stream, "write_slopes", fill(stream, ceil_div<int64_t>(s.capacity, 256)), 256, write_slopes<Value>, r,
+         s.scales, nullptr, sums, slope);
   return arena.used();
 }
 
 template <typename Value>
-int64_t by_drawing(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+int64_t by_drawing(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                    int64_t first_row, Arena arena, double* loss, Value* slope) {
   using Key = unsigned long long;
   const bool labels = a.label.data != nullptr;
   const int64_t most = labels ? s.capacity : 0, tiles = ceil_div<int64_t>(most, kRunTile) + 1;
   Fixed* sums = arena.take<Fixed>(s.capacity);
-  const SortBuffers<Key> sort(arena, most, sort_blocks(queue, s.capacity));
+  const SortBuffers<Key> sort(arena, most, sort_blocks(stream, s.capacity));
   uint32_t* run_begin = arena.take<uint32_t>(most);
   unsigned long long* ahead = arena.take<unsigned long long>(most + 1);
   unsigned long long* totals = arena.take<unsigned long long>(tiles + 1);
   if (slope == nullptr) return arena.used();
-  const int64_t blocks = fill(queue, ceil_div<int64_t>(s.capacity, 256));
+  const int64_t blocks = fill(stream, ceil_div<int64_t>(s.capacity, 256));
   const uint32_t* order = nullptr;
   if (labels) {
-    launch(queue, "count_up", blocks, 256, count_up, sort.payload[0], r.length);
-    order = sort.payload[sort_groups(queue, sort, 0, r, nullptr, false)];
-    launch(queue, "find_runs", fill(queue, tiles), kPairThreads, find_runs<Value>, r, order, s.begins, run_begin, ahead,
-           totals);
-    launch(queue, "scan_totals", 1, kScanThreads, scan_totals<unsigned long long>, totals, r.length, int64_t{0},
+    launch(stream, "count_up", blocks, 256, count_up, sort.payload[0], r.length);
+    order = sort.payload[sort_groups(stream, sort, 0, r, nullptr, false)];
+    launch(stream, "find_runs", fill(stream, tiles), kPairThreads, find_runs<Value>, r, order, s.begins, run_begin,
+           ahead, totals);
+    launch(stream, "scan_totals", 1, kScanThreads, scan_totals<unsigned long long>, totals, r.length, int64_t{0},
            kRunTile, 0ull);
-    launch(queue, "sum_runs", fill(queue, tiles), kPairThreads, sum_runs, r.length, totals, ahead);
+    launch(stream, "sum_runs", fill(stream, tiles), kPairThreads, sum_runs, r.length, totals, ahead);
   }
-  launch(queue, "clear", blocks, 256, clear, sums, r.length);
-  launch(queue, "draw_pairs", r.rows * draw_parts(a), kPairThreads, draw_pairs<Value>, r, s.scales, s.begins, first_row,
-         draw_parts(a), a.num_pairs, a.seed, order, labels ? run_begin : nullptr, labels ? ahead : nullptr, sums,
-         s.sums);
-  launch(queue, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, s.scales, loss);
-  launch(queue, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, nullptr, sums, slope);
+  launch(stream, "clear", blocks, 256, clear, sums, r.length);
+  launch(stream, "draw_pairs", r.rows * draw_parts(a), kPairThreads, draw_pairs<Value>, r, s.scales, s.begins,
+         first_row, draw_parts(a), a.num_pairs, a.seed, order, labels ? run_begin : nullptr, labels ? ahead : nullptr,
+         sums, s.sums);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, s.scales, loss);
+  launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, nullptr, sums, slope);
   return arena.used();
 }
 
 // Bytes of scratch where `slope` is null; else the loss and slopes of rows first_row ...
 template <typename Value>
-int64_t find_pairs(const PairLossArgs& a, const Queue& queue, const Scratch<Value>& s, const Rankings<Value>& r,
+int64_t find_pairs(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                    int64_t first_row, const Arena& arena, double* loss, Value* slope) {
-  if (a.num_pairs > 0) return by_drawing(a, queue, s, r, first_row, arena, loss, slope);
-  if (a.n <= a.compared) return by_comparing(a, queue, s, r, arena, loss, slope);
+  if (a.num_pairs > 0) return by_drawing(a, stream, s, r, first_row, arena, loss, slope);
+  if (a.n <= a.compared) return by_comparing(a, stream, s, r, arena, loss, slope);
   if (sizeof(Value) == 8 || (a.label.data != nullptr && label_bits(a.label.dtype) == 64)) {
-    return by_sorting<Value, unsigned long long>(a, queue, s, r, arena, loss, slope);
+    return by_sorting<Value, unsigned long long>(stream, s, r, arena, loss, slope);
   }
-  return by_sorting<Value, uint32_t>(a, queue, s, r, arena, loss, slope);
+  return by_sorting<Value, uint32_t>(stream, s, r, arena, loss, slope);
 }
 
 template <typename T>
@@ -431,21 +430,21 @@ LabelMap labels_from(const LabelMap& label, int64_t first) {
 }
 
 template <typename Value>
-int64_t workspace(const PairLossArgs& a, const Queue& queue) {
+int64_t workspace(const PairArgs& a, const Stream& stream) {
   Arena arena(nullptr);
   const Scratch<Value> s(a, arena);
-  return find_pairs<Value>(a, queue, s, Rankings<Value>{}, 0, arena, nullptr, nullptr);
+  return find_pairs<Value>(a, stream, s, Rankings<Value>{}, 0, arena, nullptr, nullptr);
 }
 
 template <typename Value, typename Distance>
-void run_rows(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
+void run_rows(const PairArgs& a, const Stream& stream, void* workspace, double* loss, Value* slope) {
   Arena arena(workspace);
   const Scratch<Value> s(a, arena);
   for (int64_t first = 0; first < a.rows; first += s.rows) {
     const int64_t rows = a.rows - first < s.rows ? a.rows - first : s.rows, begin = first * a.n;
     const NearAndClear<Value, Distance> near = {at<Distance>(a.distance, begin), static_cast<Distance>(a.threshold),
                                                 slope + begin};
-    compact(queue, near, rows * a.n, s.compaction);
+    compact(stream, near, rows * a.n, s.compaction);
     const Rankings<Value> r = {at<Value>(a.gradient, begin),
                                at<Value>(a.uncertainty, begin),
                                s.compaction.list,
@@ -454,33 +453,32 @@ void run_rows(const PairLossArgs& a, const Queue& queue, void* workspace, double
                                rows,
                                a.n,
                                labels_from(a.label, begin)};
-    find_rows(queue, r.list, r.length, a.n, rows, s.begins);
-    launch(queue, "slice_extremes", rows * s.slices, kRowThreads, slice_extremes<Value>, r, s.begins, s.slices,
+    find_rows(stream, r.list, r.length, a.n, rows, s.begins);
+    launch(stream, "slice_extremes", rows * s.slices, kRowThreads, slice_extremes<Value>, r, s.begins, s.slices,
            s.extremes);
-    launch(queue, "row_scales", rows, kRowThreads, row_scales, s.extremes, s.slices, s.begins, a.num_pairs, s.scales);
-    find_pairs(a, queue, s, r, first, arena, loss + first, slope + begin);
+    launch(stream, "row_scales", rows, kRowThreads, row_scales, s.extremes, s.slices, s.begins, a.num_pairs, s.scales);
+    find_pairs(a, stream, s, r, first, arena, loss + first, slope + begin);
   }
 }
 
 template <typename Value>
-void run(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss, Value* slope) {
+void run(const PairArgs& a, const Stream& stream, void* workspace, double* loss, Value* slope) {
   switch (a.distance_dtype) {
-    case DType::f64: return run_rows<Value, double>(a, queue, workspace, loss, slope);
-    case DType::u8: return run_rows<Value, uint8_t>(a, queue, workspace, loss, slope);
-    default: return run_rows<Value, float>(a, queue, workspace, loss, slope);
+    case DType::f64: return run_rows<Value, double>(a, stream, workspace, loss, slope);
+    case DType::u8: return run_rows<Value, uint8_t>(a, stream, workspace, loss, slope);
+    default: return run_rows<Value, float>(a, stream, workspace, loss, slope);
   }
 }
 
 }  // namespace
 
-int64_t gradient_uncertainty_workspace(const PairLossArgs& a, const Queue& queue) {
-  return a.dtype == DType::f64 ? workspace<double>(a, queue) : workspace<float>(a, queue);
+int64_t gradient_uncertainty_workspace(const PairArgs& a, const Stream& stream) {
+  return a.dtype == DType::f64 ? workspace<double>(a, stream) : workspace<float>(a, stream);
 }
 
-void gradient_uncertainty_forward(const PairLossArgs& a, const Queue& queue, void* workspace, double* loss,
-                                  void* slope) {
-  a.dtype == DType::f64 ? run(a, queue, workspace, loss, static_cast<double*>(slope))
-                        : run(a, queue, workspace, loss, static_cast<float*>(slope));
+void gradient_uncertainty_forward(const PairArgs& a, const Stream& stream, void* workspace, double* loss, void* slope) {
+  a.dtype == DType::f64 ? run(a, stream, workspace, loss, static_cast<double*>(slope))
+                        : run(a, stream, workspace, loss, static_cast<float*>(slope));
 }
 
 }  // namespace sure_fast

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/queue.h"
+#include "cuda/stream.h"
 
 #if defined(SURE_FAST_CUDA_EMULATION)
 #include "emulation.h"
@@ -27,24 +27,24 @@ inline T ceil_div(T a, T b) {
 }
 
 // Enough blocks to fill the device, no more than there are tiles.
-inline int64_t fill(const Queue& queue, int64_t tiles, int each = 8) {
-  const int64_t most = static_cast<int64_t>(queue.multiprocessors) * each;
+inline int64_t fill(const Stream& stream, int64_t tiles, int each = 8) {
+  const int64_t most = static_cast<int64_t>(stream.multiprocessors) * each;
   return tiles < 1 ? 1 : tiles < most ? tiles : most;
 }
 
 // Starts a kernel; throws what CUDA has against it.
 template <typename... Parameters, typename... Arguments>
-void launch(const Queue& queue, const char* name, int64_t blocks, int threads, void (*kernel)(Parameters...),
+void launch(const Stream& stream, const char* name, int64_t blocks, int threads, void (*kernel)(Parameters...),
             const Arguments&... arguments) {
   if (blocks < 1) return;
   if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more blocks than a grid has");
 #if defined(SURE_FAST_CUDA_EMULATION)
-  (void)queue;
+  (void)stream;
   emulation::run(name, blocks, threads, [&] { kernel(static_cast<Parameters>(arguments)...); });
 #else
   // clang-format off
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0,
-           static_cast<cudaStream_t>(queue.stream)>>>(static_cast<Parameters>(arguments)...);
+           static_cast<cudaStream_t>(stream.handle)>>>(static_cast<Parameters>(arguments)...);
   // clang-format on
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));

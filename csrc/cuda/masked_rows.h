@@ -27,10 +27,10 @@ struct MaskedRows {
 
   // Rows first ... as two rankings.
   template <typename Value>
-  Rankings<Value> compact(const RowPairArgs& a, const Queue& queue, int64_t first) const {
+  Rankings<Value> compact(const RowPairArgs& a, const Stream& stream, int64_t first) const {
     const int64_t here = a.rows - first < rows ? a.rows - first : rows;
     const Masked mask = {a.mask == nullptr ? nullptr : a.mask + first * a.n};
-    sure_fast::compact(queue, mask, here * a.n, compaction);
+    sure_fast::compact(stream, mask, here * a.n, compaction);
     const Rankings<Value> r = {static_cast<const Value*>(a.a) + first * a.n,
                                static_cast<const Value*>(a.b) + first * a.n,
                                compaction.list,
@@ -39,7 +39,7 @@ struct MaskedRows {
                                here,
                                a.n,
                                {nullptr, DType::u8}};
-    find_rows(queue, r.list, r.length, a.n, here, begins);
+    find_rows(stream, r.list, r.length, a.n, here, begins);
     return r;
   }
 };

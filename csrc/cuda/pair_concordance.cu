@@ -78,25 +78,25 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 
 // Bytes of scratch where `counts` is null.
 template <typename Value>
-int64_t run(const RowPairArgs& a, const Queue& queue, double tolerance, void* workspace, int64_t* counts) {
+int64_t run(const RowPairArgs& a, const Stream& stream, double tolerance, void* workspace, int64_t* counts) {
   using Key = typename KeyOf<Value>::type;
   Arena arena(workspace);
   const MaskedRows rows(a, arena);
-  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(queue, rows.capacity));
+  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(stream, rows.capacity));
   uint32_t* sequence = arena.take<uint32_t>(rows.capacity);
   const Dealing<false> dealing(arena, rows.capacity);
   Sums* totals = arena.take<Sums>(deal_tiles(rows.capacity) + 1);
   RowCounts* sums = arena.take<RowCounts>(rows.rows * rows.slices);
   for (int64_t first = 0; counts != nullptr && first < a.rows; first += rows.rows) {
-    const Rankings<Value> r = rows.compact<Value>(a, queue, first);
-    const int half = order_rankings(queue, sort, r, sequence);
+    const Rankings<Value> r = rows.compact<Value>(a, stream, first);
+    const int half = order_rankings(stream, sort, r, sequence);
     uint32_t* order = sort.payload[half ^ 1];
-    launch(queue, "start_counting", fill(queue, ceil_div<int64_t>(r.capacity, 256)), 256, start_counting, r.length,
+    launch(stream, "start_counting", fill(stream, ceil_div<int64_t>(r.capacity, 256)), 256, start_counting, r.length,
            sequence, sort.payload[half], dealing, order);
-    deal(queue, dealing, totals, r.capacity, r.length);
-    launch(queue, "count_slices", r.rows * rows.slices, kRowThreads, count_slices<Value>, r, rows.begins, rows.slices,
+    deal(stream, dealing, totals, r.capacity, r.length);
+    launch(stream, "count_slices", r.rows * rows.slices, kRowThreads, count_slices<Value>, r, rows.begins, rows.slices,
            order, sequence, dealing.number[0], tolerance, sums);
-    launch(queue, "finish_counts", r.rows, kRowThreads, finish_counts, sums, rows.slices, rows.begins,
+    launch(stream, "finish_counts", r.rows, kRowThreads, finish_counts, sums, rows.slices, rows.begins,
            counts + first * 6);
   }
   return arena.used();
@@ -104,14 +104,15 @@ int64_t run(const RowPairArgs& a, const Queue& queue, double tolerance, void* wo
 
 }  // namespace
 
-int64_t pair_concordance_workspace(const RowPairArgs& a, const Queue& queue) {
-  return a.dtype == DType::f64 ? run<double>(a, queue, 0, nullptr, nullptr) : run<float>(a, queue, 0, nullptr, nullptr);
+int64_t pair_concordance_workspace(const RowPairArgs& a, const Stream& stream) {
+  return a.dtype == DType::f64 ? run<double>(a, stream, 0, nullptr, nullptr)
+                               : run<float>(a, stream, 0, nullptr, nullptr);
 }
 
-void pair_concordance_forward(const RowPairArgs& a, const Queue& queue, double tolerance, void* workspace,
+void pair_concordance_forward(const RowPairArgs& a, const Stream& stream, double tolerance, void* workspace,
                               int64_t* counts) {
-  a.dtype == DType::f64 ? run<double>(a, queue, tolerance, workspace, counts)
-                        : run<float>(a, queue, tolerance, workspace, counts);
+  a.dtype == DType::f64 ? run<double>(a, stream, tolerance, workspace, counts)
+                        : run<float>(a, stream, tolerance, workspace, counts);
 }
 
 }  // namespace sure_fast

@@ -248,17 +248,17 @@ inline int64_t deal_tiles(int64_t capacity) { return ceil_div<int64_t>(capacity,
 // Deals elements that stand in half (top_bit(*length) & 1); totals has deal_tiles(capacity) + 1. Number and slope of
 // the element of key p are then d.number[0][p], d.slope[0][p].
 template <bool kWeighted>
-void deal(const Queue& queue, const Dealing<kWeighted>& d, Sums* totals, int64_t capacity, const uint32_t* length) {
-  const int64_t blocks = fill(queue, deal_tiles(capacity));
+void deal(const Stream& stream, const Dealing<kWeighted>& d, Sums* totals, int64_t capacity, const uint32_t* length) {
+  const int64_t blocks = fill(stream, deal_tiles(capacity));
   int bit = kDealBits - 1;
   while ((int64_t{2} << bit) < capacity) ++bit;
   for (; bit >= kDealBits; --bit) {
-    launch(queue, "deal_totals", blocks, kDealThreads, deal_totals<kWeighted>, d, length, bit, totals);
-    launch(queue, "scan_totals", 1, kScanThreads, scan_totals<Sums>, totals, length, int64_t{0}, kDealTile,
+    launch(stream, "deal_totals", blocks, kDealThreads, deal_totals<kWeighted>, d, length, bit, totals);
+    launch(stream, "scan_totals", 1, kScanThreads, scan_totals<Sums>, totals, length, int64_t{0}, kDealTile,
            Sums{0, 0, 0});
-    launch(queue, "deal_bit", blocks, kDealThreads, deal_bit<kWeighted>, d, length, bit, totals);
+    launch(stream, "deal_bit", blocks, kDealThreads, deal_bit<kWeighted>, d, length, bit, totals);
   }
-  launch(queue, "deal_tile", blocks, kDealThreads, deal_tile<kWeighted>, d, length);
+  launch(stream, "deal_tile", blocks, kDealThreads, deal_tile<kWeighted>, d, length);
 }
 
 }  // namespace

@@ -69,35 +69,35 @@ __global__ void keep_and_reverse(const uint32_t* sorted, const uint32_t* length,
 }
 
 template <typename Value, typename Key>
-int sort_stage(const Queue& queue, const SortBuffers<Key>& s, int half, const Rankings<Value>& r, const Value* values,
+int sort_stage(const Stream& stream, const SortBuffers<Key>& s, int half, const Rankings<Value>& r, const Value* values,
                const uint32_t* through, bool falling) {
-  return sort_by<Key>(queue, s, half, ValueKey<Value>{values, r, through, falling}, 8 * static_cast<int>(sizeof(Value)),
-                      r.capacity, r.length);
+  return sort_by<Key>(stream, s, half, ValueKey<Value>{values, r, through, falling},
+                      8 * static_cast<int>(sizeof(Value)), r.capacity, r.length);
 }
 
 template <typename Value, typename Key>
-int sort_groups(const Queue& queue, const SortBuffers<Key>& s, int half, const Rankings<Value>& r,
+int sort_groups(const Stream& stream, const SortBuffers<Key>& s, int half, const Rankings<Value>& r,
                 const uint32_t* through, bool falling) {
   if (r.label.data != nullptr) {
-    half = sort_by<Key>(queue, s, half, LabelKey<Value>{r, through, falling}, label_bits(r.label.dtype), r.capacity,
+    half = sort_by<Key>(stream, s, half, LabelKey<Value>{r, through, falling}, label_bits(r.label.dtype), r.capacity,
                         r.length);
   }
-  return sort_by<Key>(queue, s, half, RowKey<Value>{r, through, falling}, bits_needed(r.rows), r.capacity, r.length);
+  return sort_by<Key>(stream, s, half, RowKey<Value>{r, through, falling}, bits_needed(r.rows), r.capacity, r.length);
 }
 
 // sequence: elements by falling row and label, rising u, falling g. Returns the half of s.payload that says which place
 // of the sequence comes at each position of the order by rising row and label, rising g, falling u.
 template <typename Value, typename Key>
-int order_rankings(const Queue& queue, const SortBuffers<Key>& s, const Rankings<Value>& r, uint32_t* sequence) {
-  const int64_t blocks = fill(queue, ceil_div<int64_t>(r.capacity, 256));
-  launch(queue, "count_up", blocks, 256, count_up, s.payload[0], r.length);
-  int half = sort_stage(queue, s, 0, r, r.g, nullptr, true);
-  half = sort_stage(queue, s, half, r, r.u, nullptr, false);
-  half = sort_groups(queue, s, half, r, nullptr, true);
-  launch(queue, "keep_and_reverse", blocks, 256, keep_and_reverse, s.payload[half], r.length, sequence,
+int order_rankings(const Stream& stream, const SortBuffers<Key>& s, const Rankings<Value>& r, uint32_t* sequence) {
+  const int64_t blocks = fill(stream, ceil_div<int64_t>(r.capacity, 256));
+  launch(stream, "count_up", blocks, 256, count_up, s.payload[0], r.length);
+  int half = sort_stage(stream, s, 0, r, r.g, nullptr, true);
+  half = sort_stage(stream, s, half, r, r.u, nullptr, false);
+  half = sort_groups(stream, s, half, r, nullptr, true);
+  launch(stream, "keep_and_reverse", blocks, 256, keep_and_reverse, s.payload[half], r.length, sequence,
          s.payload[half ^ 1]);
-  half = sort_stage(queue, s, half ^ 1, r, r.g, sequence, false);
-  return sort_groups(queue, s, half, r, sequence, false);
+  half = sort_stage(stream, s, half ^ 1, r, r.g, sequence, false);
+  return sort_groups(stream, s, half, r, sequence, false);
 }
 
 }  // namespace

@@ -267,23 +267,23 @@ __global__ void add_patches(NoisePatchArgs a, Storage* images) {
 }
 
 template <typename Storage>
-void write_images(const NoisePatchArgs& a, const Queue& queue, void* images) {
+void write_images(const NoisePatchArgs& a, const Stream& stream, void* images) {
   const int64_t maps = a.size[0] * a.size[1], elements = maps * a.size[2] * a.size[3] * a.size[4];
-  launch(queue, "copy_images", fill(queue, ceil_div<int64_t>(elements, kThreads), 16), kThreads, copy_images<Storage>,
+  launch(stream, "copy_images", fill(stream, ceil_div<int64_t>(elements, kThreads), 16), kThreads, copy_images<Storage>,
          static_cast<const Storage*>(a.image), elements, a.copies, static_cast<Storage*>(images));
-  launch(queue, "add_patches", a.copies * maps * a.places, kWarp, add_patches<Storage>, a,
+  launch(stream, "add_patches", a.copies * maps * a.places, kWarp, add_patches<Storage>, a,
          static_cast<Storage*>(images));
 }
 
 }  // namespace
 
-int64_t sample_hard_patches_workspace(const HardPatchArgs& a, const Queue&) {
+int64_t sample_hard_patches_workspace(const HardPatchArgs& a, const Stream&) {
   Arena arena(nullptr);
   Lists(a, arena);
   return arena.used();
 }
 
-void sample_hard_patches_forward(const HardPatchArgs& a, const Queue& queue, void* workspace, int64_t* centers,
+void sample_hard_patches_forward(const HardPatchArgs& a, const Stream& stream, void* workspace, int64_t* centers,
                                  uint8_t* valid) {
   Arena arena(workspace);
   const Lists lists(a, arena);
@@ -292,18 +292,18 @@ void sample_hard_patches_forward(const HardPatchArgs& a, const Queue& queue, voi
   const auto classes = a.dtype == DType::f64
                            ? (a.distance_dtype == DType::f64 ? classify<double, double> : classify<double, float>)
                            : (a.distance_dtype == DType::f64 ? classify<float, double> : classify<float, float>);
-  launch(queue, "clear_lists", fill(queue, ceil_div<int64_t>(number, kThreads)), kThreads, clear_lists, lists.number,
+  launch(stream, "clear_lists", fill(stream, ceil_div<int64_t>(number, kThreads)), kThreads, clear_lists, lists.number,
          lists.listed, number);
-  launch(queue, "classify", a.size[0] * chunks, kThreads, classes, a, lists, chunks);
-  launch(queue, "list_candidates", a.size[0] * chunks, kThreads, list_candidates, a, lists, chunks);
-  launch(queue, "draw_patches", a.size[0], kThreads, draw_patches, a, lists, centers, valid);
+  launch(stream, "classify", a.size[0] * chunks, kThreads, classes, a, lists, chunks);
+  launch(stream, "list_candidates", a.size[0] * chunks, kThreads, list_candidates, a, lists, chunks);
+  launch(stream, "draw_patches", a.size[0], kThreads, draw_patches, a, lists, centers, valid);
 }
 
-void sample_hard_patches_images(const NoisePatchArgs& a, const Queue& queue, void* images) {
-  if (a.dtype == DType::f64) return write_images<double>(a, queue, images);
-  if (a.dtype == DType::bf16) return write_images<bfloat16_t>(a, queue, images);
-  if (a.dtype == DType::f16) return write_images<half_t>(a, queue, images);
-  write_images<float>(a, queue, images);
+void sample_hard_patches_images(const NoisePatchArgs& a, const Stream& stream, void* images) {
+  if (a.dtype == DType::f64) return write_images<double>(a, stream, images);
+  if (a.dtype == DType::bf16) return write_images<bfloat16_t>(a, stream, images);
+  if (a.dtype == DType::f16) return write_images<half_t>(a, stream, images);
+  write_images<float>(a, stream, images);
 }
 
 }  // namespace sure_fast

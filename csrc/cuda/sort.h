@@ -31,8 +31,8 @@ struct SortBuffers {
   }
 };
 
-inline int64_t sort_blocks(const Queue& queue, int64_t capacity) {
-  return fill(queue, ceil_div<int64_t>(capacity, kSortTile), 4);
+inline int64_t sort_blocks(const Stream& stream, int64_t capacity) {
+  return fill(stream, ceil_div<int64_t>(capacity, kSortTile), 4);
 }
 
 struct Slice {
@@ -152,16 +152,16 @@ __global__ void fetch_keys(Fetch fetch, const uint32_t* payload, const uint32_t*
 
 // Sorts payload[half] stably by the lowest `bits` bits of fetch(payload); returns the half that holds the result.
 template <typename Key, typename Fetch>
-int sort_by(const Queue& queue, const SortBuffers<Key>& s, int half, const Fetch& fetch, int bits, int64_t capacity,
+int sort_by(const Stream& stream, const SortBuffers<Key>& s, int half, const Fetch& fetch, int bits, int64_t capacity,
             const uint32_t* length) {
   if (bits == 0) return half;
-  const int64_t blocks = sort_blocks(queue, capacity);
-  launch(queue, "fetch_keys", fill(queue, ceil_div<int64_t>(capacity, 256)), 256, fetch_keys<Key, Fetch>, fetch,
+  const int64_t blocks = sort_blocks(stream, capacity);
+  launch(stream, "fetch_keys", fill(stream, ceil_div<int64_t>(capacity, 256)), 256, fetch_keys<Key, Fetch>, fetch,
          s.payload[half], length, s.keys[half]);
   for (int shift = 0; shift < bits; shift += 8, half ^= 1) {
-    launch(queue, "count_digits", blocks, kSortThreads, count_digits<Key>, s.keys[half], length, shift, s.counts);
-    launch(queue, "scan_digits", kDigits / kSortWarps, kSortThreads, scan_digits, s.counts, blocks);
-    launch(queue, "move_elements", blocks, kSortThreads, move_elements<Key>, s.keys[half], s.payload[half], length,
+    launch(stream, "count_digits", blocks, kSortThreads, count_digits<Key>, s.keys[half], length, shift, s.counts);
+    launch(stream, "scan_digits", kDigits / kSortWarps, kSortThreads, scan_digits, s.counts, blocks);
+    launch(stream, "move_elements", blocks, kSortThreads, move_elements<Key>, s.keys[half], s.payload[half], length,
            shift, s.counts, s.keys[half ^ 1], s.payload[half ^ 1]);
   }
   return half;

@@ -84,26 +84,26 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 
 // Bytes of scratch where `out` is null.
 template <typename Value>
-int64_t run(const RowPairArgs& a, const Queue& queue, void* workspace, double* out) {
+int64_t run(const RowPairArgs& a, const Stream& stream, void* workspace, double* out) {
   using Key = typename KeyOf<Value>::type;
   Arena arena(workspace);
   const MaskedRows rows(a, arena);
-  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(queue, rows.capacity));
+  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(stream, rows.capacity));
   uint32_t* rank = arena.take<uint32_t>(rows.capacity);
   RankSums* sums = arena.take<RankSums>(rows.rows * rows.slices);
   for (int64_t first = 0; out != nullptr && first < a.rows; first += rows.rows) {
-    const Rankings<Value> r = rows.compact<Value>(a, queue, first);
+    const Rankings<Value> r = rows.compact<Value>(a, stream, first);
     const auto sorted_by = [&](const Value* values) {
-      launch(queue, "count_up", fill(queue, ceil_div<int64_t>(r.capacity, 256)), 256, count_up, sort.payload[0],
+      launch(stream, "count_up", fill(stream, ceil_div<int64_t>(r.capacity, 256)), 256, count_up, sort.payload[0],
              r.length);
-      const int half = sort_stage(queue, sort, 0, r, values, nullptr, false);
-      return sort.payload[sort_groups(queue, sort, half, r, nullptr, false)];
+      const int half = sort_stage(stream, sort, 0, r, values, nullptr, false);
+      return sort.payload[sort_groups(stream, sort, half, r, nullptr, false)];
     };
-    launch(queue, "rank_slices", r.rows * rows.slices, kRowThreads, rank_slices<Value>, r, rows.begins, rows.slices,
+    launch(stream, "rank_slices", r.rows * rows.slices, kRowThreads, rank_slices<Value>, r, rows.begins, rows.slices,
            sorted_by(r.u), rank, sums);
-    launch(queue, "correlate_slices", r.rows * rows.slices, kRowThreads, correlate_slices<Value>, r, rows.begins,
+    launch(stream, "correlate_slices", r.rows * rows.slices, kRowThreads, correlate_slices<Value>, r, rows.begins,
            rows.slices, sorted_by(r.g), rank, sums);
-    launch(queue, "finish_correlations", r.rows, kRowThreads, finish_correlations, sums, rows.slices, rows.begins,
+    launch(stream, "finish_correlations", r.rows, kRowThreads, finish_correlations, sums, rows.slices, rows.begins,
            out + first);
   }
   return arena.used();
@@ -111,12 +111,12 @@ int64_t run(const RowPairArgs& a, const Queue& queue, void* workspace, double* o
 
 }  // namespace
 
-int64_t spearman_workspace(const RowPairArgs& a, const Queue& queue) {
-  return a.dtype == DType::f64 ? run<double>(a, queue, nullptr, nullptr) : run<float>(a, queue, nullptr, nullptr);
+int64_t spearman_workspace(const RowPairArgs& a, const Stream& stream) {
+  return a.dtype == DType::f64 ? run<double>(a, stream, nullptr, nullptr) : run<float>(a, stream, nullptr, nullptr);
 }
 
-void spearman_forward(const RowPairArgs& a, const Queue& queue, void* workspace, double* out) {
-  a.dtype == DType::f64 ? run<double>(a, queue, workspace, out) : run<float>(a, queue, workspace, out);
+void spearman_forward(const RowPairArgs& a, const Stream& stream, void* workspace, double* out) {
+  a.dtype == DType::f64 ? run<double>(a, stream, workspace, out) : run<float>(a, stream, workspace, out);
 }
 
 }  // namespace sure_fast

@@ -1,11 +1,11 @@
 // The scalar functions of csrc/math over device arrays, so that tests can hold the device code against SciPy.
 #pragma once
 
-#include "cuda/queue.h"
+#include "cuda/stream.h"
 
 namespace sure_fast {
 
-// x, out: float32 or float64 (`wide`) device arrays of `count`; `which` as enum Special of cpu/special_functions.h.
-void special_function_cuda(const Queue& queue, int which, bool wide, const void* x, int64_t count, void* out);
+// x, out: f32 or f64 device arrays of `count`.
+void special_function(const Stream& stream, Special which, DType dtype, const void* x, int64_t count, void* out);
 
 }  // namespace sure_fast

@@ -16,7 +16,6 @@ namespace sure_fast {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBox = 6;
 
 __global__ void clear_boxes(int32_t* boxes, int64_t numbers, unsigned long long* bad) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -27,7 +26,7 @@ __global__ void clear_boxes(int32_t* boxes, int64_t numbers, unsigned long long*
 }
 
 SURE_FAST_DEVICE int64_t class_at(const SurfaceArgs& a, int side, int64_t i) {
-  if (a.has_ignore && label_at(a.target, i) == a.ignore) return 0;
+  if (a.target.has_ignore && label_at(a.target, i) == a.target.ignore) return 0;
   return label_at(side == 0 ? a.prediction : a.target, i);
 }
 
@@ -44,8 +43,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t f = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; f < 2 * all; f += step) {
     const int side = f >= all;
     const int64_t i = f - side * all, given = label_at(side == 0 ? a.prediction : a.target, i);
-    const bool inside = given >= 0 && given < a.classes;
-    if (!inside && !(side == 1 && a.has_ignore && given == a.ignore)) atomicAdd(bad, 1ull);
+    const bool inside = given >= 0 && given < a.target.classes;
+    if (!inside && !(side == 1 && a.target.has_ignore && given == a.target.ignore)) atomicAdd(bad, 1ull);
     const int64_t label = inside ? class_at(a, side, i) : 0;
     labels[f] = static_cast<uint16_t>(label);
     if (label == 0) continue;
@@ -54,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
     const bool starts = w == 0 || class_at(a, side, i - 1) != label;
     const bool ends = w + 1 == W || class_at(a, side, i + 1) != label;
     if (!starts && !ends) continue;  // inside a run
-    int32_t* box = boxes + (i / volume * a.classes + label) * kBox;
+    int32_t* box = boxes + (i / volume * a.target.classes + label) * kSurfaceBox;
     widen_box(box, 0, row / static_cast<int>(H));
     widen_box(box, 1, row % static_cast<int>(H));
     widen_box(box, 2, w);
@@ -218,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   const int64_t part = blockIdx.x, side = part >= number, k = part - side * number;
   const int64_t begin = begins[part], n = begins[part + 1] - begin;
   const int64_t other = begins[(1 - side) * number + k + 1] - begins[(1 - side) * number + k];
-  double* record = records + (tasks[k].image * a.classes + tasks[k].cls) * kSurfaceRecord;
+  double* record = records + (tasks[k].image * a.target.classes + tasks[k].cls) * kSurfaceRecord;
   if (threadIdx.x == 0) record[side] = static_cast<double>(n);
   if (n == 0 || other == 0) return;
   const double limit = a.tolerance * (1 + 1e-6);
@@ -244,64 +243,65 @@ struct Measure {
   float *rows, *planes, *found;
   SortBuffers<uint32_t> sort;
 
-  Measure(Arena& arena, const Queue& queue, int64_t voxels, int64_t listed)
+  Measure(Arena& arena, const Stream& stream, int64_t voxels, int64_t listed)
       : rows(arena.take<float>(2 * voxels)),
         planes(arena.take<float>(2 * voxels)),
         found(arena.take<float>(listed)),
-        sort(arena, listed, sort_blocks(queue, listed)) {}
+        sort(arena, listed, sort_blocks(stream, listed)) {}
 };
 
 }  // namespace
 
-void surface_boxes(const SurfaceArgs& a, const Queue& queue, uint16_t* labels, int32_t* boxes, int64_t* bad) {
-  const int64_t numbers = a.size[0] * a.classes * kBox, all = 2 * a.size[0] * a.size[1] * a.size[2] * a.size[3];
+void surface_boxes(const SurfaceArgs& a, const Stream& stream, uint16_t* labels, int32_t* boxes, int64_t* bad) {
+  const int64_t numbers = a.size[0] * a.target.classes * kSurfaceBox,
+                all = 2 * a.size[0] * a.size[1] * a.size[2] * a.size[3];
   unsigned long long* wrong = reinterpret_cast<unsigned long long*>(bad);
-  launch(queue, "clear_boxes", fill(queue, ceil_div<int64_t>(numbers, kThreads)), kThreads, clear_boxes, boxes, numbers,
-         wrong);
-  launch(queue, "find_boxes", fill(queue, ceil_div<int64_t>(all, kThreads), 16), kThreads, find_boxes, a, labels, boxes,
-         wrong);
+  launch(stream, "clear_boxes", fill(stream, ceil_div<int64_t>(numbers, kThreads)), kThreads, clear_boxes, boxes,
+         numbers, wrong);
+  launch(stream, "find_boxes", fill(stream, ceil_div<int64_t>(all, kThreads), 16), kThreads, find_boxes, a, labels,
+         boxes, wrong);
 }
 
-int64_t surface_list_workspace(const SurfaceArgs&, const Queue&, int64_t, int64_t voxels) {
+int64_t surface_list_workspace(const SurfaceArgs&, const Stream&, int64_t, int64_t voxels) {
   Arena arena(nullptr);
   Compaction(arena, 2 * voxels);
   return arena.used();
 }
 
-void surface_list(const SurfaceArgs& a, const Queue& queue, const uint16_t* labels, const SurfaceTask* tasks,
+void surface_list(const SurfaceArgs& a, const Stream& stream, const uint16_t* labels, const SurfaceTask* tasks,
                   int64_t number, int64_t voxels, void* workspace, uint32_t* begins) {
   Arena arena(workspace);
   const Compaction surfaces(arena, 2 * voxels);
-  compact(queue, IsSurface{a, labels, tasks, number, voxels}, 2 * voxels, surfaces);
-  launch(queue, "find_begins", fill(queue, ceil_div<int64_t>(2 * number + 1, kThreads)), kThreads, find_begins, tasks,
+  compact(stream, IsSurface{a, labels, tasks, number, voxels}, 2 * voxels, surfaces);
+  launch(stream, "find_begins", fill(stream, ceil_div<int64_t>(2 * number + 1, kThreads)), kThreads, find_begins, tasks,
          number, voxels, surfaces.list, surfaces.length(2 * voxels), begins);
 }
 
-int64_t surface_measure_workspace(const SurfaceArgs&, const Queue& queue, int64_t, int64_t voxels, int64_t listed) {
+int64_t surface_measure_workspace(const SurfaceArgs&, const Stream& stream, int64_t, int64_t voxels, int64_t listed) {
   Arena arena(nullptr);
-  Measure(arena, queue, voxels, listed);
+  Measure(arena, stream, voxels, listed);
   return arena.used();
 }
 
-void surface_measure(const SurfaceArgs& a, const Queue& queue, const SurfaceTask* tasks, int64_t number, int64_t voxels,
-                     int64_t rows, int64_t listed, void* lists, const uint32_t* begins, void* workspace,
+void surface_measure(const SurfaceArgs& a, const Stream& stream, const SurfaceTask* tasks, int64_t number,
+                     int64_t voxels, int64_t rows, int64_t listed, void* lists, const uint32_t* begins, void* workspace,
                      double* records) {
   Arena list_arena(lists), arena(workspace);
   const Compaction surfaces(list_arena, 2 * voxels);
-  const Measure m(arena, queue, voxels, listed);
+  const Measure m(arena, stream, voxels, listed);
   const uint32_t* length = surfaces.length(2 * voxels);
-  const int64_t blocks = fill(queue, ceil_div<int64_t>(2 * voxels, kThreads), 16);
-  const int64_t listed_blocks = fill(queue, ceil_div<int64_t>(listed, kThreads), 16);
-  launch(queue, "row_distances", fill(queue, ceil_div<int64_t>(2 * rows, kThreads / kWarp), 16), kThreads,
+  const int64_t blocks = fill(stream, ceil_div<int64_t>(2 * voxels, kThreads), 16);
+  const int64_t listed_blocks = fill(stream, ceil_div<int64_t>(listed, kThreads), 16);
+  launch(stream, "row_distances", fill(stream, ceil_div<int64_t>(2 * rows, kThreads / kWarp), 16), kThreads,
          row_distances, tasks, number, voxels, rows, a.step[2], surfaces.words, m.rows);
-  launch(queue, "plane_distances", blocks, kThreads, plane_distances, tasks, number, voxels, a.step[1], m.rows,
+  launch(stream, "plane_distances", blocks, kThreads, plane_distances, tasks, number, voxels, a.step[1], m.rows,
          m.planes);
-  launch(queue, "listed_distances", listed_blocks, kThreads, listed_distances, tasks, number, voxels, a.step[0],
+  launch(stream, "listed_distances", listed_blocks, kThreads, listed_distances, tasks, number, voxels, a.step[0],
          m.planes, surfaces.list, length, m.found);
-  launch(queue, "count_up", listed_blocks, kThreads, count_up, m.sort.payload[0], length);
-  int half = sort_by<uint32_t>(queue, m.sort, 0, DistanceKey{m.found}, 32, listed, length);
-  half = sort_by<uint32_t>(queue, m.sort, half, PartKey{begins, 2 * number}, bits_needed(2 * number), listed, length);
-  launch(queue, "surface_statistics", 2 * number, kThreads, surface_statistics, a, tasks, number, begins,
+  launch(stream, "count_up", listed_blocks, kThreads, count_up, m.sort.payload[0], length);
+  int half = sort_by<uint32_t>(stream, m.sort, 0, DistanceKey{m.found}, 32, listed, length);
+  half = sort_by<uint32_t>(stream, m.sort, half, PartKey{begins, 2 * number}, bits_needed(2 * number), listed, length);
+  launch(stream, "surface_statistics", 2 * number, kThreads, surface_statistics, a, tasks, number, begins,
          m.sort.payload[half], m.found, records);
 }
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "math/enums.h"
+
 #if defined(__CUDACC__)
 #define SURE_FAST_INLINE static __host__ __device__ __forceinline__
 #else
@@ -79,8 +81,6 @@ SURE_FAST_INLINE double log_one_plus(double x) { return log1p(x); }
 
 SURE_FAST_INLINE float magnitude(float x) { return __builtin_fabsf(x); }
 SURE_FAST_INLINE double magnitude(double x) { return __builtin_fabs(x); }
-
-enum class Evidence : int { softplus = 0, relu = 1, exp = 2 };
 
 constexpr double kExpEvidenceClamp = 10.0;  // exp evidence is exp(clamp(z, -10, 10))
 

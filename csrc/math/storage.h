@@ -1,14 +1,14 @@
-// Element types as Python names them, and scratch memory of the caller.
+// Scratch memory of the caller.
 #pragma once
 
 #include <cstdint>
+
+#include "math/enums.h"
 
 // A member of a class that several instruction sets share must be inlined: the linker would merge its copies.
 #define SURE_FAST_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace sure_fast {
-
-enum class DType : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3, u8 = 4, i8 = 5, i16 = 6, i32 = 7, i64 = 8 };
 
 // Hands out a kernel's scratch memory in aligned pieces. The memory belongs to the caller, so that torch accounts for
 // it; with a null base it only adds up how much is needed.

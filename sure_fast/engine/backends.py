@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .. import _backends
-from ..ops import _device, _triton
+from ..ops import _calls, _triton
 
 
 def backend_on(op: str, device: torch.device) -> str:
@@ -35,5 +35,5 @@ def _runs(backend: str, device: torch.device) -> bool:
         return device.type == "cpu"
     if device.type != "cuda":
         return False
-    missing = _triton.MISSING if backend == "triton" else _device.missing
-    return missing is None and _device.architecture(device.index) is None
+    missing = _triton.MISSING if backend == "triton" else _calls.missing
+    return missing is None and _calls.architecture(device.index) is None

@@ -10,7 +10,7 @@ import re
 import torch
 from torch import Tensor
 
-from . import _device
+from . import _calls
 
 OLDEST = (3, 6)
 MOST_IMAGES = 65535
@@ -50,4 +50,4 @@ def why_not(name: str, t: Tensor, *, double: bool = False) -> str | None:
         return f"{name} has {t.shape[0]} images, more than {MOST_IMAGES}"
     if t.numel() > MOST_ELEMENTS:
         return f"{name} has {t.numel()} elements, more than 2^40"
-    return _device.architecture(t.device.index) if t.is_cuda else None
+    return _calls.architecture(t.device.index) if t.is_cuda else None

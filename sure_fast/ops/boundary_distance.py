@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.boundary_distance import boundary_distance as _reference
 from . import _triton
-from ._native import DTYPES, address, workspace
+from ._calls import workspace
 
 
 def _cpu_supports(label: Tensor, *_: object, **__: object) -> str | None:
@@ -29,7 +29,7 @@ _backends.register("boundary_distance", cpu=_cpu_supports, triton=_triton_suppor
 
 
 def _run(
-    kernel: Callable[[_cpu.BoundaryArgs, int, int], bool],
+    kernel: Callable[[_cpu.BoundaryArgs, Tensor, Tensor], bool],
     label: Tensor,
     spacing: Sequence[float],
     limit: float,
@@ -38,15 +38,12 @@ def _run(
 ) -> None:
     """Writes `out` with labels compared as bytes or, where they do not fit, as int64."""
     label = label.contiguous()
-    size = tuple(label.shape) if label.dim() == 4 else (label.shape[0], 1, *label.shape[1:])
-    # the added axis has one voxel, and a step equal to another's
-    steps = tuple(spacing) if len(spacing) == 3 else (spacing[0], *spacing)
     for wide in (False, True):
         args = _cpu.BoundaryArgs(
-            address(label), DTYPES[label.dtype], size, steps, limit, ignore_index, wide, torch.get_num_threads()
+            label, step=tuple(spacing), limit=limit, ignore=ignore_index, wide=wide, threads=torch.get_num_threads()
         )
         scratch = workspace(_cpu.boundary_distance_workspace(args))
-        if kernel(args, address(scratch), address(out)):
+        if kernel(args, scratch, out):
             return
 
 

@@ -9,9 +9,9 @@ from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
 from ..reference.dirichlet_uncertainty import evidence as evidence_of  # noqa: F401, for losses and engine
 from . import _triton
-from ._native import address, native_view
+from ._calls import one_stride
 
-EVIDENCE = ("softplus", "relu", "exp")
+EVIDENCE = _cpu.EVIDENCE
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -33,8 +33,7 @@ def _op(logits: Tensor, evidence: str, backend: str) -> Tensor:
 
         kernels.forward(logits, EVIDENCE.index(evidence), out)
         return out
-    _logits, view = native_view(logits)
-    _cpu.dirichlet_uncertainty_forward(view, EVIDENCE.index(evidence), torch.get_num_threads(), address(out))
+    _cpu.dirichlet_uncertainty_forward(one_stride(logits), evidence, torch.get_num_threads(), out)
     return out
 
 
@@ -49,10 +48,9 @@ def _op_backward(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> T
         from ..kernels import dirichlet_uncertainty as kernels
 
         return kernels.backward(grad, logits, EVIDENCE.index(evidence))
-    _logits, view = native_view(logits)
-    gradient, out = native_view(torch.empty_like(_logits))
-    slope = grad.contiguous()
-    _cpu.dirichlet_uncertainty_backward(view, EVIDENCE.index(evidence), torch.get_num_threads(), address(slope), out)
+    logits = one_stride(logits)
+    gradient = one_stride(torch.empty_like(logits))
+    _cpu.dirichlet_uncertainty_backward(logits, evidence, torch.get_num_threads(), grad.contiguous(), gradient)
     return gradient
 
 

@@ -13,10 +13,10 @@ from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertai
 from ..reference.evidential_loss import evidential_loss as _reference
 from ..reference.evidential_loss import terms_of_sums
 from . import _triton
-from ._native import DTYPES, address, native_view, single_or_double
+from ._calls import one_stride, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
-KINDS = ("digamma", "log", "mse")
+KINDS = _cpu.KINDS
 TOTALS = ("weighted", "annealed")
 REDUCTIONS = ("mean", "none")
 NUM_EPOCHS = 100
@@ -61,25 +61,22 @@ def evidential_args(
     regions: bool = False,
     squared: Tensor | None = None,
     far_above: int = 0,
-) -> tuple[_cpu.EvidentialArgs, Tensor, Tensor]:
-    """The kernel's arguments, and the tensors whose memory they name, which must outlive them, as must the weights
-    (float64, contiguous) and `squared`."""
-    logits, view = native_view(logits)
-    target = target.contiguous()
+) -> tuple[_cpu.EvidentialArgs, Tensor]:
+    """The kernel's arguments, and the logits as they name them; weights are float64 and contiguous."""
+    logits = one_stride(logits)
     args = _cpu.EvidentialArgs(
-        view,
-        address(target),
-        DTYPES[target.dtype],
-        ignore_index,
-        EVIDENCE.index(evidence),
-        KINDS.index(kind),
-        regions,
-        0 if class_weights is None else address(class_weights),
-        torch.get_num_threads(),
-        0 if squared is None else address(squared),
-        far_above,
+        logits,
+        target.contiguous(),
+        ignore=ignore_index,
+        evidence=evidence,
+        kind=kind,
+        regions=regions,
+        weights=class_weights,
+        threads=torch.get_num_threads(),
+        squared=squared,
+        far_above=far_above,
     )
-    return args, logits, target
+    return args, logits
 
 
 @torch.library.custom_op("sure_fast::evidential_loss", mutates_args=())
@@ -111,10 +108,10 @@ def _op(
             class_weights, regions, **maps,
         )  # fmt: skip
         return sums, data, kl, uncertainty
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
+    args, _ = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
-    places = [address(t) if want_voxels else 0 for t in (data, kl)]
-    _cpu.evidential_loss_forward(args, address(sums), address(uncertainty) if want_uncertainty else 0, *places)
+    maps_or_none = (data, kl) if want_voxels else (None, None)
+    _cpu.evidential_loss_forward(args, sums, uncertainty if want_uncertainty else None, *maps_or_none)
     if sums[:, -1].sum() > 0:
         _checks.labels_in_range("target", target, classes, ignore_index)
     return sums[:, : 2 + 3 * classes].clone(), data, kl, uncertainty
@@ -167,17 +164,16 @@ def _op_backward(
             grad_sums, logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
             class_weights, regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
         )  # fmt: skip
-    args, _logits, _target = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
-    gradient, view = native_view(torch.empty_like(_logits))
+    args, logits = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
+    gradient = one_stride(torch.empty_like(logits))
     width = _cpu.evidential_sums_size(2 if regions else logits.shape[1])
     coefficients = torch.zeros((len(grad_sums), width), dtype=torch.float64)
     coefficients[:, : grad_sums.shape[1]] = grad_sums
-    slopes = [
+    slope_u, slope_data, slope_kl = (
         None if slope is None else single_or_double(slope).contiguous()
         for slope in (grad_uncertainty, grad_data, grad_kl)
-    ]
-    places = [0 if slope is None else address(slope) for slope in slopes]
-    _cpu.evidential_loss_backward(args, address(coefficients), places[0], 1.0, places[1], places[2], view)
+    )
+    _cpu.evidential_loss_backward(args, coefficients, slope_u, 1.0, slope_data, slope_kl, gradient)
     return gradient
 
 

@@ -11,7 +11,6 @@ from .. import _backends, _checks, _cpu
 from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.gradient_magnitude import gradient_magnitude as _reference
 from . import _triton
-from ._native import DTYPES, address
 
 OPERATORS = ("sobel", "central")
 CHANNELS = ("luma", "mean", "max")
@@ -32,27 +31,18 @@ def _triton_supports(image: Tensor, *_: object, channels: str = "luma", **__: ob
 _backends.register("gradient_magnitude", cpu=_cpu_supports, triton=_triton_supports)
 
 
-def gradient_args(
-    image: Tensor, operator: str, spacing: Sequence[float], channels: str
-) -> tuple[_cpu.GradientArgs, Tensor]:
-    """The kernel's arguments, and the tensor whose memory they name, which must outlive them."""
-    volume = image if image.dim() == 5 else image.unsqueeze(2)
-    scale = tuple(1.0 / s for s in spacing)
-    weights = channel_weights(channels, volume.shape[1]) or ()
+def gradient_args(image: Tensor, operator: str, spacing: Sequence[float], channels: str) -> _cpu.GradientArgs:
+    weights = channel_weights(channels, image.shape[1]) or ()
     if len(weights) > 3:  # a mean over many channels: one combined image
-        volume, weights = volume.mean(1, keepdim=True), (1.0,)
-    args = _cpu.GradientArgs(
-        address(volume),
-        DTYPES[volume.dtype],
-        tuple(volume.shape),
-        volume.stride(),
-        scale if len(scale) == 3 else (1.0, *scale),
-        weights,
-        channels == "max",
-        operator == "central",
-        torch.get_num_threads(),
+        image, weights = image.mean(1, keepdim=True), (1.0,)
+    return _cpu.GradientArgs(
+        image,
+        scale=tuple(1.0 / s for s in spacing),
+        weight=tuple(weights),
+        max_channels=channels == "max",
+        central=operator == "central",
+        threads=torch.get_num_threads(),
     )
-    return args, volume
 
 
 @torch.library.custom_op("sure_fast::gradient_magnitude", mutates_args=())
@@ -66,8 +56,7 @@ def _op(image: Tensor, operator: str, spacing: Sequence[float], channels: str, b
         weights = channel_weights(channels, image.shape[1])
         kernels.forward(image, operator == "sobel", [1.0 / s for s in spacing], weights, out)
         return out
-    args, _volume = gradient_args(image, operator, spacing, channels)
-    _cpu.gradient_magnitude_forward(args, address(out))
+    _cpu.gradient_magnitude_forward(gradient_args(image, operator, spacing, channels), out)
     return out
 
 

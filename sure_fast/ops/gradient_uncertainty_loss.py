@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.gradient_uncertainty_loss import gradient_uncertainty_loss as _reference
-from . import _device
-from ._native import DTYPES, address, single_or_double, workspace
+from . import _calls
+from ._calls import single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
 GRADIENT_THRESHOLD = 1.0
@@ -30,7 +30,7 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
 
 
 def _cuda_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
-    return _device.supports("uncertainty", uncertainty)
+    return _calls.supports("uncertainty", uncertainty)
 
 
 _backends.register("gradient_uncertainty_loss", cpu=_cpu_supports, cuda=_cuda_supports)
@@ -66,24 +66,13 @@ def _op(
     groups = None if label is None else label.to(torch.int64).contiguous()
     n = u[0].numel()
     args = _cpu.PairArgs(
-        address(u),
-        address(g),
-        DTYPES[u.dtype],
-        address(d),
-        DTYPES[d.dtype],
-        0 if groups is None else address(groups),
-        len(u),
-        n,
-        threshold,
-        num_pairs,
-        number,
-        torch.get_num_threads(),
+        u, g, d, groups, threshold=threshold, num_pairs=num_pairs, seed=number, threads=torch.get_num_threads()
     )
     counts = torch.empty((len(u), _cpu.compact_chunks(n)), dtype=torch.int64)
-    _cpu.gradient_uncertainty_count(args, address(counts))
+    _cpu.gradient_uncertainty_count(args, counts)
     most = int(counts.sum(1).max())
     scratch = workspace(_cpu.gradient_uncertainty_workspace(args, most))
-    _cpu.gradient_uncertainty_forward(args, address(counts), most, address(scratch), address(loss), address(slope))
+    _cpu.gradient_uncertainty_forward(args, counts, most, scratch, loss, slope)
     return loss, slope
 
 
@@ -98,15 +87,11 @@ def _run_cuda(
     loss: Tensor,
     slope: Tensor,
 ) -> None:
-    library, address = _device.library, _device.address
-    groups = (0, DTYPES[torch.int64]) if label is None else (address(label), DTYPES[label.dtype])
-    args = library.PairLossArgs(
-        address(u), address(g), DTYPES[u.dtype], address(d), DTYPES[d.dtype], *groups, len(u), u[0].numel(), threshold,
-        num_pairs, seed, COMPARED,
-    )  # fmt: skip
-    with _device.queue(u) as queue:
-        scratch = _device.workspace(library.gradient_uncertainty_workspace(args, queue), u)
-        library.gradient_uncertainty_forward(args, queue, address(scratch), address(loss), address(slope))
+    library = _calls.library
+    args = library.PairArgs(u, g, d, label, threshold=threshold, num_pairs=num_pairs, seed=seed, compared=COMPARED)
+    with _calls.stream(u) as stream:
+        scratch = workspace(library.gradient_uncertainty_workspace(args, stream), u)
+        library.gradient_uncertainty_forward(args, stream, scratch, loss, slope)
 
 
 @_op.register_fake

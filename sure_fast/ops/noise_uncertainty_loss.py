@@ -13,7 +13,7 @@ from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertai
 from ..reference.dirichlet_uncertainty import widen
 from ..reference.noise_uncertainty_loss import noise_uncertainty_loss as _reference
 from . import _triton
-from ._native import DTYPES, address, native_view, single_or_double
+from ._calls import one_stride, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
 
@@ -49,33 +49,26 @@ def noise_args(
     distance: Tensor | None = None,
     squared: Tensor | None = None,
     clean_far: bool = True,
-) -> tuple[_cpu.NoiseArgs, tuple[Tensor, ...]]:
-    """The kernel's arguments, and the tensors whose memory they name, which must outlive them."""
-    views = [native_view(z) for z in logits]
-    centers, valid = centers.to(torch.int64).contiguous(), valid.contiguous()
-    if distance is not None:
-        distance = single_or_double(distance).contiguous()
-    size = tuple(logits[0].shape[2:])
+) -> tuple[_cpu.NoiseArgs, tuple[Tensor, Tensor, Tensor]]:
+    """The kernel's arguments, and the logits as they name them."""
+    clean, noisy1, noisy2 = (one_stride(z) for z in logits)
     first, second = levels.tolist()
     args = _cpu.NoiseArgs(
-        *(view for _, view in views),
-        EVIDENCE.index(evidence),
-        clean_far,
-        0 if distance is None else address(distance),
-        0 if distance is None else DTYPES[distance.dtype],
-        0 if squared is None else address(squared),
-        size if len(size) == 3 else (1, *size),
-        threshold,
-        address(centers),
-        address(valid),
-        centers.shape[1],
-        centers.shape[2],
-        first,
-        second,
-        torch.get_num_threads(),
+        clean,
+        noisy1,
+        noisy2,
+        evidence=evidence,
+        clean_far=clean_far,
+        distance=None if distance is None else single_or_double(distance).contiguous(),
+        squared=squared,
+        threshold=threshold,
+        centers=centers.to(torch.int64).contiguous(),
+        valid=valid.contiguous(),
+        level1=first,
+        level2=second,
+        threads=torch.get_num_threads(),
     )
-    kept = (*(z for z, _ in views), centers, valid, *(t for t in (distance, squared) if t is not None))
-    return args, kept
+    return args, (clean, noisy1, noisy2)
 
 
 @torch.library.custom_op("sure_fast::noise_uncertainty_loss", mutates_args=())
@@ -101,8 +94,8 @@ def _op(
         arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, EVIDENCE.index(evidence), distance=distance)
         kernels.forward(arguments, terms, far, slopes)
         return terms, far, slopes
-    args, _kept = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
-    _cpu.noise_uncertainty_forward(args, address(far), address(terms), address(slopes))
+    args, _ = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
+    _cpu.noise_uncertainty_forward(args, far, terms, slopes)
     return terms, far, slopes
 
 
@@ -143,9 +136,9 @@ def _op_backward(
         kernels.backward(arguments, coefficients, at_centers, (flat0, flat1, flat2))
         return clean, first, second
     args, kept = noise_args(logits3, *settings, evidence, distance=distance)
-    gradients = [native_view(torch.empty_like(z)) for z in kept[:3]]
-    _cpu.noise_uncertainty_backward(args, address(coefficients), address(at_centers), *(view for _, view in gradients))
-    return gradients[0][0], gradients[1][0], gradients[2][0]
+    clean, first, second = (one_stride(torch.empty_like(z)) for z in kept)
+    _cpu.noise_uncertainty_backward(args, coefficients, at_centers, clean, first, second)
+    return clean, first, second
 
 
 @_op_backward.register_fake

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.pair_concordance import pair_concordance as _reference
-from . import _device
-from ._native import DTYPES, address, workspace
+from . import _calls
+from ._calls import workspace
 
 MOST_ELEMENTS = 2**31 - 1
 """Elements of a row that the kernels' 32-bit ranks can tell apart."""
@@ -27,7 +27,7 @@ def row_pairs_cpu_supports(a: Tensor, *_: object, **__: object) -> str | None:
 def row_pairs_cuda_supports(a: Tensor, *_: object, **__: object) -> str | None:
     if a.dim() and a.shape[-1] > MOST_ELEMENTS:
         return f"a row has {a.shape[-1]} elements, more than {MOST_ELEMENTS}"
-    return _device.supports("a", a)
+    return _calls.supports("a", a)
 
 
 _backends.register("pair_concordance", cpu=row_pairs_cpu_supports, cuda=row_pairs_cuda_supports)
@@ -69,19 +69,9 @@ def rows(a: Tensor, b: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Ten
 
 
 def row_pair_args(a: Tensor, b: Tensor, mask: Tensor | None) -> _cpu.RowPairArgs:
-    """The kernels' arguments of contiguous [rows, n] tensors, which must outlive them."""
+    """The CPU kernels' arguments of contiguous [rows, n] tensors."""
     most = a.shape[1] if mask is None else int(mask.sum(1).max())
-    mask_address = 0 if mask is None else address(mask)
-    return _cpu.RowPairArgs(
-        address(a), address(b), DTYPES[a.dtype], mask_address, *a.shape, most, torch.get_num_threads()
-    )
-
-
-def row_pair_args_cuda(a: Tensor, b: Tensor, mask: Tensor | None) -> Any:
-    """The CUDA kernels' arguments of contiguous [rows, n] tensors, which must outlive them."""
-    address = _device.address
-    mask_address = 0 if mask is None else address(mask)
-    return _device.library.RowPairArgs(address(a), address(b), DTYPES[a.dtype], mask_address, *a.shape)
+    return _cpu.RowPairArgs(a, b, mask, most=most, threads=torch.get_num_threads())
 
 
 @torch.library.custom_op("sure_fast::pair_concordance", mutates_args=(), device_types=("cpu", "cuda"))
@@ -91,14 +81,14 @@ def _op(a: Tensor, b: Tensor, mask: Tensor | None, tolerance: float, backend: st
         return counts.zero_()
     a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
     if backend == "cuda":
-        library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
-        with _device.queue(a) as queue:
-            scratch = _device.workspace(library.pair_concordance_workspace(cuda_args, queue), a)
-            library.pair_concordance_forward(cuda_args, queue, tolerance, *map(_device.address, (scratch, counts)))
+        library, cuda_args = _calls.library, _calls.library.RowPairArgs(a, b, mask)
+        with _calls.stream(a) as stream:
+            scratch = workspace(library.pair_concordance_workspace(cuda_args, stream), a)
+            library.pair_concordance_forward(cuda_args, stream, tolerance, scratch, counts)
         return counts
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.pair_concordance_workspace(args))
-    _cpu.pair_concordance_forward(args, tolerance, address(scratch), address(counts))
+    _cpu.pair_concordance_forward(args, tolerance, scratch, counts)
     return counts
 
 

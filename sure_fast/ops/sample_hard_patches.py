@@ -11,8 +11,8 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.sample_hard_patches import noisy_images as _images_reference
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
-from . import _device
-from ._native import DTYPES, address, single_or_double, workspace
+from . import _calls
+from ._calls import single_or_double, workspace
 from .noise_uncertainty_loss import NOISE_THRESHOLD
 
 
@@ -31,7 +31,7 @@ MOST_CUDA_CLASSES = 254
 def _cuda_supports(uncertainty: Tensor, *_: object, num_classes: int = 1, **__: object) -> str | None:
     if num_classes > MOST_CUDA_CLASSES:
         return f"there are {num_classes} classes, more than {MOST_CUDA_CLASSES}"
-    return _device.supports("uncertainty", uncertainty)
+    return _calls.supports("uncertainty", uncertainty)
 
 
 _backends.register("sample_hard_patches", cpu=_cpu_supports, cuda=_cuda_supports)
@@ -55,25 +55,17 @@ def _op(
         return centers.zero_(), valid.zero_()
     u, d = single_or_double(uncertainty).contiguous(), single_or_double(distance).contiguous()
     noisy, label = noisy.to(u.dtype).contiguous(), label.contiguous()
-    flat = label.dim() == 3
-    at = _device.address if backend == "cuda" else address
-    maps = (
-        at(u), at(noisy), DTYPES[u.dtype], at(label), DTYPES[label.dtype], at(d), DTYPES[d.dtype],
-        (len(label), 1, *label.shape[1:]) if flat else tuple(label.shape),
-        (1, *patch_size) if flat else tuple(patch_size),
-        label.dim() - 1, num_classes, num_patches, max_distance,
-    )  # fmt: skip
+    maps = (u, noisy, label, d, tuple(patch_size), num_classes, num_patches, max_distance)
     if backend == "cuda":
-        library = _device.library
-        seed = seed.to(u.device, non_blocking=True)  # stays on the device
-        cuda_args = library.HardPatchArgs(*maps, at(seed))
-        with _device.queue(u) as queue:
-            scratch = _device.workspace(library.sample_hard_patches_workspace(cuda_args, queue), u)
-            library.sample_hard_patches_forward(cuda_args, queue, at(scratch), at(centers), at(valid))
+        library = _calls.library
+        cuda_args = library.HardPatchArgs(*maps, seed=seed.to(u.device, non_blocking=True))  # stays on the device
+        with _calls.stream(u) as stream:
+            scratch = workspace(library.sample_hard_patches_workspace(cuda_args, stream), u)
+            library.sample_hard_patches_forward(cuda_args, stream, scratch, centers, valid)
         return centers, valid
-    args = _cpu.HardPatchArgs(*maps, int(seed), torch.get_num_threads())
+    args = _cpu.HardPatchArgs(*maps, seed=seed.to("cpu"), threads=torch.get_num_threads())
     scratch = workspace(_cpu.sample_hard_patches_workspace(args))
-    _cpu.sample_hard_patches_forward(args, address(scratch), address(centers), address(valid))
+    _cpu.sample_hard_patches_forward(args, scratch, centers, valid)
     return centers, valid
 
 
@@ -101,17 +93,13 @@ def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, bac
     if images.numel():
         _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])
         image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
-        flat = (1,) * (5 - image.dim())
-        at = _device.address if backend == "cuda" else address
-        args = (
-            at(image), at(noise), DTYPES[image.dtype], (*image.shape[:2], *flat, *image.shape[2:]),
-            (*flat, *noise.shape[1:]), len(noise), at(centers), at(valid), valid.shape[1], image.dim() - 2,
-        )  # fmt: skip
         if backend == "cuda":
-            with _device.queue(image) as queue:
-                _device.library.sample_hard_patches_images(queue, *args, at(images))
+            with _calls.stream(image) as stream:
+                cuda_args = _calls.library.NoisePatchArgs(image, noise, centers, valid)
+                _calls.library.sample_hard_patches_images(cuda_args, stream, images)
         else:
-            _cpu.sample_hard_patches_images(*args, torch.get_num_threads(), address(images))
+            args = _cpu.NoisePatchArgs(image, noise, centers, valid, threads=torch.get_num_threads())
+            _cpu.sample_hard_patches_images(args, images)
     return images
 
 

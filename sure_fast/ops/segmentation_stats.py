@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.segmentation_stats import segmentation_stats as _reference
 from . import _triton
-from ._native import DTYPES, address, native_view
+from ._calls import one_stride
 from .dirichlet_uncertainty import EVIDENCE
 
 
@@ -53,12 +53,11 @@ def _op(
 
         return kernels.forward(logits, target, EVIDENCE.index(evidence), bins, levels, ignore_index)
     records = _empty(logits, target, evidence, bins, levels, ignore_index, backend)
-    _logits, view = native_view(logits)
-    labels = target.contiguous()
-    _cpu.segmentation_stats_forward(
-        view, address(labels), DTYPES[labels.dtype], ignore_index, EVIDENCE.index(evidence), bins, levels,
-        torch.get_num_threads(), address(records),
+    args = _cpu.StatsArgs(
+        one_stride(logits), target.contiguous(), ignore=ignore_index, evidence=evidence, bins=bins, levels=levels,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
+    _cpu.segmentation_stats_forward(args, records)
     return records
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .. import _backends, _cpu
 from ..reference.spearman import spearman as _reference
-from . import _device
-from ._native import address, workspace
-from .pair_concordance import row_pair_args, row_pair_args_cuda, row_pairs_cpu_supports, row_pairs_cuda_supports, rows
+from . import _calls
+from ._calls import workspace
+from .pair_concordance import row_pair_args, row_pairs_cpu_supports, row_pairs_cuda_supports, rows
 
 _backends.register("spearman", cpu=row_pairs_cpu_supports, cuda=row_pairs_cuda_supports)
 
@@ -21,14 +21,14 @@ def _op(a: Tensor, b: Tensor, mask: Tensor | None, backend: str = "cpu") -> Tens
         return out.fill_(torch.nan)
     a, b, mask = a.contiguous(), b.contiguous(), None if mask is None else mask.contiguous()
     if backend == "cuda":
-        library, cuda_args = _device.library, row_pair_args_cuda(a, b, mask)
-        with _device.queue(a) as queue:
-            scratch = _device.workspace(library.spearman_workspace(cuda_args, queue), a)
-            library.spearman_forward(cuda_args, queue, *map(_device.address, (scratch, out)))
+        library, cuda_args = _calls.library, _calls.library.RowPairArgs(a, b, mask)
+        with _calls.stream(a) as stream:
+            scratch = workspace(library.spearman_workspace(cuda_args, stream), a)
+            library.spearman_forward(cuda_args, stream, scratch, out)
         return out
     args = row_pair_args(a, b, mask)
     scratch = workspace(_cpu.spearman_workspace(args))
-    _cpu.spearman_forward(args, address(scratch), address(out))
+    _cpu.spearman_forward(args, scratch, out)
     return out
 
 

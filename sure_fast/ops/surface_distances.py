@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .. import _backends, _checks, _cpu
 from ..reference.surface_distances import surface_distances as _reference
-from . import _device
-from ._native import DTYPES, address, workspace
+from . import _calls
+from ._calls import workspace
 
 MOST_CLASSES = 1 << 16
 
@@ -40,7 +40,7 @@ VOXELS_AT_ONCE = 1 << 25
 
 
 def _cuda_supports(prediction: Tensor, target: Tensor, *_: object, **__: object) -> str | None:
-    return _device.supports("prediction", prediction, most=2**31 - 1)
+    return _calls.supports("prediction", prediction, most=2**31 - 1)
 
 
 _backends.register("surface_distances", cpu=_cpu_supports, cuda=_cuda_supports)
@@ -61,30 +61,21 @@ def _op(
     records = target.new_zeros((len(target), num_classes, 10), dtype=torch.float64)
     if target.numel():
         prediction, target = prediction.contiguous(), target.contiguous()
-        planar = target.dim() == 3
-        size = (len(target), 1, *target.shape[1:]) if planar else tuple(target.shape)
-        steps = (1.0, *spacing) if planar else tuple(spacing)
-        at = _device.address if backend == "cuda" else address
-        common = (
-            at(prediction), DTYPES[prediction.dtype], at(target), DTYPES[target.dtype], num_classes,
-            ignore_index, size, steps, planar, percentile / 100, tolerance,
-        )  # fmt: skip
+        common = (prediction, target, num_classes, ignore_index, tuple(spacing), percentile / 100, tolerance)
         if backend == "cuda":
             records[..., 2:] = torch.nan
-            _run_cuda(_device.library.SurfaceArgs(*common), prediction, target, num_classes, ignore_index, records)
+            _run_cuda(_calls.library.SurfaceArgs(*common), prediction, target, num_classes, ignore_index, records)
             return records[:, 1:].clone()
         threads = torch.get_num_threads()
-        args = _cpu.SurfaceArgs(*common, threads)
+        args = _cpu.SurfaceArgs(*common, threads=threads)
         labels = torch.empty((2, *target.shape), dtype=torch.int16)
         boxes = torch.empty((threads, len(target), num_classes, 6), dtype=torch.int32)
-        bad, largest = _cpu.surface_distances_boxes(args, address(labels), address(boxes))
+        bad, largest = _cpu.surface_distances_boxes(args, labels, boxes)
         if bad:
             _checks.labels_in_range("prediction", prediction, num_classes)
             _checks.labels_in_range("target", target, num_classes, ignore_index)
         scratch = workspace(_cpu.surface_distances_workspace(args, largest))
-        _cpu.surface_distances_forward(
-            args, address(labels), address(boxes), largest, address(scratch), address(records)
-        )
+        _cpu.surface_distances_forward(args, labels, boxes, largest, scratch, records)
     else:
         records[..., 2:] = torch.nan
     return records[:, 1:].clone()
@@ -93,33 +84,30 @@ def _op(
 def _run_cuda(
     args: Any, prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None, records: Tensor
 ) -> None:
-    library, address = _device.library, _device.address
+    library = _calls.library
     labels = target.new_empty((2, *target.shape), dtype=torch.int16)
     boxes = target.new_empty((len(target), num_classes, 6), dtype=torch.int32)
     bad = target.new_empty(1, dtype=torch.int64)
-    with _device.queue(target) as queue:
-        library.surface_boxes(args, queue, address(labels), address(boxes), address(bad))
+    with _calls.stream(target) as stream:
+        library.surface_boxes(args, stream, labels, boxes, bad)
         if int(bad):
             _checks.labels_in_range("prediction", prediction.cpu(), num_classes)
             _checks.labels_in_range("target", target.cpu(), num_classes, ignore_index)
         for tasks in _rounds(boxes.cpu().long()):
             number, voxels, rows = len(tasks) - 1, int(tasks[-1, 0]), int(tasks[-1, 1])
             tasks = tasks.to(target.device)
-            lists = _device.workspace(library.surface_list_workspace(args, queue, number, voxels), target)
+            lists = workspace(library.surface_list_workspace(args, stream, number, voxels), target)
             begins = target.new_empty(2 * number + 1, dtype=torch.int32)
-            library.surface_list(
-                args, queue, address(labels), address(tasks), number, voxels, address(lists), address(begins)
-            )
+            library.surface_list(args, stream, labels, tasks, number, voxels, lists, begins)
             listed = int(begins[-1]) % 2**32
-            scratch = _device.workspace(library.surface_measure_workspace(args, queue, number, voxels, listed), target)
+            scratch = workspace(library.surface_measure_workspace(args, stream, number, voxels, listed), target)
             library.surface_measure(
-                args, queue, address(tasks), number, voxels, rows, listed, address(lists), address(begins),
-                address(scratch), address(records),
-            )  # fmt: skip
+                args, stream, tasks, number, voxels, rows, listed, lists, begins, scratch, records
+            )
 
 
 def _rounds(boxes: Tensor) -> Iterator[Tensor]:
-    """Of boxes [N, C, 6]: rows of `SurfaceTask` of csrc/cuda/surface_distances.h, an empty one at the end."""
+    """Of boxes [N, C, 6]: rows of `SurfaceTask` of csrc/args/surface_distances.h, an empty one at the end."""
     first, size = boxes[..., 0::2], boxes[..., 1::2] - boxes[..., 0::2] + 1
     image, label = (size > 0).all(-1).nonzero().unbind(1)
     image, label = image[label > 0], label[label > 0]

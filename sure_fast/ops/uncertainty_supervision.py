@@ -14,7 +14,7 @@ from ..reference.evidential_loss import terms_of_sums
 from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
 from . import _triton
-from ._native import DTYPES, address, native_view, workspace
+from ._calls import one_stride, workspace
 from ._supervision_of_ops import supervision_of_ops
 from .boundary_distance import squared_steps
 from .dirichlet_uncertainty import EVIDENCE
@@ -85,21 +85,17 @@ def _boundary_loss(
     gradient: tuple[str, Sequence[float], str],
 ) -> Tensor:
     """L_gu of each image, float64 [N]; writes its slopes."""
-    _logits, view = native_view(logits)
-    image_args, _image = gradient_args(image, *gradient)
     groups = label.to(torch.int64).contiguous() if per_class else None
-    n = label[0].numel()
-    pairs = _cpu.PairArgs(
-        0, 0, DTYPES[slope.dtype], 0, 0, 0 if groups is None else address(groups), len(label), n, 0.0, num_pairs, seed,
-        torch.get_num_threads(),
+    args = _cpu.BoundaryPairArgs(
+        one_stride(logits), evidence, gradient_args(image, *gradient), squared=squared, near=near, label=groups,
+        num_pairs=num_pairs, seed=seed, threads=torch.get_num_threads(),
     )  # fmt: skip
-    args = _cpu.BoundaryPairArgs(pairs, view, EVIDENCE.index(evidence), image_args, address(squared), near)
-    counts = torch.empty((len(label), _cpu.compact_chunks(n)), dtype=torch.int64)
-    _cpu.uncertainty_supervision_count(args, address(counts))
+    counts = torch.empty((len(label), _cpu.compact_chunks(label[0].numel())), dtype=torch.int64)
+    _cpu.uncertainty_supervision_count(args, counts)
     most = int(counts.sum(1).max())
     scratch = workspace(_cpu.uncertainty_supervision_workspace(args, most))
     loss = torch.empty(len(label), dtype=torch.float64)
-    _cpu.uncertainty_supervision_forward(args, address(counts), most, address(scratch), address(loss), address(slope))
+    _cpu.uncertainty_supervision_forward(args, counts, most, scratch, loss, slope)
     return loss
 
 
@@ -178,11 +174,11 @@ def _op(
         squared_steps(label, max(gradient_threshold, noise_threshold), ignore_index, squared)
     far_above = _steps(noise_threshold)
     far_map = squared if noisy is not None else None
-    args, _logits, _label = evidential_args(
+    args, _logits = evidential_args(
         logits, label, kind, evidence, ignore_index, class_weights, False, far_map, far_above
     )
     everything = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    _cpu.evidential_loss_forward(args, address(everything), 0, 0, 0)
+    _cpu.evidential_loss_forward(args, everything, None, None, None)
     if everything[-1] > 0:
         _checks.labels_in_range("label", label, classes, ignore_index)
     sums.zero_()
@@ -198,12 +194,12 @@ def _op(
         loss.copy_(losses.mean())
     terms.zero_()
     if noisy is not None and centers is not None and levels is not None and valid is not None:
-        noise, _kept = noise_args(
+        noise, _ = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
         )  # fmt: skip
         far = torch.empty(4, dtype=torch.float64)
-        _cpu.noise_uncertainty_forward(noise, address(far), address(terms), address(slopes))
+        _cpu.noise_uncertainty_forward(noise, far, terms, slopes)
         sums[-3:-1] = far[1:3]
     return sums, loss, terms, squared, slope, slopes
 
@@ -259,32 +255,31 @@ def _op_backward(
         )  # fmt: skip
     classes = logits.shape[1]
     far_map = squared if noisy is not None else None
-    args, _logits, _label = evidential_args(
+    args, _logits = evidential_args(
         logits, label, kind, evidence, ignore_index, class_weights, False, far_map, _steps(noise_threshold)
     )
-    gradient, view = native_view(torch.empty_like(_logits))
+    gradient = one_stride(torch.empty_like(_logits))
     if noisy is None:
         noisy_gradient = logits.new_empty(0)
     else:
-        noisy = native_view(noisy)[0]
+        noisy = one_stride(noisy)
         # Of memory that the kernel takes as it is: a copy of one of its halves would be written and thrown away.
-        noisy_gradient = native_view(torch.empty_like(noisy))[0]
+        noisy_gradient = one_stride(torch.empty_like(noisy))
     if label.numel() == 0:
         return gradient, noisy_gradient
     coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)
     coefficients[: 3 + 3 * classes] = grad_sums[: 3 + 3 * classes]
     scale = float(grad_loss) / len(logits)
-    slopes_u = address(slope) if slope.numel() else 0
-    _cpu.evidential_loss_backward(args, address(coefficients), slopes_u, scale, 0, 0, view)
+    slope_u = slope if slope.numel() else None
+    _cpu.evidential_loss_backward(args, coefficients, slope_u, scale, None, None, gradient)
     if noisy is not None and centers is not None and levels is not None and valid is not None:
-        noise, _kept = noise_args(
+        noise, _ = noise_args(
             (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
             clean_far=False,
         )  # fmt: skip
         at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
         far = grad_sums[-4:-1].contiguous()
-        halves = [native_view(half)[1] for half in noisy_gradient.chunk(2)]
-        _cpu.noise_uncertainty_backward(noise, address(far), address(at_centers), view, *halves)
+        _cpu.noise_uncertainty_backward(noise, far, at_centers, gradient, *noisy_gradient.chunk(2))
     return gradient, noisy_gradient
 
 

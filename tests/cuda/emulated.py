@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pybind11
 
-from sure_fast.ops import _device
+from sure_fast.ops import _calls
 
 ROOT = Path(__file__).parent.parent.parent
 CSRC = ROOT / "csrc"
@@ -26,7 +26,8 @@ FOLDER = ROOT / "build" / ("emulation_sanitized" if SANITIZE else "emulation")
 
 LIBRARY = (
     *sorted((CSRC / "cuda").glob("*.cu")),
-    *sorted((CSRC / "bindings").glob("*cuda*.cpp")),
+    *sorted((CSRC / "bindings").glob("*.cpp")),
+    *sorted((CSRC / "bindings" / "cuda").glob("*.cpp")),
     EMULATION / "emulation.cpp",
 )
 
@@ -43,7 +44,7 @@ def build(folder: Path, name: str = "_cuda", sources: Sequence[Path] = LIBRARY) 
     compiler = os.environ.get("CXX", "g++").split()
 
     def compile_one(source: Path) -> Path:
-        out = folder / f"{source.name}.o"
+        out = folder / f"{source.parent.name}.{source.name}.o"
         if not _is_fresh(out):
             run([*compiler, *flags, "-x", "c++", "-MMD", "-MF", f"{out}.d", "-c", str(source), "-o", str(out)])
         return out
@@ -82,10 +83,10 @@ def load(target: Path, name: str = "_cuda") -> ModuleType:
 @contextmanager
 def emulate(module: ModuleType) -> Iterator[ModuleType]:
     """Within the block backend "cuda" runs the emulated kernels on CPU tensors."""
-    before = _device.library, _device.missing, _device.device_type
-    _device.library, _device.missing, _device.device_type = module, None, "cpu"
+    before = _calls.library, _calls.missing, _calls.device_type
+    _calls.library, _calls.missing, _calls.device_type = module, None, "cpu"
     try:
         yield module
     finally:
         module.set_order(0, 0)
-        _device.library, _device.missing, _device.device_type = before
+        _calls.library, _calls.missing, _calls.device_type = before

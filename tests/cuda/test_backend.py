@@ -8,9 +8,8 @@ import sys
 import pytest
 import torch
 
-import sure_fast
 from sure_fast import _backends
-from sure_fast.ops import _device
+from sure_fast.ops import _calls
 
 CUDA_OPS = [op for op, backends in _backends.registered().items() if "cuda" in backends]
 
@@ -24,36 +23,28 @@ def test_order_of_backends():
 def test_reasons(monkeypatch):
     u = torch.rand(1, 8, 8)
     meta = torch.zeros(1, 8, 8, device="meta")
-    assert _device.supports("uncertainty", u) == "the uncertainty is on cpu, not on a CUDA device"
-    monkeypatch.setattr(_device, "device_type", "meta")
-    monkeypatch.setattr(_device, "missing", None)
-    assert _device.supports("uncertainty", meta) is None
-    assert _device.supports("uncertainty", meta, most=63) == "the uncertainty has 64 elements, more than 63"
-    monkeypatch.setattr(_device, "missing", "the CUDA library is missing: …")
-    assert _device.supports("uncertainty", meta) == "the CUDA library is missing: …"
+    assert _calls.supports("uncertainty", u) == "the uncertainty is on cpu, not on a CUDA device"
+    monkeypatch.setattr(_calls, "device_type", "meta")
+    monkeypatch.setattr(_calls, "missing", None)
+    assert _calls.supports("uncertainty", meta) is None
+    assert _calls.supports("uncertainty", meta, most=63) == "the uncertainty has 64 elements, more than 63"
+    monkeypatch.setattr(_calls, "missing", "the CUDA library is missing: …")
+    assert _calls.supports("uncertainty", meta) == "the CUDA library is missing: …"
 
 
 @pytest.mark.parametrize(("capability", "supported"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
 def test_architecture(capability, supported, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    reason = _device._architecture_of.__wrapped__(0)
+    reason = _calls._architecture_of.__wrapped__(0)
     assert (reason is None) == supported
     assert supported or reason == "the device has compute capability 7.5, and the kernels need 8.0"
-
-
-def test_memory_of_another_device_never_reaches_a_kernel():
-    u = torch.zeros(1, 8, 8, device="meta")
-    with pytest.raises(ValueError, match="expected a tensor on the CPU for its kernels, got one on meta"):
-        sure_fast.ops._native.address(u)
-    with pytest.raises(ValueError, match="expected a tensor on a CUDA device for its kernels, got one on meta"):
-        _device.address(u)
 
 
 def test_imports_without_the_library():
     code = (
         "import sys; sys.modules['sure_fast._cuda'] = None\n"
         "import torch, sure_fast; u = torch.rand(1, 4, 4); print(sure_fast.gradient_uncertainty_loss(u, u, u).item())\n"
-        "from sure_fast.ops import _device; print(_device.missing)"
+        "from sure_fast.ops import _calls; print(_calls.missing)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "the CUDA library is missing: sure_fast was built without nvcc (" in done.stdout

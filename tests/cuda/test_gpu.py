@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.ops import _device
+from sure_fast.ops import _calls
 from tests.cuda.gpu_cases import CASES, SYNCHRONISES, available, inputs_of, run
 
 pytestmark = [
@@ -169,6 +169,6 @@ def test_bad_input_is_named(monkeypatch):
         sure_fast.gradient_uncertainty_loss(u, u, u, backend="cuda")
     with pytest.raises(ValueError, match="backend 'cpu' was requested, but the uncertainty is on cuda:0"):
         sure_fast.gradient_uncertainty_loss(u.cuda(), u.cuda(), u.cuda(), backend="cpu")
-    monkeypatch.setattr(_device, "missing", "the CUDA library is missing: sure_fast was built without nvcc (test)")
+    monkeypatch.setattr(_calls, "missing", "the CUDA library is missing: sure_fast was built without nvcc (test)")
     with pytest.raises(ValueError, match="but the CUDA library is missing: sure_fast was built without nvcc"):
         sure_fast.gradient_uncertainty_loss(u.cuda(), u.cuda(), u.cuda(), backend="cuda")

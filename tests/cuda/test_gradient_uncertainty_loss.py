@@ -88,10 +88,10 @@ def test_every_order_gives_the_same_bits(way, library, monkeypatch):
     u, g, d, label = case((2, 40, 61), 50)
     options = {"pairs": "sampled", "num_pairs": 9001} if "sampled" in way else {}
     options["label"] = label if "class" in way else None
-    queue, found = library.Queue, []
+    stream, found = library.Stream, []
     for order, multiprocessors in zip(ORDERS.values(), (2, 1, 5, 2), strict=True):
         library.set_order(*order)
-        monkeypatch.setattr(library, "Queue", lambda stream, _, m=multiprocessors: queue(stream, m))
+        monkeypatch.setattr(library, "Stream", lambda handle, _, m=multiprocessors: stream(handle, m))
         found.append(run(u, g, d, **options))
     for other in found[1:]:
         assert torch.equal(other[0], found[0][0])

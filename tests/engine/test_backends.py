@@ -6,12 +6,12 @@ import torch
 
 from sure_fast import use_backend
 from sure_fast.engine import backends
-from sure_fast.ops import _device, _triton
+from sure_fast.ops import _calls, _triton
 
 
 def test_a_gpu_is_not_told_the_backends_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(_device, "architecture", lambda index: None)
-    monkeypatch.setattr(_device, "missing", None)
+    monkeypatch.setattr(_calls, "architecture", lambda index: None)
+    monkeypatch.setattr(_calls, "missing", None)
     monkeypatch.setattr(_triton, "MISSING", None)
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert backends.backend_on("evidential_loss", gpu) == "triton"

@@ -1,0 +1,23 @@
+// Arguments of gradient_uncertainty_loss.
+#pragma once
+
+#include "args/tensor.h"
+
+namespace sure_fast {
+
+struct PairArgs {
+  const void* uncertainty;  // [rows, n] contiguous, f32 or f64
+  const void* gradient;     // the same
+  DType dtype;
+  const void* distance;  // [rows, n] contiguous, f32 or f64, on CUDA u8 too: any measure that the threshold is in
+  DType distance_dtype;
+  LabelMap label;  // [rows, n], on the CPU i64: only pairs of one label count; null: all
+  int64_t rows, n;
+  double threshold;   // voxels of distance <= threshold are compared
+  int64_t num_pairs;  // drawn per row; 0: every pair
+  uint64_t seed;
+  int64_t compared;  // CUDA: rows of up to so many voxels compare every pair directly instead of sorting
+  int threads;
+};
+
+}  // namespace sure_fast

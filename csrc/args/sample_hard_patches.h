@@ -1,0 +1,39 @@
+// Arguments of sample_hard_patches.
+#pragma once
+
+#include "args/tensor.h"
+
+namespace sure_fast {
+
+struct HardPatchArgs {
+  const void* uncertainty;  // [N, D, H, W] contiguous, f32 or f64; a 2D image has D = 1
+  const void* noisy;        // the same
+  DType dtype;
+  LabelMap label;        // [N, D, H, W]
+  const void* distance;  // [N, D, H, W] contiguous, f32 or f64, in the unit of max_distance
+  DType distance_dtype;
+  int64_t size[4];      // N, D, H, W
+  int64_t patch[3];     // odd edges along D, H, W, in voxels
+  int dims;             // of the centers: 2 or 3
+  int64_t num_classes;  // C, on CUDA at most 254
+  int64_t num_patches;  // per class
+  double max_distance;  // centers of class 0 are closer
+  const int64_t* seed;  // [1], in the memory of the maps
+  int threads;
+};
+
+struct NoisePatchArgs {
+  const void* image;  // [N, K, D, H, W] contiguous
+  const void* noise;  // [M, patch] in the same dtype
+  DType dtype;
+  int64_t size[5];         // N, K, D, H, W
+  int64_t patch[3];        // odd edges along D, H, W, in voxels
+  int64_t copies;          // M
+  const int64_t* centers;  // [N, P, dims], patches inside the image where valid
+  const uint8_t* valid;    // [N, P], 0 or 1
+  int64_t places;          // P
+  int dims;                // 2 or 3
+  int threads;
+};
+
+}  // namespace sure_fast

@@ -1,0 +1,34 @@
+// The module sure_fast._cuda: kernels on tensors of a device and on one of its streams.
+#include "bindings/registrar.h"
+#include "cuda/stream.h"
+
+#if defined(SURE_FAST_CUDA_EMULATION)
+#include "emulation.h"
+#endif
+
+namespace sure_fast {
+
+#if defined(SURE_FAST_CUDA_EMULATION)
+const char* const kDevice = "cpu";
+#else
+const char* const kDevice = "cuda";
+#endif
+
+int usable_threads(int wanted) { return wanted; }  // which the kernels have no use for
+
+}  // namespace sure_fast
+
+PYBIND11_MODULE(_cuda, m) {
+  using namespace sure_fast;
+  namespace py = pybind11;
+  m.doc() = "CUDA kernels of sure_fast; use the functions of sure_fast instead.";
+  py::class_<Stream>(m, "Stream", py::module_local(), "A stream of the current device, by its cudaStream_t.")
+      .def(py::init([](std::uintptr_t handle, int multiprocessors) {
+             return Stream{reinterpret_cast<void*>(handle), multiprocessors};
+           }),
+           py::arg("handle"), py::arg("multiprocessors"));
+#if defined(SURE_FAST_CUDA_EMULATION)
+  m.def("set_order", &emulation::set_order, "In which order blocks and threads take turns.");
+#endif
+  Registrar::run(m);
+}
