@@ -46,17 +46,17 @@ __global__ void read_shared(int* out) {
 }
 
 std::vector<int> run(const std::string& fault) {
-  const Queue queue = {nullptr, 2};
+  const Stream stream = {nullptr, 2};
   std::vector<int> in(64), out(64, 0);
   for (int i = 0; i < 64; ++i) in[static_cast<size_t>(i)] = i;
   int* result = out.data();
-  if (fault == "none") launch(queue, "add_neighbour", 1, 64, add_neighbour, in.data(), true, result);
-  if (fault == "race") launch(queue, "add_neighbour", 1, 64, add_neighbour, in.data(), false, result);
-  if (fault == "race of blocks") launch(queue, "chain_blocks", 4, 64, chain_blocks, result);
-  if (fault == "left early") launch(queue, "leave_early", 1, 64, leave_early, result);
-  if (fault == "apart") launch(queue, "wait_apart", 1, 64, wait_apart, result);
-  if (fault == "divided warp") launch(queue, "divide_warp", 1, 64, divide_warp, result);
-  if (fault == "unwritten shared") launch(queue, "read_shared", 1, 64, read_shared, result);
+  if (fault == "none") launch(stream, "add_neighbour", 1, 64, add_neighbour, in.data(), true, result);
+  if (fault == "race") launch(stream, "add_neighbour", 1, 64, add_neighbour, in.data(), false, result);
+  if (fault == "race of blocks") launch(stream, "chain_blocks", 4, 64, chain_blocks, result);
+  if (fault == "left early") launch(stream, "leave_early", 1, 64, leave_early, result);
+  if (fault == "apart") launch(stream, "wait_apart", 1, 64, wait_apart, result);
+  if (fault == "divided warp") launch(stream, "divide_warp", 1, 64, divide_warp, result);
+  if (fault == "unwritten shared") launch(stream, "read_shared", 1, 64, read_shared, result);
   return out;
 }
 
