@@ -87,7 +87,9 @@ Enum by_name(const char* const (&names)[count], const std::string& name) {
   for (size_t i = 0; i < count; ++i) {
     if (name == names[i]) return static_cast<Enum>(i);
   }
-  throw std::invalid_argument("expected one of the names of csrc/math/enums.h, got " + name);
+  std::string all = names[0];
+  for (size_t i = 1; i < count; ++i) all += std::string(", ") + names[i];
+  throw std::invalid_argument("expected one of " + all + ", got " + name);
 }
 
 }  // namespace sure_fast

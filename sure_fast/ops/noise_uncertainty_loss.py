@@ -137,7 +137,7 @@ def _op_backward(
         return clean, first, second
     args, kept = noise_args(logits3, *settings, evidence, distance=distance)
     clean, first, second = (one_stride(torch.empty_like(z)) for z in kept)
-    _cpu.noise_uncertainty_backward(args, coefficients, at_centers, clean, first, second)
+    _cpu.noise_uncertainty_backward(args, coefficients[:3], at_centers, clean, first, second)
     return clean, first, second
 
 
