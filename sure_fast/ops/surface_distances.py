@@ -101,9 +101,7 @@ def _run_cuda(
             library.surface_list(args, stream, labels, tasks, number, voxels, lists, begins)
             listed = int(begins[-1]) % 2**32
             scratch = workspace(library.surface_measure_workspace(args, stream, number, voxels, listed), target)
-            library.surface_measure(
-                args, stream, tasks, number, voxels, rows, listed, lists, begins, scratch, records
-            )
+            library.surface_measure(args, stream, tasks, number, voxels, rows, listed, lists, begins, scratch, records)
 
 
 def _rounds(boxes: Tensor) -> Iterator[Tensor]:
