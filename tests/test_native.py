@@ -75,7 +75,7 @@ def test_swapped_tensors_are_refused():
     scratch = torch.empty(_cpu.gradient_uncertainty_workspace(args, 40), dtype=torch.uint8)
     loss, slope = torch.empty(2, dtype=torch.float64), torch.empty(2, 40)
     _cpu.gradient_uncertainty_forward(args, counts, 40, scratch, loss, slope)
-    with pytest.raises(ValueError, match="(loss|slope): the kernel expects"):
+    with pytest.raises(ValueError, match=r"(loss|slope): the kernel expects"):
         _cpu.gradient_uncertainty_forward(args, counts, 40, scratch, slope, loss)
     with pytest.raises(ValueError, match="scratch: the kernel expects"):
         _cpu.gradient_uncertainty_forward(args, counts, 40, scratch[1:], loss, slope)
