@@ -22,7 +22,7 @@ def test_flag_over_file_over_preset_over_default(tmp_path):
     assert make({}, file).beta == 5
     assert make({}, file).gamma == 0
     config = make({"beta": "7.5", "batch_size": "3"}, file)
-    assert (config.beta, config.batch_size, config.epochs, config.start_epoch) == (7.5, 3, 9, 2)
+    assert (config.beta, config.optimizer.batch_size, config.run.epochs, config.start_epoch) == (7.5, 3, 9, 2)
     assert make({"preset": "sure"}, file).gamma == PRESETS["sure"]["gamma"]
     for text in ("", "# epochs: 9\n"):
         assert configuration.load_file(write(tmp_path, text)) == {}
@@ -31,9 +31,9 @@ def test_flag_over_file_over_preset_over_default(tmp_path):
 def test_saved_configuration_runs_again(tmp_path):
     flags = {"patch_size": "32x40x32", "label_map": "0:2,128:1", "learning_rate": "3e-4", "loggers": "mlflow,wandb"}
     config = make({**flags, "checkpoint_every": "7", "quick": True})
-    assert (config.loggers, config.checkpoint_every) == (["mlflow", "wandb"], 7)
-    assert config.patch_size == [32, 40, 32]
-    assert config.label_map == {0: 2, 128: 1}
+    assert (config.run.loggers, config.run.checkpoint_every) == (["mlflow", "wandb"], 7)
+    assert config.data.patch_size == [32, 40, 32]
+    assert config.data.label_map == {0: 2, 128: 1}
     configuration.save(config, tmp_path / "config.yaml")
     assert make({}, configuration.load_file(str(tmp_path / "config.yaml"))) == config
 
