@@ -9,7 +9,7 @@ import torch
 
 import sure_fast
 from sure_fast import _schedules
-from sure_fast.engine.config import TrainConfig
+from sure_fast.engine.config import RunConfig, TrainConfig
 from sure_fast.integrations.nnunet.loss import NNUNetLoss
 from sure_fast.losses import DevisLoss, PriusLoss, accuracy_uncertainty_loss
 
@@ -108,7 +108,7 @@ def test_progress_of_devis(batch):
 
 @pytest.mark.parametrize("epochs", [1, 3, 10, 40, 100])
 def test_the_start_is_that_of_the_command(epochs):
-    wanted = TrainConfig(epochs=epochs, beta=1.0).start_epoch
+    wanted = TrainConfig(run=RunConfig(epochs=epochs)).method.options["start_epoch"]
     assert sure_fast.UncertaintySupervisedLoss(num_epochs=epochs).start_epoch == wanted == int(0.3 * epochs)
     assert PriusLoss(num_epochs=epochs).start_epoch == wanted
     for make in (sure_fast.UncertaintySupervisedLoss, PriusLoss):

@@ -80,7 +80,7 @@ def _refuse(screening: Screening, source: str, report: Report) -> NoReturn:
     number = len(faults) + len(screening.shapes)
     raise DataError(
         f"data {source}: {len(faults)} of {number} cases cannot be used (one a line above); "
-        "mend them, or leave them out with --skip-bad"
+        "mend them, or leave them out with --set data.skip_bad=true"
     )
 
 

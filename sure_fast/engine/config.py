@@ -277,7 +277,7 @@ def convert(name: str, value: Any, preset: str | None = None) -> Any:
 
 def _no_option(record: Method, name: str) -> str:
     if name in record.fixed:
-        return f"is {record.fixed[name]:g} with preset {record.name}, which that makes it"
+        return f"expected none, preset {record.name} is the method with {name} {record.fixed[name]:g}"
     return f"is no option of preset {record.name}{suggestion(name, record.options)}"
 
 
@@ -404,7 +404,9 @@ def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
     for text in flags.pop("set"):
         name, equals, value = text.partition("=")
         if not equals or "." not in name:
-            raise ConfigError(f"set: expected SECTION.KEY=VALUE, got {text!r}{suggestion(name, keys())}")
+            raise ConfigError(
+                f"set: expected SECTION.KEY=VALUE, got {text!r}{'' if name in keys() else suggestion(name, keys())}"
+            )
         if full_name(name) in given:
             raise ConfigError(f"set: expected each option once, got another {name}")
         given[name] = value

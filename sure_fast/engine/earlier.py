@@ -36,7 +36,7 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
         if section == "method" and key not in ("preset", "members") and record is not None:
             if key in record.fixed and value == record.fixed[key]:
                 continue
-            if key not in record.options and (value is None or value in _defaults(key)):
+            if value is None or (key not in record.options and value in _defaults(key)):
                 continue
         found.setdefault(section, {})[key] = value
     return found

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from sure_fast.engine import checkpoint, loop
+from sure_fast.engine import checkpoint
 from sure_fast.engine import run as training
 from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
@@ -63,10 +63,13 @@ def test_patch_size_follows_the_images():
 
 
 def test_weights_of_prius_replace_the_published_ones():
-    published = loop.make_loss(make({"preset": "prius"}), dims=3, in_channels=1, ignore_index=None)
-    assert published.weights == (1.0, 0.1, 1.0)
-    flags = {"preset": "prius", "contrast_weight": "100", "geometry_weight": "0.01"}
-    assert loop.make_loss(make(flags), dims=3, in_channels=1, ignore_index=None).weights == (100.0, 0.1, 0.01)
+    def weights(**flags):
+        method = make({"preset": "prius", **flags}).method
+        loss = method.record.make_loss(method.options, num_epochs=40, dims=3, in_channels=1, ignore_index=None)
+        return loss.weights
+
+    assert weights() == (1.0, 0.1, 1.0)
+    assert weights(contrast_weight="100", geometry_weight="0.01") == (100.0, 0.1, 0.01)
 
 
 @pytest.mark.slow
