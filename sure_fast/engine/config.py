@@ -12,10 +12,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .._schedules import start_of
+from ..losses.schedule import ANNEALING_EPOCHS, start_of
 from ..losses.supervised import BETA, GAMMA
 from ..models import NORMS
-from ..ops.evidential_loss import ANNEALING_EPOCHS
 from ..ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
 from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE
 from .files import write_text

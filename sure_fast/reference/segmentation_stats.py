@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import _checks
 from .dirichlet_uncertainty import evidence as evidence_of
 from .dirichlet_uncertainty import widen
+from .labels import counted
 
 
 def segmentation_stats(
@@ -18,7 +18,7 @@ def segmentation_stats(
     alpha = evidence_of(widen(logits), evidence).flatten(2) + 1.0
     total = alpha.sum(1)
     y = target.flatten(1).to(torch.int64)
-    counts = _checks.counted(y, ignore_index)
+    counts = counted(y, ignore_index)
     y = y.where(counts, 0)
     best, prediction = _first_maximum(alpha)
 

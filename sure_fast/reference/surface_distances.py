@@ -8,8 +8,8 @@ from math import inf, nan
 import torch
 from torch import Tensor
 
-from .. import _checks
 from .boundary_distance import nearest_along
+from .labels import equals
 
 
 def surface(mask: Tensor) -> Tensor:
@@ -38,13 +38,13 @@ def surface_distances(
     """Records float64 [N, C - 1, 10]: surface voxels of prediction and target; then from prediction to target and back
     the largest distance, the percentile, the sum and the number within the tolerance."""
     if ignore_index is not None:
-        ignored = _checks.equals(target, ignore_index)
+        ignored = equals(target, ignore_index)
         prediction, target = prediction.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
     shape = (len(target), num_classes - 1, 10)
     records = torch.full(shape, nan, dtype=torch.float64, device=target.device)
     for n in range(shape[0]):
         for c in range(1, num_classes):
-            surfaces = [surface(_checks.equals(labels[n], c)) for labels in (prediction, target)]
+            surfaces = [surface(equals(labels[n], c)) for labels in (prediction, target)]
             records[n, c - 1, :2] = torch.stack([s.sum() for s in surfaces]).to(torch.float64)
             if not all(bool(s.any()) for s in surfaces):
                 continue
