@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .. import _backends, _checks
 from .._distributed import summed
 from ..ops.dirichlet_uncertainty import EVIDENCE, evidence_of
-from ..ops.evidential_loss import check_options, evidential_loss
+from ..ops.evidential_loss import check_options
 from . import schedule
+from .evidential import weighted_terms
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
 EPSILON = 1e-10
@@ -146,10 +147,10 @@ class DevisLoss(nn.Module):
         label = _checks.label("label", label, logits)
         _checks.labels_in_range("label", label, logits.shape[1], self.shared["ignore_index"])
         progress = schedule.progress(epoch, self.num_epochs)
-        data, kl, dice, uncertainty = evidential_loss(
-            logits, label, return_uncertainty=True, backend=self.backend, **self.shared, **self.options
-        )
+        evidential, uncertainty = weighted_terms(
+            logits, label, epoch=epoch, weighting=self.weighting, return_uncertainty=True, backend=self.backend,
+            **self.shared, **self.options,
+        )  # fmt: skip
         assert uncertainty is not None
-        segmentation = schedule.total_of_terms(data, kl, dice, epoch=epoch, **self.weighting)
         calibration = _accuracy_uncertainty(logits, uncertainty[:, 0], label, progress, **self.shared)
-        return DevisOutput(segmentation + self.weight * calibration, segmentation, data, kl, dice, calibration)
+        return DevisOutput(evidential.total + self.weight * calibration, *evidential, calibration)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from .. import _backends, _checks
-from ..ops.evidential_loss import check_options, evidential_loss
+from ..ops.evidential_loss import check_options, float64_terms, terms_dtype
 from .deep_supervision import over_levels
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, check_epoch, check_total, total_of_terms
 
@@ -23,6 +23,15 @@ class EvidentialOutput(NamedTuple):
     """Mean KL term over the voxels, not annealed."""
     dice: Tensor
     """Dice term."""
+
+
+def weighted_terms(
+    logits: Tensor, target: Tensor, *, epoch: float | None, weighting: dict[str, Any], **options: Any
+) -> tuple[EvidentialOutput, Tensor | None]:
+    """The terms and their total, `weighting` the options of `total_of_terms`, and u where it is asked for."""
+    data, kl, dice, uncertainty = float64_terms(logits, target, **options)
+    total, dtype = total_of_terms(data, kl, dice, epoch=epoch, **weighting), terms_dtype(logits)
+    return EvidentialOutput(total.to(dtype), data.to(dtype), kl.to(dtype), dice.to(dtype)), uncertainty
 
 
 class EvidentialLoss(nn.Module):
@@ -115,9 +124,16 @@ class EvidentialLoss(nn.Module):
         return self._of_one(logits, target, epoch)  # type: ignore[arg-type]
 
     def _of_one(self, logits: Tensor, target: Tensor, epoch: float | None) -> EvidentialOutput:
-        data, kl, dice, _ = evidential_loss(
+        weighting = {
+            "total": self.total,
+            "num_epochs": self.num_epochs,
+            "annealing_epochs": self.annealing_epochs,
+        }
+        return weighted_terms(
             logits,
             target,
+            epoch=epoch,
+            weighting=weighting,
             kind=self.kind,
             evidence=self.evidence,
             ignore_index=self.ignore_index,
@@ -125,9 +141,4 @@ class EvidentialLoss(nn.Module):
             regions=self.regions,
             reduction=self.reduction,
             backend=self.backend,
-        )
-        total = total_of_terms(
-            data, kl, dice, epoch=epoch, total=self.total, num_epochs=self.num_epochs,
-            annealing_epochs=self.annealing_epochs,
-        )  # fmt: skip
-        return EvidentialOutput(total, data, kl, dice)
+        )[0]

@@ -13,11 +13,12 @@ from torch.nn import functional
 from .. import _checks
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.evidential_loss import check_options, evidential_loss
+from ..ops.evidential_loss import check_options
 from ..ops.gradient_magnitude import check_options as check_edges
 from ..ops.gradient_magnitude import gradient_magnitude
 from . import schedule
 from ._step import answer, step_image, step_model, try_model
+from .evidential import weighted_terms
 from .noise_uncertainty import normal_like
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
@@ -227,10 +228,11 @@ class PriusLoss(nn.Module):
         begun = epoch is None or epoch >= self.start_epoch
         image = self._check_step(logits, image, model, generator, later=not begun)
         _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
-        *evidential, uncertainty = evidential_loss(logits, label, return_uncertainty=True, **self.evidential)
+        evidential, uncertainty = weighted_terms(
+            logits, label, epoch=epoch, weighting=self.weighting, return_uncertainty=True, **self.evidential
+        )
         assert uncertainty is not None
-        segmentation = schedule.total_of_terms(*evidential, epoch=epoch, **self.weighting)
-        terms = [segmentation.new_zeros(()) for _ in range(3)]
+        terms = [evidential.total.new_zeros(()) for _ in range(3)]
         if begun:
             u = uncertainty.float()
             distance = self._distances(label, logits.shape[1])
@@ -243,8 +245,8 @@ class PriusLoss(nn.Module):
                 terms[1] = self.corruption(u, label, image, distance, lambda x: answer(model, x, logits), generator)
             if geometry:
                 terms[2] = self.geometry(u, distance, pairs)
-        total = segmentation + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
-        return PriusOutput(total, segmentation, *evidential, *terms)
+        total = evidential.total + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
+        return PriusOutput(total, *evidential, *terms)
 
     def _check_step(
         self, logits: Tensor, image: Tensor, model: object, generator: torch.Generator | None, *, later: bool

@@ -272,6 +272,50 @@ def _by_region(term: Tensor, weights: Tensor) -> Tensor:
     return term * weights.to(term).reshape(-1, *[1] * (term.dim() - 2))
 
 
+def terms_dtype(logits: Tensor) -> torch.dtype:
+    """Of the terms that `evidential_loss` returns."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def float64_terms(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kind: str = "digamma",
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
+    regions: bool = False,
+    reduction: str = "mean",
+    return_uncertainty: bool = False,
+    backend: str | None = None,
+) -> EvidentialLossOutput:
+    """`evidential_loss` whose 0-dim terms are not rounded from float64 yet, for a loss that weighs them first."""
+    check_options(kind=kind, evidence=evidence, ignore_index=ignore_index, regions=regions, reduction=reduction)
+    _checks.flag("return_uncertainty", return_uncertainty)
+    logits, target = _inputs(logits, target, regions)
+    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
+    chosen = _backends.choose("evidential_loss", backend, logits, target, regions=regions)
+    if chosen != "cpu":  # whose kernel looks itself
+        _checks.labels_in_range("target", target, 2 if regions else logits.shape[1], ignore_index)
+    if chosen == "reference":
+        data, kl, dice, data_map, kl_map, uncertainty = _reference(
+            logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=weights,
+            regions=regions, return_uncertainty=return_uncertainty, add_up=summed,
+        )  # fmt: skip
+    else:
+        sums, data_map, kl_map, uncertainty = _op(
+            logits, target, kind, evidence, ignore_index, None if regions else weights, regions, reduction == "none",
+            return_uncertainty, chosen,
+        )  # fmt: skip
+        data, kl, dice = terms_of_sums(sums, weights, regions=regions)
+        if reduction == "none" and regions and weights is not None:
+            data_map, kl_map = _by_region(data_map, weights), _by_region(kl_map, weights)
+    if reduction == "none":
+        data, kl = data_map, kl_map
+    return EvidentialLossOutput(data, kl, dice, uncertainty if return_uncertainty else None)
+
+
 def evidential_loss(
     logits: Tensor,
     target: Tensor,
@@ -344,28 +388,9 @@ def evidential_loss(
         >>> logits.grad.shape
         torch.Size([1, 3, 8, 8, 8])
     """
-    check_options(kind=kind, evidence=evidence, ignore_index=ignore_index, regions=regions, reduction=reduction)
-    _checks.flag("return_uncertainty", return_uncertainty)
-    logits, target = _inputs(logits, target, regions)
-    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
-    chosen = _backends.choose("evidential_loss", backend, logits, target, regions=regions)
-    if chosen != "cpu":  # whose kernel looks itself
-        _checks.labels_in_range("target", target, 2 if regions else logits.shape[1], ignore_index)
-    if chosen == "reference":
-        data, kl, dice, data_map, kl_map, uncertainty = _reference(
-            logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=weights,
-            regions=regions, return_uncertainty=return_uncertainty, add_up=summed,
-        )  # fmt: skip
-    else:
-        sums, data_map, kl_map, uncertainty = _op(
-            logits, target, kind, evidence, ignore_index, None if regions else weights, regions, reduction == "none",
-            return_uncertainty, chosen,
-        )  # fmt: skip
-        data, kl, dice = terms_of_sums(sums, weights, regions=regions)
-        if reduction == "none" and regions and weights is not None:
-            data_map, kl_map = _by_region(data_map, weights), _by_region(kl_map, weights)
-    if reduction == "none":
-        data, kl = data_map, kl_map
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    terms = (data.to(dtype), kl.to(dtype), dice.to(dtype))
-    return EvidentialLossOutput(*terms, uncertainty if return_uncertainty else None)
+    terms = float64_terms(
+        logits, target, kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights,
+        regions=regions, reduction=reduction, return_uncertainty=return_uncertainty, backend=backend,
+    )  # fmt: skip
+    dtype = terms_dtype(logits)
+    return EvidentialLossOutput(terms.data.to(dtype), terms.kl.to(dtype), terms.dice.to(dtype), terms.uncertainty)
