@@ -80,9 +80,9 @@ def _region_distance(label: Tensor, num_classes: int, ignore_index: int | None) 
         squared = kept * largest
         for axis in range(1, label.dim()):
             lines = squared.movedim(axis, -1)
-            place = torch.arange(lines.shape[-1], device=label.device)
+            index = torch.arange(lines.shape[-1], device=label.device)
             # the lower envelope of parabolas, one voxel of the line at a time: the memory of one map
-            lowest = [(lines + (place - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
+            lowest = [(lines + (index - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
             squared = torch.stack(lowest, -1).movedim(-1, axis)
         result = torch.where(inside, squared.clamp(max=largest).sqrt(), result)
     return result

@@ -48,12 +48,12 @@ def surface_distances(
             records[n, c - 1, :2] = torch.stack([s.sum() for s in surfaces]).to(torch.float64)
             if not all(bool(s.any()) for s in surfaces):
                 continue
-            for side, found in enumerate(surfaces):
-                squared = torch.zeros(found.shape, dtype=torch.float64, device=found.device)
+            for side, mask in enumerate(surfaces):
+                squared = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
                 squared = squared.masked_fill(~surfaces[1 - side], inf)
                 for axis, step in enumerate(spacing):
                     squared = nearest_along(squared, axis, step)
-                distance = squared[found].sqrt()
+                distance = squared[mask].sqrt()
                 parts = [distance.max(), torch.quantile(distance, percentile / 100), distance.sum()]
                 parts.append((distance <= tolerance * (1 + 1e-6)).sum().to(torch.float64))
                 records[n, c - 1, 2 + 4 * side : 6 + 4 * side] = torch.stack(parts)

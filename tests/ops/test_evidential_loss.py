@@ -351,6 +351,14 @@ def test_the_kernel_writes_its_sums_where_the_layout_says():
     torch.testing.assert_close(sums[layout.by_class], torch.cat([p.sum(0), (p * y).sum(0), y.sum(0)]))
 
 
+def test_the_reference_adds_its_sums_up_over_several_processes():
+    logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
+    options = {"ignore_index": 7, "class_weights": torch.tensor([1.0, 0.5, 3.0])}
+    got = reference(logits, target, add_up=lambda sums: 2 * sums, **options)
+    want = reference(torch.cat([logits, logits]), torch.cat([target, target]), **options)
+    torch.testing.assert_close(got[:3], want[:3], rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_references_dice_is_the_kernels(regions):
     """It is written from the equation, the kernel's from the sums that it follows from."""
