@@ -148,6 +148,9 @@ def calls():
         return sure_fast.sample_hard_patches(u, g, label, d, num_classes=4, generator=seeded)[:2]
 
     return {
+        "add_noise_patches": lambda: sure_fast.add_noise_patches(
+            image, noise["centers"][:, :1], None, torch.ones(2, 7, 7)
+        ),
         "boundary_distance": lambda: sure_fast.boundary_distance(label),
         "dirichlet_uncertainty": lambda: sure_fast.dirichlet_uncertainty(logits),
         "evidential_loss": lambda: sure_fast.evidential_loss(logits, label)[:3],

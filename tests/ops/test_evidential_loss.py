@@ -387,7 +387,7 @@ def test_the_references_dice_is_the_kernels(regions):
         ({"target": torch.full((1, 4, 5), 7), "ignore_index": 8}, ValueError, "or ignore_index=8, got 7"),
         ({"kind": "mae"}, ValueError, "kind: expected one of 'digamma', 'log', 'mse', got 'mae'"),
         ({"evidence": "tanh"}, ValueError, "evidence: expected one of"),
-        ({"logits": [torch.zeros(1, 3, 4, 5)]}, TypeError, "logits: expected a torch.Tensor, got list"),
+        ({"logits": [torch.zeros(1, 3, 4, 5)]}, TypeError, "logits: expected one output of the network"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of"),
         ({"backend": "cuda"}, ValueError, "evidential_loss: backend 'cuda' was requested, but"),
     ],
