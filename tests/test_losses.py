@@ -30,10 +30,11 @@ def test_modules_are_their_ops():
     model, image, label = case()
     logits = model(image)
     module = sure_fast.EvidentialLoss(kind="log", total="annealed", num_epochs=7, annealing_epochs=4)
-    want = sure_fast.evidential_loss(
-        logits, label, kind="log", total="annealed", num_epochs=7, annealing_epochs=4, epoch=2
-    )
-    assert [float(v.detach()) for v in module(logits, label, 2)[:4]] == [float(v.detach()) for v in want[:4]]
+    terms = sure_fast.evidential_loss(logits, label, kind="log")
+    total = terms.data + 2 / 4 * terms.kl + (1 - 0.01 ** (1 - 2 / 7)) * terms.dice
+    got = module(logits, label, 2)
+    assert got[1:] == terms[:3]
+    torch.testing.assert_close(got.total, total)
     u = sure_fast.dirichlet_uncertainty(logits)
     got = sure_fast.GradientUncertaintyLoss(operator="central", per_class=True)(u, image, label[:, None])
     g, d = sure_fast.gradient_magnitude(image, operator="central"), sure_fast.boundary_distance(label)
@@ -49,7 +50,7 @@ def test_composition_of_the_public_ops():
     noise = loss.draw_noise(model, logits, label, image, generator=generator)
     u = sure_fast.dirichlet_uncertainty(logits)
     d = sure_fast.boundary_distance(label)
-    segmentation = sure_fast.evidential_loss(logits, label, epoch=6, num_epochs=10)
+    segmentation = sure_fast.EvidentialLoss(num_epochs=10)(logits, label, epoch=6)
     gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d)
     noisy = sure_fast.noise_uncertainty_loss(
         logits, *model(noise.images).chunk(2), d, noise.centers, noise.levels, valid=noise.valid,

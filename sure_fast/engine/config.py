@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .._schedules import start_of
+from ..losses.schedule import start_of
 from ..methods import METHODS, Method
 from ..models import NORMS
 from . import earlier

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _checks
+from ..ops.add_noise_patches import add_noise_patches as add_patches
 from ..ops.dirichlet_uncertainty import EVIDENCE
 from ..ops.noise_uncertainty_loss import (
     DISTANCE_WEIGHT,
@@ -19,7 +20,7 @@ from ..ops.noise_uncertainty_loss import (
     check_weights,
     noise_uncertainty_loss,
 )
-from ..ops.sample_hard_patches import PATCH_SIZE, noisy_images
+from ..ops.sample_hard_patches import PATCH_SIZE
 
 NOISE_LEVELS = ("mean", "std")
 NOISE_STD = 0.3
@@ -94,7 +95,8 @@ def add_noise_patches(
 ) -> NoisyImages:
     """Adds one noise patch n_k, k = 1, 2, as `draw_noise_patches` draws it, at every valid center of image [N, K, *S].
 
-    Within a copy all patches carry the same noise (arXiv 2509.17098).
+    Within a copy all patches carry the same noise (arXiv 2509.17098). `sure_fast.add_noise_patches` adds noise that is
+    given.
 
     Args:
         centers: integer [N, P, D] voxel indices, of which the valid ones leave room for the patch.
@@ -111,7 +113,7 @@ def add_noise_patches(
     _checks.room_for(size, image.shape[2:])
     centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
     drawn = draw_noise_patches(image, levels, patch_size=size, noise=noise, noise_std=noise_std, generator=generator)
-    return NoisyImages(noisy_images(image, drawn, centers, valid), centers, valid, levels)
+    return NoisyImages(add_patches(image, centers, valid, drawn), centers, valid, levels)
 
 
 class NoiseUncertaintyLoss(nn.Module):

@@ -118,8 +118,8 @@ def test_gradients_of_two_ranks_are_those_of_one_with_both_batches(tmp_path):
 def test_torchrun_from_end_to_end(tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    flags = ["--quick", "--epochs", "2", "--set", "network.channels=2,4", "--set", "data.phantom_cases=7", "--batch-size", "1",
-             "--device", "cpu", "--output", str(output)]  # fmt: skip
+    flags = ["--quick", "--epochs=2", "--set=network.channels=2,4", "--set=data.phantom_cases=7", "--batch-size=1",
+             "--device=cpu", "--output", str(output)]  # fmt: skip
     done = subprocess.run(
         [*command, "-m", "sure_fast.train", *flags], capture_output=True, text=True, timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

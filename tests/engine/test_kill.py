@@ -24,8 +24,8 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="starts the runs by fork, without importing torch each time"),
 ]
 KILLS, SEED = 10, 0
-FLAGS = ["--epochs=3", "--set=method.start_epoch=1", "--set=network.channels=2,4", "--batch-size=1", "--set=run.validate_every=1",
-         "--set=run.checkpoint_every=1"]  # fmt: skip
+FLAGS = ["--epochs=3", "--set=method.start_epoch=1", "--set=network.channels=2,4", "--batch-size=1",
+         "--set=run.validate_every=1", "--set=run.checkpoint_every=1"]  # fmt: skip
 
 
 def test_kill_at_ten_random_moments(tmp_path):
