@@ -105,6 +105,14 @@ def test_the_reference_is_an_oracle_of_its_own():
                 assert (dots, module, names) == (2, f"reference.{file.stem}", [file.stem]), file
 
 
+def test_methods_are_listed_once():
+    """Nothing but the records maps names of methods to anything, but for the reader of earlier configurations."""
+    named = re.compile(r"\"(softmax|mc-dropout|tta|devis|prius)\": ")
+    for file in (ROOT / "sure_fast").rglob("*.py"):
+        if file.name not in ("methods.py", "earlier.py"):
+            assert not named.search(file.read_text()), file
+
+
 def test_commands_are_thin():
     for name in COMMANDS:
         text = (ROOT / "sure_fast" / name).read_text()

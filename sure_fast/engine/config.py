@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -416,14 +417,25 @@ def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
 def listing(preset: str) -> str:
     """Every option of a method with its default and meaning, by section."""
     lines: list[str] = []
+    of_loss = _arguments(METHODS[preset].loss)
     for name, value in make({"method.preset": preset}).flat().items():
         section = name.split(".")[0]
         if not lines or not any(line == f"{section}:" for line in lines):
             lines.append(f"{section}:")
         shown = "" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        described = _KEYS[name].metadata["help"] if name in _KEYS else f"of {METHODS[preset].loss.__name__}"
+        described = _KEYS[name].metadata["help"] if name in _KEYS else of_loss.get(name.split(".")[1], "")
         lines.append(f"  {name} = {shown}".ljust(38) + f"  {described}")
     return "\n".join(lines)
+
+
+def _arguments(loss: type) -> dict[str, str]:
+    """What the documentation of a loss says of its keywords."""
+    text = (loss.__doc__ or "").partition("Args:")[2].partition("\n\n")[0]
+    texts: dict[str, str] = {}
+    for entry in re.split(r"\n\s+(?=\w+(?:, \w+)*: )", text)[1:]:
+        names, _, meaning = entry.partition(": ")
+        texts |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return texts
 
 
 def save(config: TrainConfig, path: Path) -> None:
