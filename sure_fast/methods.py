@@ -113,9 +113,10 @@ class Method:
     def call(self, loss: nn.Module) -> Callable[..., Any]:
         """(logits, label, image=, epoch=, model=, generator=) -> the terms: hands over what the loss takes of these."""
         taken = inspect.signature(loss.forward).parameters
+        any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
 
         def terms(logits: Any, label: Any, **step: Any) -> Any:
-            return loss(logits, label, **{name: value for name, value in step.items() if name in taken})
+            return loss(logits, label, **{name: value for name, value in step.items() if any_name or name in taken})
 
         return terms
 

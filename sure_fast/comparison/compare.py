@@ -39,7 +39,7 @@ def compare(
     """Trains what is missing of every preset and seed, examines all, and writes tables and report into `output`.
 
     Args:
-        flags: text by section.key of the configuration, for every method that has the option.
+        flags: text by section.key, or by a key that one section has, for every method that has the option.
         severities: of the corruptions, comma-separated; "": none; None: all, or of a quick comparison some.
         quick: a small phantom set and few epochs.
         arguments: what to give as the command in the report; None: those of this process.
@@ -48,6 +48,7 @@ def compare(
         ConfigError: a wrong option, or a run of another configuration in the folder, before anything is written.
     """
     distributed.refuse_ranks(PROGRAM)
+    flags = {configuration.full_name(name): value for name, value in flags.items()}
     if quick and flags.get("data.folder"):
         raise ConfigError("quick: expected no data, it uses a phantom set")
     numbers = _checked(presets, seeds)
@@ -95,11 +96,10 @@ def _configurations(
 ) -> dict[tuple[str, int], TrainConfig]:
     """Of every preset and seed, with the options that its method has."""
     base = QUICK if quick else {} if flags.get("data.folder") else configuration.PHANTOM
-    given = {configuration.full_name(name): value for name, value in flags.items()}
-    for name in given:
+    for name in flags:
         if not any(METHODS[preset].has(name) for preset in presets):
             raise ConfigError(f"{name}: is no option of any of the presets {','.join(presets)}")
-    shared = {**base, "data.split_seed": "0", **given, "data.folder": str(folder.resolve())}
+    shared = {**base, "data.split_seed": "0", **flags, "data.folder": str(folder.resolve())}
     configs = {}
     for seed in seeds:
         for preset in presets:

@@ -395,7 +395,7 @@ def add_flags(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> N
             flag, dest=name, default=argparse.SUPPRESS, choices=choices, metavar=metavar, help=text.replace("%", "%%")
         )
     group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
-                       help="any other option, for example method.beta=30; may be given several times; "
+                       help="any other option, for example method.beta=30; of several for one option the last counts; "
                        "python -m sure_fast.train --options lists them")  # fmt: skip
 
 
@@ -408,9 +408,7 @@ def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"set: expected SECTION.KEY=VALUE, got {text!r}{'' if name in keys() else suggestion(name, keys())}"
             )
-        if full_name(name) in given:
-            raise ConfigError(f"set: expected each option once, got another {name}")
-        given[name] = value
+        given[full_name(name)] = value
     return given
 
 

@@ -75,7 +75,11 @@ def test_weights_of_prius_replace_the_published_ones():
 @pytest.mark.slow
 def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    training.train(make({**TINY, "preset": "softmax", "epochs": "1", "start_epoch": None}), first, progress=False)
+    training.train(
+        make({**{k: v for k, v in TINY.items() if k != "start_epoch"}, "preset": "softmax", "epochs": "1"}),
+        first,
+        progress=False,
+    )
     given = {**TINY, "init_from": str(first), "learning_rate": "1e-12"}
     training.train(make(given), second, progress=False)
     before = checkpoint.load(first)["model"]

@@ -271,7 +271,7 @@ def test_one_command_starts_and_continues(flags, whole, tmp_path, capfd):
         send(patched, loop.Trainer, "step", 3)
         assert run(*again) == 143
     assert run(*again, "--learning-rate=0.1") == 2
-    assert "was started with learning_rate 0.001, got 0.1" in capfd.readouterr().err
+    assert "was started with optimizer.learning_rate 0.001, got 0.1" in capfd.readouterr().err
     assert run(*again) == 0
     assert_equal(final(output), whole["sure"])
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
@@ -300,8 +300,8 @@ def test_refused(flags, tmp_path, capfd):
         (["--resume", tmp_path / "none"], "expected the folder of a run with config.yaml, got none"),
         (["--resume", output, "--overwrite"], "resume: expected no --overwrite with it"),
         (["--resume", output, "--output", tmp_path / "b"], "expected no other --output"),
-        (["--resume", output, "--epochs", 9], "was started with epochs 3, got 9"),
-        (["--resume", output, "--config", tmp_path / "other.yaml"], "was started with beta 100.0, got 3.0"),
+        (["--resume", output, "--epochs", 9], "was started with run.epochs 3, got 9"),
+        (["--resume", output, "--config", tmp_path / "other.yaml"], "was started with method.beta 100.0, got 3.0"),
         (["--resume", output, "--wokers=2"], "unrecognized arguments: --wokers=2; did you mean '--num-workers'?"),
         (["--resume", output, "--epoch=3"], "unrecognized arguments: --epoch=3; did you mean '--epochs'?"),
     ):
