@@ -228,7 +228,7 @@ def arguments_of(owner, function):
     known = maps_of()
     if owner == "noise_uncertainty_loss":
         known.update(noisy1=known["logits"] + 0.1, noisy2=known["logits"] + 0.2)
-    if owner in ("noise_uncertainty_loss", "uncertainty_supervision", "draw and add_noise_patches"):
+    if owner in ("noise_uncertainty_loss", "uncertainty_supervision", "draw_noisy_images"):
         known["levels"] = torch.tensor([0.2, 0.8])
     if owner in ("spearman", "pair_concordance"):
         known.update(a=torch.rand(2, 9), b=torch.rand(2, 9), mask=torch.ones(2, 9, dtype=torch.bool))
@@ -253,7 +253,7 @@ FUNCTIONS = {
         "segmentation_stats", "spearman", "surface_distances", "uncertainty_supervision")},
     **{name: getattr(losses, name) for name in (
         "accuracy_uncertainty_loss", "region_distance", "same_label_pairs")},
-    "draw and add_noise_patches": losses.add_noise_patches,
+    "draw_noisy_images": losses.draw_noisy_images,
     **{name: getattr(metrics, name) for name in metrics.__all__ if name.startswith("compute_")},
     "probability_stats": metrics.probability_stats, "gradient_and_distance": metrics.gradient_and_distance,
     "thin_by_gradient": metrics.thin_by_gradient,
@@ -320,7 +320,9 @@ def test_tensors_of_functions(owner, name):
     values = ["typo", 3.0, [1, 2], torch.zeros(()), torch.zeros(3, dtype=right.dtype)]
     values.append(right.to(torch.complex64) if right.is_floating_point() else right.float())
     alone = sum(isinstance(value, torch.Tensor) for value in arguments.values()) == 1
-    settles = alone or (name == "image" and owner.endswith("add_noise_patches"))  # what the others are held against
+    settles = alone or (
+        name == "image" and owner in ("add_noise_patches", "draw_noisy_images")
+    )  # what the others are held against
     if right.dim() > 1 and owner not in ANY_SHAPE and not settles:
         values.append(right[:, :1, :-1] if right.dim() > 2 else right[:, :1])
     if name != "valid" and (owner, name) != ("thin_by_gradient", "mask"):

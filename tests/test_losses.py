@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.losses import PriusLoss, add_noise_patches
+from sure_fast.losses import PriusLoss, draw_noisy_images
 from sure_fast.losses.supervised import SupervisionOutput
 
 
@@ -133,7 +133,7 @@ def test_ignored_voxels_change_nothing():
 def test_patches_carry_the_same_noise_at_the_same_places():
     image = torch.zeros(2, 1, 9, 9)
     centers, valid = torch.tensor([[[1, 1], [6, 6]]] * 2), torch.tensor([[True, True], [True, False]])
-    noise = add_noise_patches(
+    noise = draw_noisy_images(
         image, centers, valid, torch.tensor([0.0, 5.0]), patch_size=(3, 3), generator=torch.Generator().manual_seed(0)
     )
     first, second = noise.images.chunk(2)
@@ -142,20 +142,20 @@ def test_patches_carry_the_same_noise_at_the_same_places():
     assert (first[0] != 0).sum() == 18
     assert (second[1] != 0).sum() == 9
     assert second[1, 0, :3, :3].mean() == pytest.approx(5.0, abs=0.5)
-    large = add_noise_patches(
+    large = draw_noisy_images(
         torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
         torch.tensor([0.2, 0.8]), patch_size=(99, 99), generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert large.images[1].mean().item() == pytest.approx(0.8, abs=0.02)
     assert large.images[1].std().item() == pytest.approx(0.3, abs=0.02)
-    deviations = add_noise_patches(
+    deviations = draw_noisy_images(
         torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
         torch.tensor([0.2, 0.8]), patch_size=(99, 99), noise="std", generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert deviations.images.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 0.0], abs=0.02)
     assert deviations.images.std(dim=(1, 2, 3)).tolist() == pytest.approx([0.2, 0.8], abs=0.02)
     with pytest.raises(ValueError, match="noise: expected one of"):
-        add_noise_patches(image, centers, valid, torch.tensor([0.2, 0.8]), patch_size=(3, 3), noise="variance")
+        draw_noisy_images(image, centers, valid, torch.tensor([0.2, 0.8]), patch_size=(3, 3), noise="variance")
 
 
 def test_supervised_noise_levels_are_means_or_deviations():

@@ -23,6 +23,8 @@ QUICK: dict[str, Any] = {
     "network.channels": "8,16",
     "run.validate_every": "40",
 }
+OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
+"""Options of a run that a comparison sets."""
 QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "1,3,5"
 
 
@@ -49,6 +51,9 @@ def compare(
     """
     distributed.refuse_ranks(PROGRAM)
     flags = {configuration.full_name(name): value for name, value in flags.items()}
+    for name, instead in OWN.items():
+        if name in flags:
+            raise ConfigError(f"{name}: expected {instead} instead, got {flags[name]!r}")
     if quick and flags.get("data.folder"):
         raise ConfigError("quick: expected no data, it uses a phantom set")
     numbers = _checked(presets, seeds)
@@ -72,7 +77,7 @@ def compare(
             results.examine(one, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
         names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
         command = sys.argv[1:] if arguments is None else arguments
-        described = results.describe(command, config, presets, numbers, names)
+        described = results.describe(command, list(configs.values()), numbers, names)
         found = results.Comparison(runs, dict(cases.info.class_names), described)
         results.write_tables(found, output)
         report.write(found, output / "report.html")

@@ -312,7 +312,9 @@ def _settings(comparison: Comparison) -> str:
         "Test cases": ", ".join(found["split"]["test"]),
         **{f"Version of {name}" if name != "system" else "System": text for name, text in found["versions"].items()},
         "Configuration": ", ".join(f"{k} {v}" for k, v in found["config"].items() if v not in (None, [], {})),
-    }
+        **{f"Options of {METHODS[preset].title}": ", ".join(f"{k} {v}" for k, v in options.items() if v is not None)
+           for preset, options in found["options"].items() if options},
+    }  # fmt: skip
     body = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in rows.items())
     command = html.escape(found["command"])
     return f'<h2 id="settings">Settings</h2><pre>{command}</pre><dl>{body}</dl>'

@@ -226,8 +226,9 @@ def examine(
         )
 
 
-def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str], seeds: Sequence[int],
-             split: dict[str, list[str]]) -> dict[str, Any]:  # fmt: skip
+def describe(
+    command: Sequence[str], configs: Sequence[TrainConfig], seeds: Sequence[int], split: dict[str, list[str]]
+) -> dict[str, Any]:
     """What somebody needs to repeat it."""
     import monai
 
@@ -235,7 +236,8 @@ def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str]
     from .._cpu import isa
 
     varying = ("run.seed", "network.dropout")
-    shared = {k: v for k, v in config.flat().items() if not k.startswith("method.") and k not in varying}
+    shared = {k: v for k, v in configs[0].flat().items() if not k.startswith("method.") and k not in varying}
+    methods = {config.method.preset: config.method for config in configs}
     return {
         "command": shlex.join(["python", "-m", "sure_fast.compare", *command]),
         "versions": {
@@ -246,9 +248,10 @@ def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str]
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}, {isa()}, {torch.get_num_threads()} threads",
         },
-        "presets": list(presets),
+        "presets": list(methods),
         "seeds": list(seeds),
         "config": shared,
+        "options": {preset: method.options for preset, method in methods.items()},
         "split": split,
     }
 

@@ -317,9 +317,8 @@ def parse(content: Mapping[str, Any]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for section, values in content.items():
         if section not in SECTIONS:
-            raise ConfigError(
-                f"unknown section {section!r}, expected {', '.join(SECTIONS)}{suggestion(section, SECTIONS)}"
-            )
+            hint = suggestion(str(section), SECTIONS)
+            raise ConfigError(f"unknown section {section!r}, expected {', '.join(SECTIONS)}{hint}")
         if not isinstance(values, Mapping):
             raise ConfigError(f"{section}: expected keys and values, got {type(values).__name__}")
         named |= {f"{section}.{key}": value for key, value in values.items()}
@@ -327,9 +326,10 @@ def parse(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def converted(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by section.key, each as its own type."""
-    preset = convert("method.preset", named["method.preset"]) if "method.preset" in named else None
-    return {name: convert(full_name(name), value, preset) for name, value in named.items()}
+    """Values by section.key, or by a key that one section has, as section.key, each as its own type."""
+    full = {full_name(str(name)): value for name, value in named.items()}
+    preset = convert("method.preset", full["method.preset"]) if "method.preset" in full else None
+    return {name: convert(name, value, preset) for name, value in full.items()}
 
 
 def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -339,7 +339,7 @@ def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Tra
         flags: text or values by section.key, or by a key alone where only one section has it.
         file: of `load_file`.
     """
-    given = {**(file or {}), **converted({full_name(name): value for name, value in flags.items()})}
+    given = {**(file or {}), **converted(flags)}
     base: dict[str, Any] = {} if given.get("data.folder") else dict(PHANTOM)
     if given.get("run.quick"):
         base.update(QUICK)
@@ -400,15 +400,21 @@ def add_flags(parser: argparse.ArgumentParser, without: Iterable[str] = ()) -> N
 
 
 def take_flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Takes what `add_flags` added out of a parsed namespace, by section.key."""
+    """Takes what `add_flags` added out of a parsed namespace, by section.key.
+
+    Raises:
+        ConfigError: no SECTION.KEY=VALUE, an unknown key, or one that has its own flag beside it.
+    """
     given = {name: flags.pop(name) for name in list(flags) if name in _KEYS}
+    own = set(given)
     for text in flags.pop("set"):
         name, equals, value = text.partition("=")
         if not equals or "." not in name:
-            raise ConfigError(
-                f"set: expected SECTION.KEY=VALUE, got {text!r}{'' if name in keys() else suggestion(name, keys())}"
-            )
-        given[full_name(name)] = value
+            hint = "" if name in keys() else suggestion(name, keys())
+            raise ConfigError(f"set: expected SECTION.KEY=VALUE, got {text!r}{hint}")
+        if full_name(name) in own:
+            raise ConfigError(f"set: expected no {name} beside {FLAGS[name]}, got {value!r}")
+        given[name] = value
     return given
 
 

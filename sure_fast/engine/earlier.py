@@ -6,11 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from ..methods import METHODS
 from .options import ConfigError
 
 NAMES = {"data": "data.folder", "noise_patch_size": "method.patch_size", "prius_distance": "method.distance"}
 """Keys that have another name in their section."""
+
+
+LOSSES: dict[type, str] = {CrossEntropyDiceLoss: "softmax", UncertaintySupervisedLoss: "evidential",
+                           DevisLoss: "devis", PriusLoss: "prius"}  # fmt: skip
+"""What `loss` said."""
 
 
 def is_flat(content: Mapping[str, Any], sections: Mapping[str, Any]) -> bool:
@@ -25,14 +31,15 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
         ConfigError: an unknown key, or a loss or inference that is no longer to be had under this preset.
     """
     preset = content.get("preset", "sure")
-    record = METHODS.get(preset)
+    record = METHODS.get(preset) if isinstance(preset, str) else None
     found: dict[str, dict[str, Any]] = {}
     for name, value in content.items():
         if name in ("loss", "inference"):
-            if record is not None and value != _of(preset, name):
-                raise ConfigError(f"{name}: expected {_of(preset, name)} with preset {preset}, got {value!r}")
+            wanted = record and {"loss": LOSSES.get(record.loss), "inference": record.inference}[name]
+            if value != wanted:
+                raise ConfigError(f"{name}: expected {wanted} with preset {preset}, got {value!r}")
             continue
-        section, _, key = full_name(name).partition(".")
+        section, _, key = full_name(str(name)).partition(".")
         if section == "method" and key not in ("preset", "members") and record is not None:
             if key in record.fixed and value == record.fixed[key]:
                 continue
@@ -40,12 +47,6 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
                 continue
         found.setdefault(section, {})[key] = value
     return found
-
-
-def _of(preset: str, name: str) -> str:
-    if name == "inference":
-        return METHODS[preset].inference
-    return {"sure": "evidential", "mc-dropout": "softmax", "ensemble": "softmax", "tta": "softmax"}.get(preset, preset)
 
 
 def _defaults(key: str) -> list[Any]:

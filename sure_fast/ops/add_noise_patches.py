@@ -62,7 +62,7 @@ def add_noise_patches(
         centers: integer [N, P, D] voxel indices; the valid patches lie inside the image and do not overlap, as those of
             `sample_hard_patches`.
         valid: bool [N, P], which patches exist; None: all.
-        noise: [M, \*patch], floating, in the unit of the image, odd edges in voxels; `losses.add_noise_patches` draws
+        noise: [M, \*patch], floating, in the unit of the image, odd edges in voxels; `losses.draw_noisy_images` draws
             it from two levels.
 
     Returns:

@@ -158,6 +158,7 @@ def test_refused(output, flags, tmp_path):
         ({"presets": ["softmax"]}, r"^method\.start_epoch: is no option of any of the presets softmax"),
         ({"members": "3"}, r"^method\.members: is no option of any"),
         ({"severities": "1,6"}, "^severities: expected some of 1,2,3,4,5, each once, got 1,6"),
+        ({"run.seed": "3"}, r"^run\.seed: expected --seeds instead, got '3'"),
         ({"presets": ["softmax", "tta"]}, r"^method\.start_epoch: is no option of any of the presets softmax,tta"),
     ):
         with pytest.raises(ConfigError, match=text):

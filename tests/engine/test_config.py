@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import inspect
+import typing
 
 import pytest
 
 from sure_fast.engine import config as configuration
 from sure_fast.engine.config import ConfigError, RunConfig, TrainConfig, make
+from sure_fast.engine.prediction import INFERENCE
 from sure_fast.losses import UncertaintySupervisedLoss
 from sure_fast.methods import METHODS
 
@@ -59,6 +61,34 @@ def test_an_option_exists_once():
             assert config.method.options[name] == parameter.default, name
 
 
+def test_records_name_what_there_is():
+    for method in METHODS.values():
+        terms = typing.get_type_hints(method.loss.forward)["return"]._fields
+        assert terms[0] == "total"
+        assert {*method.shown} <= {*terms}, method.name
+        assert {*terms} & {"total", "segmentation", "noise"} <= {*method.composites}, method.name
+        assert not method.own_images or "segmentation" in terms
+        assert method.inference in INFERENCE
+        assert (method.members > 1) == (method.inference == "ensemble")
+    assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+
+
+def test_set():
+    def taken(**flags):
+        return configuration.take_flags({"set": [], **flags})
+
+    given = taken(**{"data.folder": "DIR", "set": ["method.beta=30", "method.beta=3", "data.group=a=b"]})
+    assert given == {"data.folder": "DIR", "method.beta": "3", "data.group": "a=b"}
+    for text, message in (
+        ("data.folder=X", "set: expected no data.folder beside --data, got 'X'"),
+        ("beta=3", "set: expected SECTION.KEY=VALUE, got 'beta=3'; did you mean 'method.beta'?"),
+        ("run.device", "set: expected SECTION.KEY=VALUE, got 'run.device'$"),
+        ("method.bata=3", "unknown key 'method.bata'; did you mean 'method.beta'?"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            taken(**{"data.folder": "DIR", "set": [text]})
+
+
 def test_options_of_text():
     config = make({"method.class_weights": "1,2,0.5", "method.per_class": "true", "method.spacing": "1.5,1,1"})
     options = config.method.options
@@ -93,6 +123,10 @@ def test_quick_and_start_epoch():
         ("method: {beta: many}", "method.beta: expected float, got 'many'"),
         ("run: {quick: 1}", "run.quick: expected bool, got 1"),
         ("data: {patch_size: big}", "data.patch_size: expected list.int., got 'big'"),
+        ("1: {epochs: 3}\nrun: {}", "unknown section 1, expected data"),
+        ("5: 3", "unknown key '5'$"),
+        ("run: {5: 3}", "unknown key 'run.5'"),
+        ("preset: [1]", "method.preset: expected str, got .1."),
         ("[1, 2]", "expected keys and values, got list"),
         ("a: [", "not valid YAML"),
         ("zzz: 3", "unknown key 'zzz'$"),
