@@ -304,16 +304,12 @@ class PriusLoss(nn.Module):
         step = span.reshape(-1, *[1] * (image.dim() - 1))
         noisy = [image + normal_like(image, generator) * (step * level).to(image) for level in levels]
         answers = dirichlet_uncertainty(model(torch.cat(noisy)), evidence=self.evidence).float()
-        means = [_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2))]
+        clean, weaker, stronger = (_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2)))
         weight = self._indicator(self.noise_threshold - distance)
         if self.ignore_index is not None:
             weight = weight.masked_fill(_checks.equals(label, self.ignore_index), 0.0)
-        rises = (levels[0], levels[1] - levels[0])
-        terms = [
-            _weighted(-rise * (stronger - weaker.detach()), weight, weight)
-            for rise, weaker, stronger in zip(rises, means, means[1:], strict=False)
-        ]
-        return terms[0] + terms[1]
+        first = _weighted(-levels[0] * (weaker - clean.detach()), weight, weight)
+        return first + _weighted(-(levels[1] - levels[0]) * (stronger - weaker.detach()), weight, weight)
 
     def geometry(self, u: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
         """Of u [N, 1, *S]: deeper inside its class a voxel is to be less uncertain, far inside not at all."""

@@ -300,7 +300,11 @@ class UncertaintySupervisedLoss(nn.Module):
         order_weight, distance_weight, far_weight = self.weights
         noise_total = order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far
         total = segmentation + weight * (self.beta * terms.gradient + self.gamma * noise_total)
-        return SupervisionOutput(total, segmentation, *terms[:4], noise_total, *terms[4:])
+        # one by one: torch 2.6 does not trace a slice of a named tuple
+        return SupervisionOutput(
+            total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, noise_total, terms.order,
+            terms.distance, terms.far,
+        )  # fmt: skip
 
     def _check_step(
         self,
