@@ -75,7 +75,8 @@ def in_published_style(batch):
         u, mined = (sure_fast.dirichlet_uncertainty(z, backend="reference")[:, 0] for z in (batch.logits, batch.mined))
         u1, u2 = sure_fast.dirichlet_uncertainty(batch.noisy, backend="reference")[:, 0].chunk(2)
         centers = published.hard_patches(u, mined, batch.label, d, classes=batch.classes, size=3, number=3)
-        evidential = sure_fast.evidential_loss(batch.logits, batch.label, epoch=9, num_epochs=10, backend="reference")
+        loss = sure_fast.EvidentialLoss(num_epochs=10, backend="reference")
+        evidential = loss(batch.logits, batch.label, epoch=9)
         noise = published.noise_loss(u, u1, u2, d, centers, (0.3, 0.8))
         total = evidential.total + 30 * published.gradient_loss(u, g, d) + noise
         return batch.gradients(total)

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..ops._sums import kernel_layout
 from ._launch import on_device_of, place, unrolled, writable
 from ._math import digamma_entropic, evidence, logarithm, trigamma_entropic
 
@@ -234,9 +235,11 @@ def _backward(
 
 def _settings(z: Tensor, kind: int, evidence: int, regions: bool, squared: Tensor | None) -> dict[str, int]:
     classes = 2 if regions else z.shape[1]
+    layout = kernel_layout(classes)
     return {
         "C": classes, "KIND": kind, "EVIDENCE": evidence, "REGIONS": z.shape[1] if regions else 0,
-        "WIDTH": 2 + 3 * classes + (0 if squared is None else 2), "LANES": LANES, "UNROLL": unrolled(classes),
+        "WIDTH": layout.terms.stop if squared is None else layout.far_number + 1, "LANES": LANES,
+        "UNROLL": unrolled(classes),
     }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops._sums import kernel_layout, sums_layout
+from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from . import boundary_distance, evidential_loss, gradient_magnitude, noise_uncertainty_loss
 from ._launch import writable
 
@@ -76,11 +78,13 @@ def forward(
         boundary_distance.forward(label, [1.0] * (label.dim() - 1), reach, ignore, squared)
     u = torch.empty_like(slope)
     far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
-    found = evidential_loss.forward(logits, label, *settings, False, uncertainty=None if edges is None else u, **far)[0]
+    of_kernel = evidential_loss.forward(
+        logits, label, *settings, False, uncertainty=None if edges is None else u, **far
+    )[0]
     for output in (sums, loss, terms, slopes):
         output.zero_()
-    counted = 2 + 3 * logits.shape[1]
-    sums[:counted] = found[:counted]
+    layout, kernel = sums_layout(logits.shape[1]), kernel_layout(logits.shape[1])
+    sums[layout.terms] = of_kernel[kernel.terms]
     if edges is not None:
         g = slope.new_empty((len(label), 1, *label.shape[1:]))
         gradient_magnitude.forward(edges.image, edges.sobel, edges.scale, edges.weights, g)
@@ -90,8 +94,8 @@ def forward(
     if noise is not None:
         of_noisy = torch.empty(4, dtype=torch.float64, device=logits.device)
         noise_uncertainty_loss.forward(noise.arguments(logits, evidence, squared), terms, of_noisy, slopes)
-        sums[counted], sums[-1] = found[counted], found[counted + 1]
-        sums[-3:-1] = of_noisy[1:3]
+        sums[layout.clean_far], sums[layout.far_number] = of_kernel[kernel.clean_far], of_kernel[kernel.far_number]
+        sums[layout.noisy_far] = of_noisy[NOISY_FAR_SUMS]
 
 
 def backward(
@@ -117,7 +121,8 @@ def backward(
         return gradient, logits.new_empty(0)
     of_noisy, flat = writable(noise.logits)
     at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
+    of_far = grad_sums[sums_layout(logits.shape[1]).far].contiguous()
     noise_uncertainty_loss.backward(
-        noise.arguments(logits, evidence, squared), grad_sums[-4:-1].contiguous(), at_centers, [None, *flat.chunk(2)]
+        noise.arguments(logits, evidence, squared), of_far, at_centers, [None, *flat.chunk(2)]
     )
     return gradient, of_noisy

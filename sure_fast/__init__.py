@@ -13,6 +13,7 @@ from .losses import (
     SupervisionOutput,
     UncertaintySupervisedLoss,
 )
+from .ops.add_noise_patches import add_noise_patches
 from .ops.boundary_distance import boundary_distance
 from .ops.dirichlet_uncertainty import dirichlet_uncertainty
 from .ops.evidential_loss import EvidentialLossOutput, evidential_loss
@@ -42,6 +43,7 @@ __all__ = [
     "UncertaintySupervisedLoss",
     "UncertaintySupervisionOutput",
     "across_ranks",
+    "add_noise_patches",
     "boundary_distance",
     "dirichlet_uncertainty",
     "evidential_loss",

@@ -17,24 +17,25 @@ PROGRAM = "sure_fast.compare"
 
 def main(arguments: list[str] | None = None) -> None:
     from .comparison.compare import compare
-    from .engine.config import PRESETS, add_flags
+    from .engine.config import add_flags, take_flags
     from .engine.signals import Interrupted, StopRequest
+    from .methods import METHODS
 
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
-    parser.add_argument("--presets", default=",".join(PRESETS), help="comma-separated (default: all)")
+    parser.add_argument("--presets", default=",".join(METHODS), help="comma-separated (default: all)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="output folder")
     parser.add_argument("--severities", help="of the corruptions (default: 1,2,3,4,5; quick: 1,3,5)")
     parser.add_argument("--no-robustness", action="store_const", dest="severities", const="", help="no corruptions")
     parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, three severities")
-    add_flags(parser, without=("preset", "seed", "quick", "loss", "inference"))
+    add_flags(parser, without=("method.preset", "run.seed", "run.quick"))
     flags = vars(parser.parse_args(arguments))
     presets, seeds, output, severities, quick = (
         flags.pop(name) for name in ("presets", "seeds", "output", "severities", "quick")
     )
     with StopRequest():
         try:
-            compare(flags, presets.split(","), seeds.split(","), output, severities, quick, arguments)
+            compare(take_flags(flags), presets.split(","), seeds.split(","), output, severities, quick, arguments)
         except Interrupted as error:
             error.command = shlex.join(["python", "-m", PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
             raise

@@ -47,13 +47,13 @@ def main(arguments: list[str] | None = None) -> None:
     path = checkpoint.find(options.checkpoint, options.weights)
     predictor, content = checkpoint.load_predictor(path, device)
     plan, config = content["plan"], content["config"]
-    folder = options.data or Path(config["data"] or run_folder / "phantom")
-    label_map = {int(k): v for k, v in config["label_map"].items()} or None
-    layout = options.layout or ("auto" if options.data else config["layout"])
+    folder = options.data or Path(config.data.folder or run_folder / "phantom")
+    label_map = config.data.label_map or None
+    layout = options.layout or ("auto" if options.data else config.data.layout)
     output = options.output or (run_folder / "robustness" if options.robustness else None)
     if output is not None and not (options.robustness and (output / robustness.ROWS).is_file()):
         cli.new_folder(output, hint="")
-    faults: list[Fault] | None = [] if config.get("skip_bad") else None
+    faults: list[Fault] | None = [] if config.data.skip_bad else None
     cases = discover(folder, layout, label_map=label_map, like=plan.class_names, faults=faults)
     cases = cases.with_info(orientation=plan.orientation)
     notes = [note.reason for note in cases.notes] + [f"skipped: {fault.reason}" for fault in faults or ()]
@@ -70,10 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
         assert output is not None
         with lock.held(output):
             elsewhere = None if options.data is None else str(folder.resolve())
-            description = robustness.RowFile.owner(checkpoint.fingerprint(path), config["seed"], elsewhere)
+            description = robustness.RowFile.owner(checkpoint.fingerprint(path), config.run.seed, elsewhere)
             file = robustness.RowFile(output / robustness.ROWS, description)
-            rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config["seed"])
-            robustness.write(output, rows, description, config["preset"])
+            rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config.run.seed)
+            robustness.write(output, rows, description, config.method.preset)
         print(robustness.table(rows))
         print(f"{PROGRAM}: the curves are in {output / 'robustness.png'}", flush=True)
         return
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             chosen,
             info=cases.info,
             device=device,
-            seed=config["seed"],
+            seed=config.run.seed,
             pictures=output and output / "pictures",
         )
         if output is not None:

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     from .engine.config import add_flags
 
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
-    parser.add_argument("--config", help="YAML file with any of the keys below; flags override it")
+    parser.add_argument("--config", help="YAML file with any option, as config.yaml of a run; flags override it")
     parser.add_argument("--output", type=Path, help="output folder (default: runs/DATE-TIME-PRESET)")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in the folder")
     parser.add_argument(
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     trial.add_argument(
         "--profile", action="store_true", help="trace some steps with torch.profiler into the output folder, and end"
     )
+    parser.add_argument(
+        "--options", action="store_true", help="list every option of the run with --preset, with its default, and end"
+    )
     add_flags(parser)
     return parser
 
@@ -59,18 +62,22 @@ def main(arguments: list[str] | None = None) -> None:
     from .engine import distributed, run
 
     flags = vars(parser().parse_args(arguments))
+    if flags.pop("options"):
+        print(configuration.listing(flags.get("method.preset", "sure")))
+        return
     file, output, overwrite, resume = (flags.pop(name) for name in ("config", "output", "overwrite", "resume"))
     trial = {name: flags.pop(name) for name in ("dry_run", "benchmark", "profile")}
     if resume is not None and any(trial.values()):
         raise configuration.ConfigError("resume: expected no --dry-run, --benchmark or --profile with it")
     if trial["benchmark"] is not None and trial["benchmark"] < 1:
         raise configuration.ConfigError(f"benchmark: expected at least 1 step, got {trial['benchmark']}")
+    flags = configuration.take_flags(flags)
     given = configuration.load_file(file) if file else {}
     if resume is None:
         config = configuration.make(flags, given)
     else:
         config, output = _resumed(flags, given, output, overwrite, resume)
-    with distributed.joined(config.device):
+    with distributed.joined(config.run.device):
         if any(trial.values()):
             run.try_out(config, output or run.default_output(config), overwrite, **trial)
         else:

@@ -62,6 +62,7 @@ WRONG = {
     "level": [0.0, 1.0, -1.0, None, *NUMBER],
     "level_weights": WEIGHTS,
     "levels": COUNT,
+    "loss": CHOICE,
     "max_distance": [value for value in NOT_NEGATIVE if value is not None],
     "max_std": NOT_NEGATIVE,
     "mining_every": COUNT,
@@ -137,6 +138,7 @@ MODULES = {
     "DevisLoss": {},
     "PriusLoss": {"num_epochs": 10},
     "CrossEntropyDiceLoss": {},
+    "DeepSupervision": {"loss": losses.CrossEntropyDiceLoss()},
     "NNUNetLoss": {"num_epochs": 10, "start_epoch": 2, "beta": 3.0, "gamma": 0.1, "annealing_epochs": 2},
 }
 
@@ -226,11 +228,11 @@ def arguments_of(owner, function):
     known = maps_of()
     if owner == "noise_uncertainty_loss":
         known.update(noisy1=known["logits"] + 0.1, noisy2=known["logits"] + 0.2)
-    if owner in ("noise_uncertainty_loss", "uncertainty_supervision", "add_noise_patches"):
+    if owner in ("noise_uncertainty_loss", "uncertainty_supervision", "draw_noisy_images"):
         known["levels"] = torch.tensor([0.2, 0.8])
     if owner in ("spearman", "pair_concordance"):
         known.update(a=torch.rand(2, 9), b=torch.rand(2, 9), mask=torch.ones(2, 9, dtype=torch.bool))
-    if owner == "sample_hard_patches":
+    if owner in ("sample_hard_patches", "add_noise_patches"):
         known.update(noise=torch.zeros(2, 3, 3))
     skipped = {"mask", "label"} if owner == "gradient_uncertainty_loss" else set()
     given = {}
@@ -246,11 +248,12 @@ def arguments_of(owner, function):
 
 FUNCTIONS = {
     **{name: getattr(sure_fast, name) for name in (
-        "boundary_distance", "dirichlet_uncertainty", "evidential_loss", "gradient_magnitude",
+        "add_noise_patches", "boundary_distance", "dirichlet_uncertainty", "evidential_loss", "gradient_magnitude",
         "gradient_uncertainty_loss", "noise_uncertainty_loss", "pair_concordance", "sample_hard_patches",
         "segmentation_stats", "spearman", "surface_distances", "uncertainty_supervision")},
     **{name: getattr(losses, name) for name in (
-        "accuracy_uncertainty_loss", "add_noise_patches", "region_distance", "same_label_pairs")},
+        "accuracy_uncertainty_loss", "region_distance", "same_label_pairs")},
+    "draw_noisy_images": losses.draw_noisy_images,
     **{name: getattr(metrics, name) for name in metrics.__all__ if name.startswith("compute_")},
     "probability_stats": metrics.probability_stats, "gradient_and_distance": metrics.gradient_and_distance,
     "thin_by_gradient": metrics.thin_by_gradient,
@@ -297,8 +300,6 @@ def options_to_try():
 def test_options_of_functions(owner, name):
     function, arguments = FUNCTIONS[owner], arguments_of(owner, FUNCTIONS[owner])
     for value in wrong(owner, name):
-        if name == "level_weights" and value == []:
-            continue
         refused(lambda value=value: function(**{**arguments, name: value}), name, f"{owner}, {value!r}")
 
 
@@ -319,7 +320,9 @@ def test_tensors_of_functions(owner, name):
     values = ["typo", 3.0, [1, 2], torch.zeros(()), torch.zeros(3, dtype=right.dtype)]
     values.append(right.to(torch.complex64) if right.is_floating_point() else right.float())
     alone = sum(isinstance(value, torch.Tensor) for value in arguments.values()) == 1
-    settles = alone or (owner, name) == ("add_noise_patches", "image")  # what the others are held against
+    settles = alone or (
+        name == "image" and owner in ("add_noise_patches", "draw_noisy_images")
+    )  # what the others are held against
     if right.dim() > 1 and owner not in ANY_SHAPE and not settles:
         values.append(right[:, :1, :-1] if right.dim() > 2 else right[:, :1])
     if name != "valid" and (owner, name) != ("thin_by_gradient", "mask"):

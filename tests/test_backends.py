@@ -169,7 +169,7 @@ INPUTS = (
 def _run_kernels(_):
     """Small torch calls only: torch's own parallel loops hang in a forked child."""
     image, logits, target = INPUTS
-    return float(sure_fast.gradient_magnitude(image).sum()) + float(sure_fast.evidential_loss(logits, target).total)
+    return float(sure_fast.gradient_magnitude(image).sum()) + float(sure_fast.evidential_loss(logits, target).data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's way to start workers")

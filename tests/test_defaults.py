@@ -8,7 +8,7 @@ import pytest
 
 import sure_fast
 from sure_fast import losses, metrics
-from sure_fast.engine.config import PRESETS, TrainConfig
+from sure_fast.methods import METHODS
 
 OWN = {
     # c_far and the weights of its other terms are PriUS's own (arXiv 2605.10984), of another loss
@@ -30,8 +30,6 @@ OWN = {
     # of modules a seed is drawn
     ("GradientUncertaintyLoss", "seed"),
 }  # fmt: skip
-AS_NAMED = {"noise_patch_size": "patch_size", "patch_size": "crop", "channels": "features"}
-"""Keys of the configuration that are called otherwise in the losses, or are something else."""
 
 
 def defaults():
@@ -44,9 +42,9 @@ def defaults():
             for p in inspect.signature(value).parameters.values():
                 if p.default is not p.empty and (owner, p.name) not in OWN:
                     yield p.name, owner, p.default
-    for name, entry in TrainConfig.__dataclass_fields__.items():
-        if isinstance(entry.default, (int, float, str)):
-            yield AS_NAMED.get(name, name), "TrainConfig", entry.default
+    for method in METHODS.values():
+        for name, value in method.defaults.items():
+            yield name, method.name, value
 
 
 def test_one_value_for_one_name():
@@ -62,9 +60,9 @@ def test_one_value_for_one_name():
 def test_the_preset_is_the_loss():
     loss = sure_fast.UncertaintySupervisedLoss()
     assert (loss.beta, loss.gamma, *loss.weights) == (100.0, 1.0, 1.0, 1.0, 5.0)
-    assert (PRESETS["sure"]["beta"], PRESETS["sure"]["gamma"], TrainConfig().far_weight) == (100.0, 1.0, 5.0)
-    assert TrainConfig().noise_patch_size == [loss.patch_size]
-    assert TrainConfig().num_patches == loss.num_patches
+    assert METHODS["sure"].options["beta"] == 100.0
+    assert METHODS["sure"].options["patch_size"] == loss.patch_size
+    assert METHODS["sure"].options["num_patches"] == loss.num_patches
 
 
 def test_nnunets_trainer():

@@ -9,7 +9,7 @@ import torch
 
 import sure_fast
 from sure_fast.integrations.nnunet.loss import NNUNetLoss
-from sure_fast.losses import DevisLoss, PriusLoss, add_noise_patches
+from sure_fast.losses import DevisLoss, PriusLoss, draw_noisy_images
 
 
 def case(channels=1, size=(20, 22), classes=3):
@@ -341,21 +341,21 @@ def test_patches_that_reach_out_of_the_image(center):
     text = rf"^centers: expected voxel indices inside \[20, 22\] with room for a patch of \[3, 3\], got {found}$"
     for kind in (torch.int64, torch.int32, torch.int16):
         with pytest.raises(ValueError, match=text):
-            add_noise_patches(image, centers.to(kind), valid, levels)
-    unused = add_noise_patches(image, centers, valid & torch.tensor([False, True]), levels)
+            draw_noisy_images(image, centers.to(kind), valid, levels)
+    unused = draw_noisy_images(image, centers, valid & torch.tensor([False, True]), levels)
     assert (unused.images != torch.cat([image, image])).sum() == 4 * 9
     with pytest.raises(
         ValueError, match=r"^patch_size: expected a patch that fits into the image \[20, 22\], got \[21, 21\]"
     ):
-        add_noise_patches(image, centers, valid, levels, patch_size=21)
+        draw_noisy_images(image, centers, valid, levels, patch_size=21)
 
 
 def test_centers_of_every_integer_type_and_in_compiled_steps():
     _, image, _ = case()
     centers, valid, levels = torch.tensor([[[5, 5]]] * 2), torch.ones(2, 1, dtype=torch.bool), torch.tensor([0.2, 0.8])
-    want = add_noise_patches(image, centers, valid, levels, generator=torch.Generator().manual_seed(0))
+    want = draw_noisy_images(image, centers, valid, levels, generator=torch.Generator().manual_seed(0))
     for kind in (torch.int32, torch.uint8):
-        got = add_noise_patches(image, centers.to(kind), valid, levels, generator=torch.Generator().manual_seed(0))
+        got = draw_noisy_images(image, centers.to(kind), valid, levels, generator=torch.Generator().manual_seed(0))
         assert torch.equal(got.images, want.images)
         assert got.centers.dtype == torch.int64
     z, d = torch.randn(2, 3, 20, 22), torch.zeros(2, 20, 22)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.losses import PriusLoss, add_noise_patches
+from sure_fast.losses import PriusLoss, draw_noisy_images
 from sure_fast.losses.supervised import SupervisionOutput
 
 
@@ -30,10 +30,11 @@ def test_modules_are_their_ops():
     model, image, label = case()
     logits = model(image)
     module = sure_fast.EvidentialLoss(kind="log", total="annealed", num_epochs=7, annealing_epochs=4)
-    want = sure_fast.evidential_loss(
-        logits, label, kind="log", total="annealed", num_epochs=7, annealing_epochs=4, epoch=2
-    )
-    assert [float(v.detach()) for v in module(logits, label, 2)[:4]] == [float(v.detach()) for v in want[:4]]
+    terms = sure_fast.evidential_loss(logits, label, kind="log")
+    total = terms.data + 2 / 4 * terms.kl + (1 - 0.01 ** (1 - 2 / 7)) * terms.dice
+    got = module(logits, label, 2)
+    assert got[1:] == terms[:3]
+    torch.testing.assert_close(got.total, total)
     u = sure_fast.dirichlet_uncertainty(logits)
     got = sure_fast.GradientUncertaintyLoss(operator="central", per_class=True)(u, image, label[:, None])
     g, d = sure_fast.gradient_magnitude(image, operator="central"), sure_fast.boundary_distance(label)
@@ -49,7 +50,7 @@ def test_composition_of_the_public_ops():
     noise = loss.draw_noise(model, logits, label, image, generator=generator)
     u = sure_fast.dirichlet_uncertainty(logits)
     d = sure_fast.boundary_distance(label)
-    segmentation = sure_fast.evidential_loss(logits, label, epoch=6, num_epochs=10)
+    segmentation = sure_fast.EvidentialLoss(num_epochs=10)(logits, label, epoch=6)
     gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d)
     noisy = sure_fast.noise_uncertainty_loss(
         logits, *model(noise.images).chunk(2), d, noise.centers, noise.levels, valid=noise.valid,
@@ -132,7 +133,7 @@ def test_ignored_voxels_change_nothing():
 def test_patches_carry_the_same_noise_at_the_same_places():
     image = torch.zeros(2, 1, 9, 9)
     centers, valid = torch.tensor([[[1, 1], [6, 6]]] * 2), torch.tensor([[True, True], [True, False]])
-    noise = add_noise_patches(
+    noise = draw_noisy_images(
         image, centers, valid, torch.tensor([0.0, 5.0]), patch_size=(3, 3), generator=torch.Generator().manual_seed(0)
     )
     first, second = noise.images.chunk(2)
@@ -141,20 +142,20 @@ def test_patches_carry_the_same_noise_at_the_same_places():
     assert (first[0] != 0).sum() == 18
     assert (second[1] != 0).sum() == 9
     assert second[1, 0, :3, :3].mean() == pytest.approx(5.0, abs=0.5)
-    large = add_noise_patches(
+    large = draw_noisy_images(
         torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
         torch.tensor([0.2, 0.8]), patch_size=(99, 99), generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert large.images[1].mean().item() == pytest.approx(0.8, abs=0.02)
     assert large.images[1].std().item() == pytest.approx(0.3, abs=0.02)
-    deviations = add_noise_patches(
+    deviations = draw_noisy_images(
         torch.zeros(1, 1, 99, 99), torch.tensor([[[49, 49]]]), torch.ones(1, 1, dtype=torch.bool),
         torch.tensor([0.2, 0.8]), patch_size=(99, 99), noise="std", generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert deviations.images.mean(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 0.0], abs=0.02)
     assert deviations.images.std(dim=(1, 2, 3)).tolist() == pytest.approx([0.2, 0.8], abs=0.02)
     with pytest.raises(ValueError, match="noise: expected one of"):
-        add_noise_patches(image, centers, valid, torch.tensor([0.2, 0.8]), patch_size=(3, 3), noise="variance")
+        draw_noisy_images(image, centers, valid, torch.tensor([0.2, 0.8]), patch_size=(3, 3), noise="variance")
 
 
 def test_supervised_noise_levels_are_means_or_deviations():

@@ -92,7 +92,7 @@ def test_devis_is_its_equation(batch, evidence):
         else:
             terms.append((1 - annealing) * -(1 - p) * math.log(u + 1e-10))
     assert out.calibration.item() == pytest.approx(np.mean(terms), rel=1e-5)
-    plain = sure_fast.evidential_loss(logits, label, epoch=4, num_epochs=10, evidence=evidence, ignore_index=-1)
+    plain = sure_fast.EvidentialLoss(num_epochs=10, evidence=evidence, ignore_index=-1)(logits, label, epoch=4)
     torch.testing.assert_close(out.total, plain.total + out.calibration)
     assert out[1:5] == plain[:4]
 
@@ -174,7 +174,7 @@ def test_contrast_and_geometry_are_their_equations(batch):
     assert out.contrast.item() == pytest.approx(contrast[0] / contrast[1], rel=1e-4)
     assert out.geometry.item() == pytest.approx(geometry[0] / geometry[1], rel=1e-4)
     assert out.contrast > 0
-    plain = sure_fast.evidential_loss(logits, label, epoch=5, num_epochs=10)
+    plain = sure_fast.EvidentialLoss(num_epochs=10)(logits, label, epoch=5)
     torch.testing.assert_close(out.total, plain.total + out.contrast + out.geometry)
     out.total.backward()
     assert logits.grad.isfinite().all()
@@ -214,7 +214,7 @@ def test_corruption_is_its_equation(batch):
     out.corruption.backward()
     assert (changed.grad != 0).any()
     assert logits.grad is None or (logits.grad == 0).all()  # the clean map is a constant here
-    plain = sure_fast.evidential_loss(logits, label, epoch=3, num_epochs=10)
+    plain = sure_fast.EvidentialLoss(num_epochs=10)(logits, label, epoch=3)
     torch.testing.assert_close(out.total, plain.total + 2 * out.corruption)
 
 

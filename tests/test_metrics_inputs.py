@@ -191,4 +191,4 @@ def test_uint8_is_not_wrapped():
         metrics.compute_dice(every.clamp(max=100).to(torch.int8), every.clamp(max=100).to(torch.int8), 130).values.min()
         == 1
     )
-    assert np.isfinite(float(sure_fast.evidential_loss(torch.zeros(1, 256, 12, 13), every, backend="reference").total))
+    assert np.isfinite(float(sure_fast.evidential_loss(torch.zeros(1, 256, 12, 13), every, backend="reference").data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import sure_fast
 from sure_fast import _backends
+from sure_fast.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 OPS = _backends.registered()
@@ -20,8 +22,9 @@ SOURCES = {"cpu": "csrc/cpu/{}.cpp", "cuda": "csrc/cuda/{}.cu", "triton": "kerne
 @pytest.mark.parametrize("op", OPS)
 def test_every_op_has_its_files(op):
     wanted = ["sure_fast/ops/{}.py", "sure_fast/reference/{}.py", "tests/ops/test_{}.py", "benchmarks/bench_{}.py"]
-    wanted += [SOURCES[backend] for backend in OPS[op] if backend != "reference"]
-    missing = [path.format(op) for path in wanted if not (ROOT / path.format(op)).is_file()]
+    wanted = [path.format(op) for path in wanted]
+    wanted += [SOURCES[backend].format(op) for backend in OPS[op] if backend != "reference"]
+    missing = [path for path in wanted if not (ROOT / path).is_file()]
     assert not missing
 
 
@@ -59,8 +62,7 @@ def test_files_stay_readable():
 
 def test_rooms_know_only_what_they_may():
     allowed = {
-        "reference": {"reference", "_distributed"},
-        "ops": {"ops", "reference", "kernels", "_checks", "_backends", "_cpu", "_cuda"},
+        "ops": {"ops", "reference", "kernels", "_checks", "_backends", "_cpu", "_cuda", "_distributed"},
         "metrics": {"metrics", "ops", "_checks"},
         "losses": {"losses", "ops", "_checks", "_distributed"},
     }
@@ -73,6 +75,40 @@ def test_rooms_know_only_what_they_may():
             assert not re.search(r"^\s*from \.+engine", file.read_text(), re.M), file
         if file.parent.name != "comparison" and file.name != "compare.py":
             assert not re.search(r"^\s*from \.+comparison", file.read_text(), re.M), file
+
+
+def imports_of(file):
+    """(dots, module, names) of the relative imports that run; those for types alone do not."""
+    tree = ast.parse(file.read_text())
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    left_out = {id(node) for block in types for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in left_out:
+            yield node.level, node.module or "", [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from ((0, alias.name, []) for alias in node.names)
+
+
+def test_the_reference_is_an_oracle_of_its_own():
+    """It shares no line with what it is held against, and serves it as a fallback alone."""
+    for file in (ROOT / "sure_fast" / "reference").glob("*.py"):
+        for dots, module, _ in imports_of(file):
+            assert dots <= 1, (file, module)
+            assert dots == 1 or not module.startswith("sure_fast"), (file, module)
+    for file in (ROOT / "sure_fast").rglob("*.py"):
+        if file.parent.name == "reference":
+            continue
+        for dots, module, names in imports_of(file):
+            if "reference" in module.split(".") or "reference" in names:
+                assert file.parent.name == "ops", file
+                assert (dots, module, names) == (2, f"reference.{file.stem}", [file.stem]), file
+
+
+def test_methods_are_listed_once():
+    """Nothing but the records lists the methods."""
+    for file in (ROOT / "sure_fast").rglob("*.py"):
+        names = [name for name in METHODS if f'"{name}": ' in file.read_text()]
+        assert len(names) < 4 or file.name == "methods.py", (file, names)
 
 
 def test_commands_are_thin():

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast import _schedules
-from sure_fast.engine.config import TrainConfig
+from sure_fast.engine.config import RunConfig, TrainConfig
 from sure_fast.integrations.nnunet.loss import NNUNetLoss
-from sure_fast.losses import DevisLoss, PriusLoss, accuracy_uncertainty_loss
+from sure_fast.losses import DeepSupervision, DevisLoss, PriusLoss, accuracy_uncertainty_loss, schedule
 
 WRONG = [-1, -0.001, math.nan, math.inf, "3", True, [2], torch.tensor(2.0)]
 END = [10, 10.5, 11, 15, 30, 1e9, None]
@@ -51,9 +50,8 @@ def losses(model, image, label):
     found = {"nnunet": nnunet, "prius": step(PriusLoss(num_epochs=10, annealing_epochs=4))}
     for total in ("weighted", "annealed"):
         module, devis = sure_fast.EvidentialLoss(**evidential(total)), DevisLoss(**evidential(total))
-        found[f"op {total}"] = lambda t, total=total: (
-            sure_fast.evidential_loss(logits, label, epoch=t, **evidential(total)).total
-        )
+        levels = DeepSupervision(module)
+        found[f"levels {total}"] = lambda t, levels=levels: levels([logits, logits[..., ::2]], label, epoch=t).total
         found[f"module {total}"] = lambda t, module=module: module(logits, label, t).total
         found[f"devis {total}"] = lambda t, devis=devis: devis(logits, label, t).total
         found[f"supervised {total}"] = step(sure_fast.UncertaintySupervisedLoss(**evidential(total)))
@@ -86,11 +84,11 @@ def test_schedules_by_hand():
     assert loss.supervision_weight(30) == pytest.approx(0.01)
     assert loss.supervision_weight(65) == pytest.approx(0.1)
     assert [loss.supervision_weight(t) for t in (100, 150, 300, None)] == [1.0] * 4
-    assert [_schedules.kl_weight(t, 20) for t in (0, 5, 20, 21, None)] == [0, 0.25, 1, 1, 1]
-    assert _schedules.kl_weight(0, 0) == 1
-    assert _schedules.annealed_dice_weight(0, 100) == pytest.approx(0.99)
-    assert _schedules.annealed_dice_weight(50, 100) == pytest.approx(0.9)
-    assert [_schedules.annealed_dice_weight(t, 100) for t in (100, 150, None)] == [0.0] * 3
+    assert [schedule.kl_weight(t, 20) for t in (0, 5, 20, 21, None)] == [0, 0.25, 1, 1, 1]
+    assert schedule.kl_weight(0, 0) == 1
+    assert schedule.annealed_dice_weight(0, 100) == pytest.approx(0.99)
+    assert schedule.annealed_dice_weight(50, 100) == pytest.approx(0.9)
+    assert [schedule.annealed_dice_weight(t, 100) for t in (100, 150, None)] == [0.0] * 3
 
 
 def test_progress_of_devis(batch):
@@ -108,7 +106,7 @@ def test_progress_of_devis(batch):
 
 @pytest.mark.parametrize("epochs", [1, 3, 10, 40, 100])
 def test_the_start_is_that_of_the_command(epochs):
-    wanted = TrainConfig(epochs=epochs, beta=1.0).start_epoch
+    wanted = TrainConfig(run=RunConfig(epochs=epochs)).method.options["start_epoch"]
     assert sure_fast.UncertaintySupervisedLoss(num_epochs=epochs).start_epoch == wanted == int(0.3 * epochs)
     assert PriusLoss(num_epochs=epochs).start_epoch == wanted
     for make in (sure_fast.UncertaintySupervisedLoss, PriusLoss):

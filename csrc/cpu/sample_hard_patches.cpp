@@ -249,32 +249,6 @@ void run(const HardPatchArgs& a, void* workspace, int64_t* centers, uint8_t* val
   });
 }
 
-template <typename Storage>
-void write_images(const NoisePatchArgs& a, Storage* images) {
-  const int64_t N = a.size[0], K = a.size[1], H = a.size[3], W = a.size[4], volume = a.size[2] * H * W;
-  const int64_t patch = a.patch[0] * a.patch[1] * a.patch[2];
-  parallel_tasks(a.copies * N * K, a.threads, [&](int64_t i) {
-    const int64_t n = i / K % N;
-    Storage* out = images + i * volume;
-    memcpy(out, static_cast<const Storage*>(a.image) + i % (N * K) * volume,
-           sizeof(Storage) * static_cast<size_t>(volume));
-    const Storage* noise = static_cast<const Storage*>(a.noise) + i / (N * K) * patch;
-    for (int64_t p = n * a.places; p < (n + 1) * a.places; ++p) {
-      if (!a.valid[p]) continue;
-      int64_t first[3] = {0, 0, 0};
-      for (int k = 0; k < a.dims; ++k) first[3 - a.dims + k] = a.centers[p * a.dims + k];
-      for (int k = 0; k < 3; ++k) first[k] -= a.patch[k] / 2;
-      const Storage* value = noise;
-      for (int64_t d = 0; d < a.patch[0]; ++d) {
-        for (int64_t h = 0; h < a.patch[1]; ++h) {
-          Storage* row = out + ((first[0] + d) * H + first[1] + h) * W + first[2];
-          for (int64_t w = 0; w < a.patch[2]; ++w, ++value) narrow(widen(row[w]) + widen(*value), row[w]);
-        }
-      }
-    }
-  });
-}
-
 }  // namespace
 
 int64_t sample_hard_patches_workspace(const HardPatchArgs& a) {
@@ -285,13 +259,6 @@ int64_t sample_hard_patches_workspace(const HardPatchArgs& a) {
 
 void sample_hard_patches_forward(const HardPatchArgs& a, void* workspace, int64_t* centers, uint8_t* valid) {
   a.dtype == DType::f64 ? run<double>(a, workspace, centers, valid) : run<float>(a, workspace, centers, valid);
-}
-
-void sample_hard_patches_images(const NoisePatchArgs& a, void* images) {
-  if (a.dtype == DType::f64) return write_images(a, static_cast<double*>(images));
-  if (a.dtype == DType::bf16) return write_images(a, static_cast<bfloat16_t*>(images));
-  if (a.dtype == DType::f16) return write_images(a, static_cast<half_t*>(images));
-  write_images(a, static_cast<float*>(images));
 }
 
 }  // namespace SURE_FAST_NS

@@ -14,12 +14,10 @@ SURE_FAST_INLINE int64_t hard_patch_slabs(const HardPatchArgs& a) {
 }
 
 // workspace: bytes of scratch. forward: centers int64 [N, C num_patches, dims], valid uint8 [N, C num_patches].
-// images: [M, N, K, D, H, W], copy m of every image with noise m added at every valid center.
 #define SURE_FAST_DECLARE(isa)                                                                                    \
   namespace isa {                                                                                                 \
   int64_t sample_hard_patches_workspace(const HardPatchArgs& args);                                               \
   void sample_hard_patches_forward(const HardPatchArgs& args, void* workspace, int64_t* centers, uint8_t* valid); \
-  void sample_hard_patches_images(const NoisePatchArgs& args, void* images);                                      \
   }
 SURE_FAST_FOR_EACH_ISA(SURE_FAST_DECLARE)
 #undef SURE_FAST_DECLARE

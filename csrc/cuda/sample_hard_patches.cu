@@ -8,7 +8,6 @@
 
 #include "cuda/block.h"
 #include "cuda/labels.h"
-#include "math/half.h"
 #include "math/random.h"
 
 namespace sure_fast {
@@ -238,43 +237,6 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-template <typename Storage>
-__global__ void copy_images(const Storage* image, int64_t elements, int64_t copies, Storage* out) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < elements; i += step) {
-    const Storage value = image[i];
-    for (int64_t m = 0; m < copies; ++m) out[m * elements + i] = value;
-  }
-}
-
-// A block for each copy, channel and center.
-template <typename Storage>
-__global__ void add_patches(NoisePatchArgs a, Storage* images) {
-  const int64_t place = blockIdx.x % a.places, i = blockIdx.x / a.places;  // i: of [M, N, K]
-  const int64_t N = a.size[0], K = a.size[1], n = i / K % N, at = n * a.places + place;
-  if (!a.valid[at]) return;
-  const int64_t* center = a.centers + (at + 1) * a.dims - 3;  // along D, H, W; the first one is there in 3D only
-  const int64_t d0 = (a.dims == 3 ? center[0] : 0) - a.patch[0] / 2;
-  const int64_t h0 = center[1] - a.patch[1] / 2, w0 = center[2] - a.patch[2] / 2;
-  const int64_t voxels = a.patch[0] * a.patch[1] * a.patch[2];
-  const Storage* noise = static_cast<const Storage*>(a.noise) + i / (N * K) * voxels;
-  for (int64_t p = threadIdx.x; p < voxels; p += blockDim.x) {
-    const int64_t d = p / (a.patch[1] * a.patch[2]), h = p / a.patch[2] % a.patch[1], w = p % a.patch[2];
-    const int64_t voxel = ((d0 + d) * a.size[3] + h0 + h) * a.size[4] + w0 + w;
-    Storage& out = images[i * a.size[2] * a.size[3] * a.size[4] + voxel];
-    narrow(widen(out) + widen(noise[p]), out);
-  }
-}
-
-template <typename Storage>
-void write_images(const NoisePatchArgs& a, const Stream& stream, void* images) {
-  const int64_t maps = a.size[0] * a.size[1], elements = maps * a.size[2] * a.size[3] * a.size[4];
-  launch(stream, "copy_images", fill(stream, ceil_div<int64_t>(elements, kThreads), 16), kThreads, copy_images<Storage>,
-         static_cast<const Storage*>(a.image), elements, a.copies, static_cast<Storage*>(images));
-  launch(stream, "add_patches", a.copies * maps * a.places, kWarp, add_patches<Storage>, a,
-         static_cast<Storage*>(images));
-}
-
 }  // namespace
 
 int64_t sample_hard_patches_workspace(const HardPatchArgs& a, const Stream&) {
@@ -297,13 +259,6 @@ void sample_hard_patches_forward(const HardPatchArgs& a, const Stream& stream, v
   launch(stream, "classify", a.size[0] * chunks, kThreads, classes, a, lists, chunks);
   launch(stream, "list_candidates", a.size[0] * chunks, kThreads, list_candidates, a, lists, chunks);
   launch(stream, "draw_patches", a.size[0], kThreads, draw_patches, a, lists, centers, valid);
-}
-
-void sample_hard_patches_images(const NoisePatchArgs& a, const Stream& stream, void* images) {
-  if (a.dtype == DType::f64) return write_images<double>(a, stream, images);
-  if (a.dtype == DType::bf16) return write_images<bfloat16_t>(a, stream, images);
-  if (a.dtype == DType::f16) return write_images<half_t>(a, stream, images);
-  write_images<float>(a, stream, images);
 }
 
 }  // namespace sure_fast

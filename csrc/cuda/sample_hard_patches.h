@@ -7,10 +7,8 @@
 namespace sure_fast {
 
 // workspace: bytes of scratch. forward: centers int64 [N, C num_patches, dims], valid uint8 [N, C num_patches].
-// images: [M, N, K, D, H, W], copy m of every image with noise m added at every valid center.
 int64_t sample_hard_patches_workspace(const HardPatchArgs& args, const Stream& stream);
 void sample_hard_patches_forward(const HardPatchArgs& args, const Stream& stream, void* workspace, int64_t* centers,
                                  uint8_t* valid);
-void sample_hard_patches_images(const NoisePatchArgs& args, const Stream& stream, void* images);
 
 }  // namespace sure_fast

@@ -12,19 +12,20 @@ from ..engine import checkpoint, console, distributed, lock, robustness, run
 from ..engine import config as configuration
 from ..engine.cases import brought_to, find_cases
 from ..engine.config import ConfigError, TrainConfig
+from ..methods import METHODS
 from . import report, results
 
 PROGRAM = "sure_fast.compare"
 QUICK: dict[str, Any] = {
-    "phantom_cases": "12",
-    "epochs": "40",
-    "batch_size": "2",
-    "channels": "8,16",
-    "validate_every": "40",
+    "data.phantom_cases": "12",
+    "run.epochs": "40",
+    "optimizer.batch_size": "2",
+    "network.channels": "8,16",
+    "run.validate_every": "40",
 }
+OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
+"""Options of a run that a comparison sets."""
 QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "1,3,5"
-OWNED = {"beta": "sure", "gamma": "sure", "dropout": "mc-dropout", "members": "ensemble"}
-"""Options of one preset: they leave the others as they are, as does any option that a preset's method does not read."""
 
 
 def compare(
@@ -40,7 +41,7 @@ def compare(
     """Trains what is missing of every preset and seed, examines all, and writes tables and report into `output`.
 
     Args:
-        flags: of the configuration, for every method that reads them.
+        flags: text by section.key, or by a key that one section has, for every method that has the option.
         severities: of the corruptions, comma-separated; "": none; None: all, or of a quick comparison some.
         quick: a small phantom set and few epochs.
         arguments: what to give as the command in the report; None: those of this process.
@@ -49,30 +50,34 @@ def compare(
         ConfigError: a wrong option, or a run of another configuration in the folder, before anything is written.
     """
     distributed.refuse_ranks(PROGRAM)
-    if quick and flags.get("data"):
+    flags = {configuration.full_name(name): value for name, value in flags.items()}
+    for name, instead in OWN.items():
+        if name in flags:
+            raise ConfigError(f"{name}: expected {instead} instead, got {flags[name]!r}")
+    if quick and flags.get("data.folder"):
         raise ConfigError("quick: expected no data, it uses a phantom set")
     numbers = _checked(presets, seeds)
     wanted = robustness.conditions(_severities(severities, QUICK_SEVERITIES if quick else None))
-    folder = Path(flags["data"]) if flags.get("data") else output / "phantom"
+    folder = Path(flags["data.folder"]) if flags.get("data.folder") else output / "phantom"
     # a wrong option, and a run of another configuration, are refused before anything is written
     configs = _configurations(flags, presets, numbers, folder, quick)
     places = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in configs}
     missing = [key for key, config in configs.items() if not results.is_complete(places[key], config)]
     config, place = next((config, places[key]) for key, config in configs.items())
     with lock.held(output):
-        if not flags.get("data"):
-            phantom.write(folder, config.phantom_cases, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
+        if not flags.get("data.folder"):
+            phantom.write(folder, config.data.phantom_cases, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
         runs = _runs(configs, places, missing, progress)
         skipped = [row["case"] for row in json.loads((place / "split.json").read_text(encoding="utf-8"))["skipped"]]
         orientation = checkpoint.load(place)["plan"].orientation
         cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
-        device = distributed.choose_device(config.device)
+        device = distributed.choose_device(config.run.device)
         chosen = results.evaluated_cases(cases, runs[0])
         for one in console.bar(runs, "examine", "run", shown=progress):
             results.examine(one, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
         names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
         command = sys.argv[1:] if arguments is None else arguments
-        described = results.describe(command, config, presets, numbers, names)
+        described = results.describe(command, list(configs.values()), numbers, names)
         found = results.Comparison(runs, dict(cases.info.class_names), described)
         results.write_tables(found, output)
         report.write(found, output / "report.html")
@@ -83,8 +88,8 @@ def compare(
 def _checked(presets: list[str], seeds: list[str]) -> list[int]:
     """The seeds as numbers."""
     for preset in presets:
-        configuration.convert("preset", preset)
-    numbers = [configuration.convert("seed", seed) for seed in seeds]
+        configuration.convert("method.preset", preset)
+    numbers = [configuration.convert("run.seed", seed) for seed in seeds]
     for name, values in (("presets", presets), ("seeds", numbers)):
         if len(set(values)) != len(values):
             raise ConfigError(f"{name}: expected each once, got {','.join(map(str, values))}")
@@ -94,23 +99,17 @@ def _checked(presets: list[str], seeds: list[str]) -> list[int]:
 def _configurations(
     flags: dict[str, Any], presets: list[str], seeds: list[int], folder: Path, quick: bool
 ) -> dict[tuple[str, int], TrainConfig]:
-    """Of every preset and seed, with the options that its method reads."""
-    base = QUICK if quick else {} if flags.get("data") else configuration.PHANTOM
-    shared = {**base, "split_seed": "0", **flags}
-    for name, owner in OWNED.items():
-        if name in flags and owner not in presets:
-            raise ConfigError(f"{name}: is an option of the preset {owner}, which is not compared")
-    unread = {preset: configuration.unread(preset, shared) for preset in presets}
+    """Of every preset and seed, with the options that its method has."""
+    base = QUICK if quick else {} if flags.get("data.folder") else configuration.PHANTOM
     for name in flags:
-        if all(name in names for names in unread.values()):
-            raise ConfigError(f"{name}: none of the presets {','.join(presets)} reads it")
+        if not any(METHODS[preset].has(name) for preset in presets):
+            raise ConfigError(f"{name}: is no option of any of the presets {','.join(presets)}")
+    shared = {**base, "data.split_seed": "0", **flags, "data.folder": str(folder.resolve())}
     configs = {}
     for seed in seeds:
         for preset in presets:
-            own = {name: value for name, value in shared.items() if OWNED.get(name, preset) == preset}
-            own = {name: value for name, value in own.items() if name not in unread[preset]}
-            own |= {"data": str(folder.resolve()), "preset": preset, "seed": seed}
-            configs[preset, seed] = configuration.make(own)
+            own = {name: value for name, value in shared.items() if METHODS[preset].has(name)}
+            configs[preset, seed] = configuration.make({**own, "method.preset": preset, "run.seed": seed})
     return configs
 
 

@@ -14,19 +14,10 @@ from ..data.corruptions import CORRUPTIONS
 from ..engine import slices
 from ..engine.files import write_text
 from ..engine.table import EXPLANATIONS, in_unit
+from ..methods import METHODS
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
-from .results import METHODS, USABLE, Comparison, typeset
+from .results import USABLE, Comparison, typeset
 
-COLOURS = {
-    "softmax": "#7f7f7f",
-    "mc-dropout": "#bcbd22",
-    "ensemble": "#2ca02c",
-    "tta": "#17becf",
-    "evidential": "#1f77b4",
-    "devis": "#9467bd",
-    "prius": "#ff7f0e",
-    "sure": "#d62728",
-}
 CURVES = {
     "dice": "Dice",
     "ece": "ECE, top label",
@@ -141,8 +132,8 @@ def _tables(comparison: Comparison) -> str:
                   for metrics in comparison.groups.values() for metric, (title, _) in metrics.items()}  # fmt: skip
         missing = ", ".join(f"{title} {count}" for title, count in counts.items() if count)
         if missing:
-            undefined.append(f"{METHODS[preset]}: {missing}")
-    spoiled = [f"{METHODS[run.preset]} (seed {run.seed}): {', '.join(run.results['spoiled'])}"
+            undefined.append(f"{METHODS[preset].title}: {missing}")
+    spoiled = [f"{METHODS[run.preset].title} (seed {run.seed}): {', '.join(run.results['spoiled'])}"
                for run in comparison.runs if run.results["spoiled"]]  # fmt: skip
     absent = [
         f"{name} in {number} of the cases" for name, number in comparison.runs[0].results["absent"].items() if number
@@ -169,7 +160,7 @@ def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
             small += "" if math.isnan(seeds) else f"<small>seeds ± {typeset(seeds)}</small>"
             mark = ' class="best"' if preset == best[metric] else ""
             cells.append(f"<td{mark}>{typeset(found.mean)}{small}</td>")
-        rows.append(f"<tr><th>{METHODS[preset]}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{METHODS[preset].title}</th>{''.join(cells)}</tr>")
     body = "".join(rows)
     return (
         f'<div class="scroll"><table><thead><tr><th>Method</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -198,7 +189,7 @@ def _robustness(comparison: Comparison) -> str:
                     x = [r["severity"] for r in points]
                     axis.plot(x, [r["mean"] for r in points], marker="o", markersize=2.5, **_line(preset))
                     bounds = ([r[end] for r in points] for end in ("low", "high"))
-                    axis.fill_between(x, *bounds, color=COLOURS[preset], alpha=0.08, linewidth=0)
+                    axis.fill_between(x, *bounds, color=METHODS[preset].colour, alpha=0.08, linewidth=0)
                 axis.set_xticks(range(len(levels) + 1), ["clean", *(f"{level:g}" for level in levels)])
                 axis.set_xlabel(f"{CORRUPTIONS[kind].title}: {CORRUPTIONS[kind].unit}")
                 margin = 0.05 * (limits[1] - limits[0]) or 0.05
@@ -219,11 +210,11 @@ def _calibration(comparison: Comparison) -> str:
             total = sum(shares) or 1.0
             axis.plot([0, 1], [0, 1], color="#999", linewidth=0.8, linestyle="--")
             axis.bar([(k + 0.5) / len(shares) for k in range(len(shares))], [n / total for n in shares],
-                     width=0.9 / len(shares), color=COLOURS[preset], alpha=0.25)  # fmt: skip
-            axis.plot(confidence, accuracy, marker="o", markersize=3, color=COLOURS[preset])
+                     width=0.9 / len(shares), color=METHODS[preset].colour, alpha=0.25)  # fmt: skip
+            axis.plot(confidence, accuracy, marker="o", markersize=3, color=METHODS[preset].colour)
             axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the top label", ylabel="share right")
 
-        panels.append(_figure(draw, METHODS[preset], (2.5, 2.2), caption=True))
+        panels.append(_figure(draw, METHODS[preset].title, (2.5, 2.2), caption=True))
 
     def risk(axis: Any) -> None:
         for preset in comparison.presets:
@@ -276,7 +267,7 @@ def _slices(comparison: Comparison) -> str:
         tiles = [_tile(first.folder / "slices", case, ("image", "label"), "Image and label")]
         for preset in comparison.presets:
             folder = comparison.of(preset)[0].folder / "slices"
-            tiles.append(_tile(folder, case, ("prediction", "errors", "uncertainty"), METHODS[preset]))
+            tiles.append(_tile(folder, case, ("prediction", "errors", "uncertainty"), METHODS[preset].title))
         parts.append(f'<h3>{html.escape(case)}</h3><div class="slices">{"".join(tiles)}</div>')
     return "\n".join(parts)
 
@@ -321,18 +312,22 @@ def _settings(comparison: Comparison) -> str:
         "Test cases": ", ".join(found["split"]["test"]),
         **{f"Version of {name}" if name != "system" else "System": text for name, text in found["versions"].items()},
         "Configuration": ", ".join(f"{k} {v}" for k, v in found["config"].items() if v not in (None, [], {})),
-    }
+        **{f"Options of {METHODS[preset].title}": ", ".join(f"{k} {v}" for k, v in options.items() if v is not None)
+           for preset, options in found["options"].items() if options},
+    }  # fmt: skip
     body = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in rows.items())
     command = html.escape(found["command"])
     return f'<h2 id="settings">Settings</h2><pre>{command}</pre><dl>{body}</dl>'
 
 
 def _line(preset: str) -> dict[str, Any]:
-    return {"color": COLOURS[preset], "linewidth": 2.2 if preset == "sure" else 1.3}
+    return {"color": METHODS[preset].colour, "linewidth": 2.2 if preset == "sure" else 1.3}
 
 
 def _legend(comparison: Comparison) -> str:
-    marks = (f'<span><i style="background:{COLOURS[p]}"></i>{METHODS[p]}</span>' for p in comparison.presets)
+    marks = (
+        f'<span><i style="background:{METHODS[p].colour}"></i>{METHODS[p].title}</span>' for p in comparison.presets
+    )
     return f'<div class="legend">{"".join(marks)}</div>'
 
 

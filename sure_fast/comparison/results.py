@@ -15,25 +15,15 @@ import numpy as np
 import torch
 
 from ..engine import checkpoint, resume, robustness
-from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_file
+from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_file, make
 from ..engine.files import write_table, write_text
 from ..engine.table import in_unit, number, unit_of
+from ..methods import METHODS
 from ..metrics import Statistics, summarize
 from . import curves
 
 USABLE = 0.9
 """Of the best mean Dice: a method below it is not marked as the best in anything."""
-METHODS = {
-    "softmax": "Softmax entropy",
-    "mc-dropout": "MC dropout",
-    "ensemble": "Deep ensemble",
-    "tta": "Test-time augmentation",
-    "evidential": "Evidential",
-    "devis": "DEviS",
-    "prius": "PriUS",
-    "sure": "SURE",
-}
-"""Presets in the order of the tables."""
 MARKED = (
     f"Bold: better than every other method by more than chance (paired 95 % bootstrap interval), among those with at "
     f"least {USABLE:.0%} of the best mean Dice."
@@ -194,9 +184,9 @@ def is_started(folder: Path, config: TrainConfig) -> bool:
 
 
 def _differences(folder: Path, config: TrainConfig) -> list[str]:
-    stored = load_file(str(folder / "config.yaml"))
-    wanted = config.to_dict()
-    ignored = {*INDEPENDENT} | ({"patch_size"} if not wanted["patch_size"] else set())
+    stored = make({}, load_file(str(folder / "config.yaml"))).flat()
+    wanted = config.flat()
+    ignored = {*INDEPENDENT} | ({"data.patch_size"} if not wanted["data.patch_size"] else set())
     return sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))
 
 
@@ -227,7 +217,7 @@ def examine(
     path = checkpoint.find(run.folder)
     predictor, content = checkpoint.load_predictor(path, device)
     owner = checkpoint.fingerprint(path)
-    seed = content["config"]["seed"]
+    seed = content["config"].run.seed
     run.curves = curves.collect(predictor, cases, run.folder, owner=owner, info=info, device=device, progress=progress)
     if len(conditions) > 1:
         file = robustness.RowFile(run.folder / "robustness" / robustness.ROWS, robustness.RowFile.owner(owner, seed))
@@ -236,16 +226,18 @@ def examine(
         )
 
 
-def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str], seeds: Sequence[int],
-             split: dict[str, list[str]]) -> dict[str, Any]:  # fmt: skip
+def describe(
+    command: Sequence[str], configs: Sequence[TrainConfig], seeds: Sequence[int], split: dict[str, list[str]]
+) -> dict[str, Any]:
     """What somebody needs to repeat it."""
     import monai
 
     from .. import __version__
     from .._cpu import isa
 
-    shared = {k: v for k, v in config.to_dict().items() if k not in ("preset", "seed", "loss", "inference", "dropout",
-                                                                     "members", "beta", "gamma")}  # fmt: skip
+    varying = ("run.seed", "network.dropout")
+    shared = {k: v for k, v in configs[0].flat().items() if not k.startswith("method.") and k not in varying}
+    methods = {config.method.preset: config.method for config in configs}
     return {
         "command": shlex.join(["python", "-m", "sure_fast.compare", *command]),
         "versions": {
@@ -256,9 +248,10 @@ def describe(command: Sequence[str], config: TrainConfig, presets: Sequence[str]
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}, {isa()}, {torch.get_num_threads()} threads",
         },
-        "presets": list(presets),
+        "presets": list(methods),
         "seeds": list(seeds),
         "config": shared,
+        "options": {preset: method.options for preset, method in methods.items()},
         "split": split,
     }
 
@@ -323,7 +316,7 @@ def markdown(comparison: Comparison) -> str:
                 cells.append(
                     mean if math.isnan(found.low) else f"{mean} ({typeset(found.low)} … {typeset(found.high)})"
                 )
-            lines.append(f"| {METHODS[preset]} | " + " | ".join(cells) + " |")
+            lines.append(f"| {METHODS[preset].title} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
 

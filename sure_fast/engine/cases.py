@@ -42,16 +42,16 @@ class Run:
         """What split.json holds."""
         told = {"skipped": self.screening.faults, "notes": self.screening.notes}
         rows = {key: [fault._asdict() for fault in faults] for key, faults in told.items()}
-        how = {name: getattr(self.config, name) for name in ("group", "split", "fold")}
-        return {"data": self.config.data, **how, **self.names, **rows}
+        how = {name: getattr(self.config.data, name) for name in ("group", "split", "fold")}
+        return {"data": self.config.data.folder, **how, **self.names, **rows}
 
 
 def plan_run(config: TrainConfig, folder: Path, progress: bool, report: Report) -> Run:
     """Reads every case, and fixes what follows from them; `report` gets what is to be known of them, as warnings."""
 
-    source = config.data or "phantom set"
+    source = config.data.folder or "phantom set"
     screening = read_all(config, folder, progress)
-    if screening.faults and not config.skip_bad:
+    if screening.faults and not config.data.skip_bad:
         _refuse(screening, source, report)
     for fault in screening.faults:
         report(f"skipped: {fault.reason}", True)
@@ -66,7 +66,7 @@ def plan_run(config: TrainConfig, folder: Path, progress: bool, report: Report) 
     in_channels = next(iter(screening.shapes.values()))[0]
     plan = plan_for(config, shapes, in_channels, cases.info)
     check_noise_patch(config, plan.patch_size)
-    config = replace(config, patch_size=plan.patch_size)
+    config = config.with_values({"data.patch_size": plan.patch_size})
     return Run(config, folder, cases, split, plan, screening)
 
 
@@ -80,7 +80,7 @@ def _refuse(screening: Screening, source: str, report: Report) -> NoReturn:
     number = len(faults) + len(screening.shapes)
     raise DataError(
         f"data {source}: {len(faults)} of {number} cases cannot be used (one a line above); "
-        "mend them, or leave them out with --skip-bad"
+        "mend them, or leave them out with --set data.skip_bad=true"
     )
 
 
@@ -89,7 +89,7 @@ def read_all(config: TrainConfig, folder: Path, progress: bool = True) -> Screen
 
     def listed() -> tuple[CaseList, list[Fault]]:
         faults: list[Fault] = []
-        return discover(folder, config.layout, label_map=config.label_map or None, faults=faults), faults
+        return discover(folder, config.data.layout, label_map=config.data.label_map or None, faults=faults), faults
 
     cases, faults = distributed.from_main(listed)
     with console.bar(distributed.share(cases), "read", "case", shown=progress) as bar:
@@ -114,18 +114,18 @@ def find_cases(
     """
 
     def found() -> tuple[CaseList, Split, list[Fault]]:
-        faults: list[Fault] | None = [] if config.skip_bad else None
-        every = discover(folder, config.layout, label_map=config.label_map or None, faults=faults)
+        faults: list[Fault] | None = [] if config.data.skip_bad else None
+        every = discover(folder, config.data.layout, label_map=config.data.label_map or None, faults=faults)
         cases = CaseList([case for case in every if case.name not in set(without)], every.info, every.notes)
-        seed = config.seed if config.split_seed is None else config.split_seed
+        seed = config.run.seed if config.data.split_seed is None else config.data.split_seed
         try:
             split, told = assign(
                 cases,
-                fractions=config.fractions,
+                fractions=config.data.fractions,
                 seed=seed,
-                group=config.group,
-                split=config.split,
-                fold=config.fold,
+                group=config.data.group,
+                split=config.data.split,
+                fold=config.data.fold,
             )
         except ValueError as error:
             prefix = "" if str(error).startswith(("group", "split", "fold")) else f"data {source}: "
@@ -133,10 +133,12 @@ def find_cases(
         return cases, split, told
 
     cases, split, told = distributed.from_main(found)
-    for name, needs in (("weights", config.weights == "best"), ("patience", config.patience > 0)):
+    for name, needs in (("weights", config.run.weights == "best"), ("patience", config.run.patience > 0)):
         if needs and not split.val:
-            raise ConfigError(f"{name}: expected {'last' if name == 'weights' else '0'} without validation cases, got "
-                              f"{getattr(config, name)}")  # fmt: skip
+            wanted = "last" if name == "weights" else "0"
+            raise ConfigError(
+                f"run.{name}: expected {wanted} without validation cases, got {getattr(config.run, name)}"
+            )
     if notes is not None:
         notes += told
     return cases, split
@@ -167,17 +169,19 @@ def look_over(screening: Screening, cases: CaseList, source: str) -> list[Fault]
 
 def check_noise_patch(config: TrainConfig, patch_size: Collection[int]) -> None:
     """ConfigError where the noise of L_nu does not fit the crops: no place could get it, and its terms would be 0."""
-    if not config.gamma:
+    method = config.method
+    if "patch_size" not in method.options or not method.record.reads("patch_size", method.options):
         return
-    given, crop = list(config.noise_patch_size), list(patch_size)
+    size, crop = method.options["patch_size"], list(patch_size)
+    given = [size] if isinstance(size, int) else list(size)
     if len(given) not in (1, len(crop)):
-        raise ConfigError(f"noise_patch_size: expected 1 or {len(crop)} numbers for crops of {crop}, got {given}")
+        raise ConfigError(f"method.patch_size: expected 1 or {len(crop)} numbers for crops of {crop}, got {given}")
     sizes = given * len(crop) if len(given) == 1 else given
     fitting = [min(size, length - 1 + length % 2) for size, length in zip(sizes, crop, strict=True)]
     if fitting != sizes:
         raise ConfigError(
-            f"noise_patch_size: expected noise that fits the crop of {','.join(map(str, crop))} voxels, got "
-            f"{','.join(map(str, given))}; give --noise-patch-size {','.join(map(str, fitting))}"
+            f"method.patch_size: expected noise that fits the crop of {','.join(map(str, crop))} voxels, got "
+            f"{','.join(map(str, given))}; give --set method.patch_size={','.join(map(str, fitting))}"
         )
 
 
@@ -185,11 +189,13 @@ def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: 
     """Patch size and strides for images of these shapes."""
 
     dims = len(shapes[0])
-    levels = len(config.channels)
-    if config.patch_size:
-        if len(config.patch_size) != dims or min(config.patch_size) < 1:
-            raise ConfigError(f"patch_size: expected {dims} numbers >= 1 for these images, got {config.patch_size}")
-        patch = list(config.patch_size)
+    levels = len(config.network.channels)
+    if config.data.patch_size:
+        if len(config.data.patch_size) != dims or min(config.data.patch_size) < 1:
+            raise ConfigError(
+                f"data.patch_size: expected {dims} numbers >= 1 for these images, got {config.data.patch_size}"
+            )
+        patch = list(config.data.patch_size)
     else:
         limit = 96 if dims == 3 else 256
         unit = 2 ** (levels - 1)
@@ -202,19 +208,19 @@ def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: 
     for axis in range(dims):
         if patch[axis] % divisor(strides, axis):
             raise ConfigError(
-                f"patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
+                f"data.patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
             )
     return ModelPlan(
         dims=dims,
         in_channels=in_channels,
         num_classes=info.num_classes,
-        channels=list(config.channels),
+        channels=list(config.network.channels),
         strides=[list(step) for step in strides],
         patch_size=patch,
         class_names=dict(info.class_names),
-        evidence=config.evidence,
-        dropout=config.dropout,
-        norm=config.norm,
+        evidence=config.method.options.get("evidence", "softplus"),
+        dropout=config.network.dropout,
+        norm=config.network.norm,
         orientation=info.orientation,
     )
 
@@ -224,8 +230,8 @@ def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
 
     config, num_classes = run.config, run.plan.num_classes
     disk, keys = None, {}
-    if config.cache == "disk":
-        disk = DiskCache(config.cache_folder or output / "cache", num_classes)
+    if config.data.cache == "disk":
+        disk = DiskCache(config.data.cache_folder or output / "cache", num_classes)
         own = console.bar(distributed.share(run.split.train), "cache", "case", shown=progress)
         parts = distributed.gather({case.name: disk.store(case) for case in own})
         keys = {name: key for part in parts for name, key in part.items()}
@@ -233,9 +239,9 @@ def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
         run.split.train,
         tuple(run.plan.patch_size),
         num_classes=num_classes,
-        seed=config.seed,
-        augment=config.augment,
-        cache=config.cache,
+        seed=config.run.seed,
+        augment=config.data.augment,
+        cache=config.data.cache,
         cache_folder=disk,
         keys=keys,
     )

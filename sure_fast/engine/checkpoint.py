@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..models import build_model
+from . import config as configuration
 from .files import replacing
 from .prediction import Predictor
 
@@ -137,18 +138,12 @@ def find(path: Path, weights: str | None = None) -> Path:
 
 
 def _own_weights(folder: Path) -> str:
-    import yaml
-
     file = folder / "config.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
-    return content.get("weights", "last") if isinstance(content, dict) else "last"
+    return configuration.load_file(str(file)).get("run.weights", "last") if file.is_file() else "last"
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint, `plan` as ModelPlan; ValueError naming the file where it is none."""
+    """The content of a checkpoint, `plan` as ModelPlan and `config` as TrainConfig; ValueError where it is none."""
     path = find(path)
     try:
         with zipfile.ZipFile(path) as archive:  # torch checks no checksums
@@ -166,6 +161,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         content["plan"] = ModelPlan(**content["plan"])
     except TypeError:
         raise ValueError(f"checkpoint {path}: the plan of its network is not complete") from None
+    try:
+        content["config"] = configuration.make({}, configuration.parse(content["config"]))
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from None
     return content
 
 
@@ -197,14 +196,14 @@ def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Pred
     """Predicts as the run was trained to, an ensemble from the checkpoints beside; and the checkpoint's content."""
     model, content = load_model(path, device)
     models = [model, *(load_model(member, device)[0] for member in _members(path, content)[1:])]
-    plan, inference = content["plan"], content["config"].get("inference", "evidential")
-    seed = content["config"].get("seed", 0)
+    plan, config = content["plan"], content["config"]
+    inference, seed = config.method.record.inference, config.run.seed
     return Predictor(models, plan.patch_size, inference=inference, evidence=plan.evidence, seed=seed), content
 
 
 def _members(path: Path, content: dict[str, Any]) -> list[Path]:
     first = find(path)
-    return [first.with_name(member_name(first.name, k)) for k in range(content["config"].get("members", 1))]
+    return [first.with_name(member_name(first.name, k)) for k in range(content["config"].method.members)]
 
 
 def fingerprint(path: Path) -> str:

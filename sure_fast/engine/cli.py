@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import console, lock
-from .config import ConfigError, suggestion
+from .config import ConfigError, keys, suggestion
 from .signals import Interrupted, RunFailure
 
 
@@ -25,13 +25,23 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            hint = suggestion(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
+            hint = _hint(unknown[0].split("=")[0], flags) if unknown[0].startswith("-") else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return found
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def _hint(flag: str, flags: list[str]) -> str:
+    """The flag that may have been meant, or the option that has none."""
+    name = flag.lstrip("-").replace("-", "_")
+    if "--set" in flags:
+        for key in keys():
+            if name == key.split(".")[1] or name == key:
+                return f"; give it as --set {key}=VALUE"
+    return suggestion(flag, flags)
 
 
 def run(program: str, main: Callable[[], None]) -> None:

@@ -15,10 +15,8 @@ from torch.utils.data import DataLoader
 from .._distributed import across_ranks
 from ..data import SegmentationDataset
 from ..data.batches import Collate, RankBatches
-from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
-from ..losses.prius import PUBLISHED
 from . import checkpoint, console, distributed, resume
-from .config import PRIUS_WEIGHTS, ConfigError, TrainConfig
+from .config import ConfigError, TrainConfig
 from .evaluation import validation_dice
 from .files import PARTIAL
 from .logs import MetricsLog
@@ -27,64 +25,10 @@ from .optimization import Optimization, autocast, memory_format
 from .signals import Interrupted, RunFailure, StopRequest, ignore_in_worker
 from .state import LossState, Progress, RankState, RemainingBatches
 
-COMPOSITES = ("total", "segmentation", "noise")
-"""Terms made of others, which are blamed last for a NaN."""
 MEMBER_SEED = 100_003  # apart, so that runs with neighbouring seeds share no member
 RANK_SEED = 1_000_003
 STAGES = ("network", "noisy", "supervision", "optimizer")
 """Of a step: the network on the clean images, and on noisy ones; the loss; the change of the weights."""
-OF_OWN_IMAGES = ("evidential", "prius")
-"""Losses whose terms beside `segmentation` are of the rank's own images; all else is of the batch of all ranks."""
-SHOWN = {"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu", "calibration": "calibration",
-         "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"}  # fmt: skip
-Objective = Callable[..., Any]
-
-
-def make_loss(config: TrainConfig, *, dims: int, in_channels: int, ignore_index: int | None) -> Objective:
-    """(logits, label, image, epoch=, model=, generator=) -> the terms of the configured loss as a named tuple."""
-    start_epoch = config.start_epoch or 0  # None: nothing begins
-    channels = "luma" if in_channels in (1, 3) else "mean"
-    evidential: dict[str, Any] = {
-        "num_epochs": config.epochs,
-        "kind": config.kind,
-        "total": config.total,
-        "annealing_epochs": config.annealing_epochs,
-        "evidence": config.evidence,
-        "ignore_index": ignore_index,
-    }
-    if config.loss == "softmax":
-        softmax = CrossEntropyDiceLoss(ignore_index=ignore_index)
-        return lambda logits, label, image, *, epoch, model, generator: softmax(logits, label)
-    if config.loss == "devis":
-        devis = DevisLoss(**evidential)
-        return lambda logits, label, image, *, epoch, model, generator: devis(logits, label, epoch)
-    if config.loss == "prius":
-        weights = {name: getattr(config, name) for name in PRIUS_WEIGHTS if getattr(config, name) is not None}
-        return PriusLoss(
-            **evidential,
-            **{**PUBLISHED[dims], **weights},
-            start_epoch=start_epoch,
-            distance=config.prius_distance,
-            operator=config.operator,
-            channels=channels,
-        )
-    return UncertaintySupervisedLoss(
-        **evidential,
-        start_epoch=start_epoch,
-        beta=config.beta,
-        gamma=config.gamma,
-        pairs=config.pairs,
-        operator=config.operator,
-        channels=channels,
-        blur_sigma=config.blur_sigma,
-        noise=config.noise,
-        patch_size=config.noise_patch_size[0] if len(config.noise_patch_size) == 1 else config.noise_patch_size,
-        num_patches=config.num_patches,
-        mining_every=config.mining_every,
-        order_weight=config.order_weight,
-        distance_weight=config.distance_weight,
-        far_weight=config.far_weight,
-    )
 
 
 class Trainer:
@@ -102,7 +46,7 @@ class Trainer:
         member: int = 0,
     ) -> None:
         self.member = member
-        seed = config.seed + MEMBER_SEED * member
+        seed = config.run.seed + MEMBER_SEED * member
         dataset.seed = seed
         self.config, self.plan, self.info, self.device, self.output = config, plan, info, device, output
         self.dataset, self.validation_cases = dataset, validation_cases
@@ -112,21 +56,29 @@ class Trainer:
         distributed.same_start(self.model)
         self.model = self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         # Two compiled programs, of the batch and of its two noisy copies, rather than one of any batch size.
-        self.network = torch.compile(self.model, dynamic=False) if config.compile else self.model
+        self.network = torch.compile(self.model, dynamic=False) if config.network.compile else self.model
         self.optimization = Optimization(self.model, config, device)
-        self.loss = make_loss(config, dims=plan.dims, in_channels=plan.in_channels, ignore_index=dataset.ignore_index)
+        self.method = config.method.record
+        self.loss = self.method.make_loss(
+            config.method.options,
+            num_epochs=config.run.epochs,
+            dims=plan.dims,
+            in_channels=plan.in_channels,
+            ignore_index=dataset.ignore_index,
+        )
+        self.terms = self.method.call(self.loss)
         rank, ranks = distributed.rank(), distributed.world_size()
         if rank:
             torch.manual_seed(seed + RANK_SEED * rank)
         self.generator = torch.Generator().manual_seed(seed + RANK_SEED * rank)
-        self.batches = RankBatches(len(dataset), config.batch_size, rank, ranks)
+        self.batches = RankBatches(len(dataset), config.optimizer.batch_size, rank, ranks)
         self.remaining = RemainingBatches(self.batches)
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.remaining,
             collate_fn=Collate(dataset),
-            num_workers=config.num_workers,
-            persistent_workers=config.num_workers > 0,
+            num_workers=config.data.num_workers,
+            persistent_workers=config.data.num_workers > 0,
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
         )
@@ -215,7 +167,7 @@ class Trainer:
                     row = self._epoch(log, progress and distributed.is_main(), stop)
                     if log is not None and report is not None:
                         at = self.progress
-                        left = (self.config.epochs - at.epoch) * (time.monotonic() - started) / (at.epoch - first)
+                        left = (self.config.run.epochs - at.epoch) * (time.monotonic() - started) / (at.epoch - first)
                         report(self._describe(row, left))
         except OSError as error:
             hint = f"continue with: {resume.command(self.output)}"
@@ -223,9 +175,9 @@ class Trainer:
 
     def _describe(self, row: dict[str, Any], left: float) -> str:
         """One line of an epoch: means of the loss terms, the validation, the best so far, the time."""
-        width = len(str(self.config.epochs))
-        shown = [f"{title} {row[name]:.3g}" for name, title in SHOWN.items() if row.get(name)]
-        parts = [f"epoch {row['epoch']:{width}}/{self.config.epochs}: loss {row['total']:.3f}"]
+        width = len(str(self.config.run.epochs))
+        shown = [f"{title} {row[name]:.3g}" for name, title in self.method.shown.items() if row.get(name)]
+        parts = [f"epoch {row['epoch']:{width}}/{self.config.run.epochs}: loss {row['total']:.3f}"]
         parts[0] += f" ({', '.join(shown)})" if shown else ""
         if row["val_dice"] is not None:
             classes = [(n, row[f"val_dice/{n}"]) for n in self._classes if row[f"val_dice/{n}"] is not None]
@@ -255,7 +207,7 @@ class Trainer:
 
     def _is_done(self) -> bool:
         at = self.progress
-        return at.epoch >= self.config.epochs or 0 < self.config.patience <= at.unimproved
+        return at.epoch >= self.config.run.epochs or 0 < self.config.run.patience <= at.unimproved
 
     def _place(self) -> str:
         return f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
@@ -276,8 +228,8 @@ class Trainer:
             "val_dice": None,
         }
         best = False
-        last = epoch == self.config.epochs - 1
-        if self.validation_cases and (last or (epoch + 1) % self.config.validate_every == 0):
+        last = epoch == self.config.run.epochs - 1
+        if self.validation_cases and (last or (epoch + 1) % self.config.run.validate_every == 0):
             path = self._checkpoint(log)  # a validation may take long, and is interrupted at once
             self._end_if_asked(stop, path)
             started = time.monotonic()
@@ -316,12 +268,12 @@ class Trainer:
 
     def _steps(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
         """The batches of the epoch that are not yet done."""
-        at, epoch, every = self.progress, self.progress.epoch, self.config.checkpoint_every
-        width, saved = len(str(self.config.epochs)), self.progress.step
+        at, epoch, every = self.progress, self.progress.epoch, self.config.run.checkpoint_every
+        width, saved = len(str(self.config.run.epochs)), self.progress.step
         self.remaining.start = at.batch
         bar = console.bar(
             self.loader,
-            f"epoch {epoch + 1:{width}}/{self.config.epochs}",
+            f"epoch {epoch + 1:{width}}/{self.config.run.epochs}",
             "step",
             initial=at.batch,
             total=at.batch + len(self.loader),
@@ -335,7 +287,7 @@ class Trainer:
                 log.step(epoch + 1, at.step, values)
             at.volumes += self.batches.step_size(at.batch)
             at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
-            shown = {title: f"{values[name]:.3g}" for name, title in SHOWN.items() if values.get(name)}
+            shown = {title: f"{values[name]:.3g}" for name, title in self.method.shown.items() if values.get(name)}
             speed = at.volumes / at.seconds
             bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             last = at.batch == len(self.batches)
@@ -343,7 +295,7 @@ class Trainer:
                 distributed.average_buffers(self.model)
                 if self.weights is not self.model:
                     distributed.average_buffers(self.weights)
-            if not last and at.batch % self.config.accumulate:
+            if not last and at.batch % self.config.optimizer.accumulate:
                 continue  # the gradients of a group of batches are in no checkpoint
             number = stop.agreed()
             if number or (every and at.step - saved >= every):
@@ -357,24 +309,24 @@ class Trainer:
         The gradient is that of the mean over the group of the loss of the batch of all ranks.
         """
         started = self.clock()
-        place = number % self.config.accumulate
-        group = min(self.config.accumulate, len(self.batches) - (number - place))
+        place = number % self.config.optimizer.accumulate
+        group = min(self.config.optimizer.accumulate, len(self.batches) - (number - place))
         if place == 0:
             self.optimization.zero_grad()
         network = self.cut_network()
         logits = network(image)
         ranks = distributed.world_size()
         with across_ranks() if ranks > 1 else nullcontext():
-            out = self.loss(logits, label, image, epoch=epoch, model=network, generator=self.generator)
+            out = self.terms(logits, label, image=image, epoch=epoch, model=network, generator=self.generator)
         terms = torch.stack([term.detach().double() for term in out])
         values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
-        for name in sorted(values, key=lambda name: name in COMPOSITES):
+        for name in sorted(values, key=lambda name: name in self.method.composites):
             if not math.isfinite(values[name]):
                 self._stop(f"loss term {name!r} is {values[name]}")
         # What is a mean over the rank's own images has to count by their number.
         share = len(image) * ranks / self.batches.step_size(number)
         total = out.total
-        if share != 1.0 and self.config.loss in OF_OWN_IMAGES:
+        if share != 1.0 and self.method.own_images:
             total = out.segmentation + (share * (out.total - out.segmentation) if share else 0.0)
         self.optimization.scale(total / group).backward()
         loss_seconds = self.clock() - started - network.seconds
@@ -404,6 +356,6 @@ class Trainer:
 
     def _stop(self, what: str) -> None:
         place, at = self._place(), self.progress
-        begun = at.batch % self.config.accumulate  # batches whose gradients are lost
+        begun = at.batch % self.config.optimizer.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
         raise RunFailure(f"{place}: {what}; the state before this step is saved in {self.save()}")

@@ -28,27 +28,27 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
     Raises:
         ConfigError: a precision that the device lacks, or no compiler for torch.compile.
     """
-    if config.amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(f"amp: expected none or fp16 on {torch.cuda.get_device_name(device)}, got bf16")
-    if config.amp == "fp16" and device.type not in ("cuda", "cpu"):
-        raise ConfigError(f"amp: expected none or bf16 on {device}, got fp16")
-    if config.compile:
+    if config.network.amp == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"network.amp: expected none or fp16 on {torch.cuda.get_device_name(device)}, got bf16")
+    if config.network.amp == "fp16" and device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"network.amp: expected none or bf16 on {device}, got fp16")
+    if config.network.compile:
         try:
             torch.compile(lambda x: x.sin() + 1.0)(torch.zeros(2, device=device))
         except Exception as error:  # the compiler's failures have no class in common
             reason = str(error).strip().splitlines()
             raise ConfigError(
-                f"compile: torch.compile cannot be used here: {reason[0] if reason else type(error).__name__}"
+                f"network.compile: torch.compile cannot be used here: {reason[0] if reason else type(error).__name__}"
             ) from None
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
     """The network's precision; parameters, losses and metrics stay in float32."""
-    return torch.autocast(device.type, PRECISIONS[config.amp], enabled=config.amp != "none")
+    return torch.autocast(device.type, PRECISIONS[config.network.amp], enabled=config.network.amp != "none")
 
 
 def memory_format(config: TrainConfig, dims: int) -> torch.memory_format:
-    if not config.channels_last:
+    if not config.network.channels_last:
         return torch.contiguous_format
     return torch.channels_last if dims == 2 else torch.channels_last_3d
 
@@ -75,15 +75,17 @@ class Optimization:
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
-        self.model, self.clip_norm = model, config.clip_norm or math.inf
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+        self.model, self.clip_norm = model, config.optimizer.clip_norm or math.inf
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.network.amp == "fp16")
         self.schedule = (
-            PolynomialLR(self.optimizer, total_iters=config.epochs, power=DECAY_POWER)
-            if config.schedule == "poly"
+            PolynomialLR(self.optimizer, total_iters=config.run.epochs, power=DECAY_POWER)
+            if config.optimizer.schedule == "poly"
             else None
         )
-        self.average = AveragedModel(model, multi_avg_fn=ema_update(config.ema)) if config.ema else None
+        self.average = (
+            AveragedModel(model, multi_avg_fn=ema_update(config.optimizer.ema)) if config.optimizer.ema else None
+        )
 
     @property
     def learning_rate(self) -> float:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from ..metrics import probability_stats
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty, evidence_of
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
-from .config import INFERENCE
 
+INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 STITCHED_BYTES = 2**31
 """Largest logits, in float32, that are put together on a GPU."""
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

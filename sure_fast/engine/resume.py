@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -13,7 +12,7 @@ from . import config as configuration
 from . import distributed, lock
 from .config import INDEPENDENT, ConfigError, TrainConfig
 
-PLANNED = ("patch_size", "start_epoch")
+PLANNED = ("data.patch_size", "method.start_epoch")
 """Keys that a run fills in when they are left open."""
 BEGINNING = ("phantom", "split.json", "*.partial", lock.NAME)
 """What is written before config.yaml."""
@@ -61,14 +60,13 @@ def config_of(folder: Path, given: dict[str, Any]) -> TrainConfig:
     if not is_started(folder):
         raise ConfigError(f"resume {folder}: expected the folder of a run with config.yaml, got none")
     stored = configuration.make({}, configuration.load_file(str(folder / "config.yaml")))
-    replaced = {}
-    for name, value in given.items():
-        value = configuration.convert(name, value)
+    values, replaced = stored.flat(), {}
+    for name, value in configuration.converted(given).items():
         if name in INDEPENDENT:
             replaced[name] = value
-        elif value != getattr(stored, name) and not (name in PLANNED and value in (None, [])):
-            raise ConfigError(f"resume {folder}: was started with {name} {getattr(stored, name)!r}, got {value!r}")
-    return dataclasses.replace(stored, **replaced)
+        elif name not in values or (value != values[name] and not (name in PLANNED and value in (None, []))):
+            raise ConfigError(f"resume {folder}: was started with {name} {values.get(name)!r}, got {value!r}")
+    return stored.with_values(replaced)
 
 
 def check_split(folder: Path, split: dict[str, list[str]]) -> None:

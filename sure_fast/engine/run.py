@@ -104,15 +104,15 @@ def _prepare(
     """Checks all there is to check, then leaves config.yaml, with which a run is started; whether it was before."""
     started = distributed.from_main(lambda: resume and resume_of.is_started(output))
     if started:
-        config = resume_of.config_of(output, config.to_dict())
+        config = resume_of.config_of(output, config.flat())
     else:
         remnant = distributed.from_main(lambda: resume and resume_of.is_remnant(output))
         distributed.from_main(lambda: check_output(config, output, overwrite or remnant))
-    trackers.check(config.loggers)
-    device = distributed.own_device(config.device)
+    trackers.check(config.run.loggers)
+    device = distributed.own_device(config.run.device)
     check_device(config, device)
     if started:
-        run = plan_run(config, Path(config.data) if config.data else output / "phantom", progress, say)
+        run = plan_run(config, Path(config.data.folder) if config.data.folder else output / "phantom", progress, say)
         resume_of.check_split(output, run.names)
     else:
         run = _begin(config, output, progress)
@@ -126,7 +126,7 @@ def _go_through(
     """Trains every network of the run, then evaluates."""
     config, cases, split, plan = run.config, run.cases, run.split, run.plan
     ranks = distributed.world_size()
-    say(f"preset {config.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
+    say(f"preset {config.method.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
          f"{len(split.test)} test cases; patch {plan.patch_size}; "
          f"{device}{f', {ranks} ranks' if ranks > 1 else ''}; the run is in {output}")  # fmt: skip
     say(backends.describe(device))
@@ -134,15 +134,15 @@ def _go_through(
     dataset = training_set(run, output, progress)
     seconds = {"data": time.monotonic() - begun, "training": 0.0, "validation": 0.0}
     trainers = []
-    for member in range(config.members):
-        if config.members > 1:
-            say(f"network {member + 1} of {config.members}")
+    for member in range(config.method.members):
+        if config.method.members > 1:
+            say(f"network {member + 1} of {config.method.members}")
         trainer = loop.Trainer(config, plan, dataset, split.val, cases.info, device, output, member)
         resumed = started and trainer.resume(say)
         if started and not resumed:
             say(f"no {trainer.checkpoint()} yet: starts at the beginning")
-        if config.init_from and not resumed:
-            trainer.model.load_state_dict(checkpoint.load_weights(Path(config.init_from), plan))
+        if config.network.init_from and not resumed:
+            trainer.model.load_state_dict(checkpoint.load_weights(Path(config.network.init_from), plan))
         trainer.train(progress, stop, say)
         trainers.append(trainer)
         say(trainer.describe_times())
@@ -171,7 +171,7 @@ def _evaluate(
         distributed.from_main(lambda: empty.write(output))
         return None
     weights = f"those of the last epoch (validation Dice best in epoch {at.best_epoch}: {at.best:.3f})"
-    if config.weights == "best":
+    if config.run.weights == "best":
         weights = f"the best of the validation, of epoch {at.best_epoch}"
         for member, model in enumerate(models):
             path = output / "checkpoints" / checkpoint.member_name("best.pt", member)
@@ -180,11 +180,17 @@ def _evaluate(
         weights = "those of the last epoch"
     say(f"evaluates {len(chosen)} {'test' if part == 'test' else 'validation'} cases; weights: {weights}")
     result = evaluate_cases(
-        Predictor(models, run.plan.patch_size, inference=config.inference, evidence=config.evidence, seed=config.seed),
+        Predictor(
+            models,
+            run.plan.patch_size,
+            inference=config.method.record.inference,
+            evidence=run.plan.evidence,
+            seed=config.run.seed,
+        ),
         chosen,
         info=run.cases.info,
         device=device,
-        seed=config.seed,
+        seed=config.run.seed,
         progress=progress,
         pictures=output / "pictures",
         report=say,
@@ -212,8 +218,8 @@ def try_out(
     """
     progress = progress and distributed.is_main()
     distributed.from_main(lambda: check_output(config, output, overwrite))
-    trackers.check(config.loggers)
-    device = distributed.own_device(config.device)
+    trackers.check(config.run.loggers)
+    device = distributed.own_device(config.run.device)
     check_device(config, device)
     with tempfile.TemporaryDirectory(prefix="sure_fast-") as own:
         place = distributed.from_main(lambda: Path(own) / "run")
@@ -245,34 +251,33 @@ def _begin(config: TrainConfig, output: Path, progress: bool) -> Run:
         def write_phantom() -> Path:
             phantom.write(
                 Path(staging) / "phantom",
-                config.phantom_cases,
-                config.seed,
-                shape=(48, 48, 12) if config.quick else (64, 64, 16),
+                config.data.phantom_cases,
+                config.run.seed,
+                shape=(48, 48, 12) if config.run.quick else (64, 64, 16),
                 progress=lambda items: console.bar(items, "phantom", "case", shown=progress),
             )
             return Path(staging) / "phantom"
 
-        folder = Path(config.data) if config.data else distributed.from_main(write_phantom)
+        folder = Path(config.data.folder) if config.data.folder else distributed.from_main(write_phantom)
         run = plan_run(config, folder, progress, say)
-        if config.init_from:
-            if Path(config.init_from).resolve().is_relative_to(output.resolve()):
-                raise ConfigError(
-                    f"init_from: expected a run outside the output folder {output}, got {config.init_from}"
-                )
-            checkpoint.load_weights(Path(config.init_from), run.plan)
+        if config.network.init_from:
+            start = Path(config.network.init_from)
+            if start.resolve().is_relative_to(output.resolve()):
+                raise ConfigError(f"network.init_from: expected a run outside the output folder {output}, got {start}")
+            checkpoint.load_weights(start, run.plan)
 
         def begin() -> Path:
             clear(output)
             output.mkdir(parents=True, exist_ok=True)
             write_text(output / "split.json", json.dumps(run.description, indent=1))
-            if config.data is not None:
+            if config.data.folder is not None:
                 return folder
             shutil.rmtree(output / "phantom", ignore_errors=True)
             return Path(shutil.move(folder, output / "phantom"))
 
         distributed.barrier()  # every rank has read what is moved
         run.folder = distributed.from_main(begin)
-        if config.data is None:
+        if config.data.folder is None:
             found = find_cases(config, run.folder, "phantom set")
             run.cases, run.split = brought_to(run.plan.orientation, *found)
         return run
@@ -291,10 +296,10 @@ def check_output(config: TrainConfig, output: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"output {output}: expected a run to overwrite, got a folder without config.yaml that holds {taken[0].name}"
         )
-    data = Path(config.data).resolve() if config.data else None
+    data = Path(config.data.folder).resolve() if config.data.folder else None
     if data is not None and any(data.is_relative_to(path.resolve()) for path in taken):
         raise ConfigError(
-            f"data {config.data}: expected data that --overwrite does not remove with the run in {output}"
+            f"data {config.data.folder}: expected data that --overwrite does not remove with the run in {output}"
         )
 
 
@@ -314,4 +319,4 @@ def clear(output: Path) -> None:
 
 def default_output(config: TrainConfig) -> Path:
 
-    return Path("runs") / distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}-{config.preset}")
+    return Path("runs") / distributed.from_main(lambda: f"{datetime.now():%Y%m%d-%H%M%S}-{config.method.preset}")

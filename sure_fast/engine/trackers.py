@@ -38,7 +38,7 @@ class MLflow:
         run = self._mlflow.start_run(run_id=identifier, run_name=name)
         self.identifier: str = run.info.run_id
         if identifier is None:
-            self._mlflow.log_params(config.to_dict())
+            self._mlflow.log_params(config.flat())
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._mlflow.log_metrics(values, step=step)
@@ -59,7 +59,7 @@ class WandB:
             id=identifier,
             resume="allow",
             dir=str(output),
-            config=config.to_dict(),
+            config=config.flat(),
             mode="offline" if offline else None,
         )
         self.identifier: str = self._run.id
@@ -80,16 +80,16 @@ def check(names: list[str]) -> None:
     """ConfigError where a tracker that was asked for is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"loggers: {name} is not installed (pip install {name})")
+            raise ConfigError(f"run.loggers: {name} is not installed (pip install {name})")
 
 
 def start(config: TrainConfig, output: Path, member: int) -> list[Tracker]:
-    """The trackers of `config.loggers`, each with a run of its own for the member, begun or continued."""
+    """The trackers of `config.run.loggers`, each with a run of its own for the member, begun or continued."""
     file = output / RUNS
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     suffix = f"-{member}" if member else ""
     found: list[Tracker] = []
-    for name in config.loggers:
+    for name in config.run.loggers:
         tracker = TRACKERS[name](config, output, output.resolve().name + suffix, known.get(name + suffix))
         known[name + suffix] = tracker.identifier
         write_text(file, json.dumps(known, indent=1))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._distributed import across_ranks
-from ..losses import UncertaintySupervisedLoss
+from ..methods import METHODS
 from . import distributed
 from .evaluation import validation_dice
 from .loop import STAGES, Trainer
@@ -30,7 +30,7 @@ def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
 
     All belong to the last epoch, in which every term of the loss applies.
     """
-    trainer.dataset.set_epoch(trainer.config.epochs - 1)
+    trainer.dataset.set_epoch(trainer.config.run.epochs - 1)
     trainer.model.train()
     while True:
         started = trainer.clock()
@@ -43,8 +43,8 @@ def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
 def dry_run(trainer: Trainer) -> None:
     """One change of the weights with every term, a checkpoint and a validation case: what can fail has its chance."""
     for _, number, image, label in batches(trainer):
-        trainer.step(trainer.config.epochs - 1, number, image, label)
-        if (number + 1) % trainer.config.accumulate == 0 or number + 1 == len(trainer.batches):
+        trainer.step(trainer.config.run.epochs - 1, number, image, label)
+        if (number + 1) % trainer.config.optimizer.accumulate == 0 or number + 1 == len(trainer.batches):
             break
     trainer.save("last.pt")
     if trainer.validation_cases:
@@ -80,13 +80,20 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
     """
     config = trainer.config
     plan = trainer.plan
-    plain_loss = UncertaintySupervisedLoss(
-        num_epochs=config.epochs, start_epoch=0, beta=0.0, gamma=0.0, kind=config.kind, total=config.total,
-        evidence=config.evidence, annealing_epochs=config.annealing_epochs, ignore_index=trainer.dataset.ignore_index,
-    )  # fmt: skip
+    plain = METHODS["evidential"]
+    shared = {name: config.method.options.get(name, default) for name, default in plain.options.items()}
+    plain_loss = plain.call(
+        plain.make_loss(
+            shared,
+            num_epochs=config.run.epochs,
+            dims=plan.dims,
+            in_channels=plan.in_channels,
+            ignore_index=trainer.dataset.ignore_index,
+        )
+    )
     trainer.clock = clock_of(trainer.device)
-    epoch = config.epochs - 1
-    waited, plain = [], []
+    epoch = config.run.epochs - 1
+    waited, plain_steps = [], []
     stages: list[dict[str, float]] = []
     source = batches(trainer)
     for k in range(WARM_UP + steps):
@@ -98,28 +105,29 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         one = _plain_step(trainer, plain_loss, epoch, image, label)
         if k >= WARM_UP:
             waited.append(seconds)
-            plain.append(one)
+            plain_steps.append(one)
             stages.append({name: trainer.stages[name] - before[name] for name in STAGES})
-    group = math.lcm(config.mining_every, config.accumulate)
+    mining_every = config.method.options.get("mining_every", 1)
+    group = math.lcm(mining_every, config.optimizer.accumulate)
     medians = {name: _median([row[name] for row in stages], group) for name in STAGES}
     ratios = [
-        sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group]) / sum(plain[k : k + group])
+        sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group]) / sum(plain_steps[k : k + group])
         for k in _starts(steps, group)
     ]
     return {
         "device": _device_name(trainer.device),
         "ranks": distributed.world_size(),
-        "preset": config.preset,
+        "preset": config.method.preset,
         "patch_size": list(plan.patch_size),
-        "batch_size": config.batch_size,
-        "channels": list(config.channels),
-        "precision": config.amp,
-        "compile": config.compile,
-        "channels_last": config.channels_last,
-        "mining_every": config.mining_every,
+        "batch_size": config.optimizer.batch_size,
+        "channels": list(config.network.channels),
+        "precision": config.network.amp,
+        "compile": config.network.compile,
+        "channels_last": config.network.channels_last,
+        "mining_every": mining_every,
         "steps": steps,
         "seconds": {"data": _median(waited, group), **medians},
-        "plain_seconds": _median(plain, group),
+        "plain_seconds": _median(plain_steps, group),
         "step_over_plain": statistics.median(ratios),
         "peak_memory_bytes": _peak_memory(trainer.device),
     }
@@ -143,7 +151,7 @@ def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: T
     network = trainer.cut_network()
     logits = network(image)
     with across_ranks() if distributed.world_size() > 1 else nullcontext():
-        out = loss(logits, label, image, epoch=epoch, model=network, generator=trainer.generator)
+        out = loss(logits, label, image=image, epoch=epoch, model=network, generator=trainer.generator)
     out.total.backward()
     network.backward()
     seconds = trainer.clock() - started
@@ -161,7 +169,7 @@ def profile(trainer: Trainer, folder: Path) -> Path:
 
     def step() -> None:
         _, number, image, label = next(source)
-        trainer.step(trainer.config.epochs - 1, number, image, label)
+        trainer.step(trainer.config.run.epochs - 1, number, image, label)
 
     for _ in range(WARM_UP):
         step()

@@ -11,12 +11,12 @@ from ..losses import (
     DevisLoss,
     DevisOutput,
     EvidentialLoss,
+    EvidentialOutput,
     PriusLoss,
     PriusOutput,
     SupervisionOutput,
     UncertaintySupervisedLoss,
 )
-from ..ops.evidential_loss import EvidentialLossOutput
 
 OF_LOGITS = (EvidentialLoss, DevisLoss)
 OF_IMAGES = (UncertaintySupervisedLoss, PriusLoss)
@@ -69,7 +69,7 @@ class TrainerLoss:
         if self.engine is None:
             raise RuntimeError("TrainerLoss: expected to be among the trainer's train_handlers too")
         epoch = max(0, self.engine.state.epoch - 1)  # ignite counts from 1, and is at 0 before it runs
-        out: SupervisionOutput | PriusOutput | EvidentialLossOutput | DevisOutput
+        out: SupervisionOutput | PriusOutput | EvidentialOutput | DevisOutput
         if isinstance(self.loss, OF_LOGITS):
             out = self.loss(logits, label, epoch)
         else:

@@ -1,9 +1,10 @@
 """Losses as modules: composition of the ops, no kernels."""
 
+from .deep_supervision import DeepSupervision
 from .devis import DevisLoss, DevisOutput, accuracy_uncertainty_loss
-from .evidential import EvidentialLoss
+from .evidential import EvidentialLoss, EvidentialOutput
 from .gradient_uncertainty import GradientUncertaintyLoss
-from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, add_noise_patches, draw_levels
+from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, draw_levels, draw_noisy_images
 from .prius import PriusLoss, PriusOutput, region_distance, same_label_pairs
 from .softmax import CrossEntropyDiceLoss, CrossEntropyDiceOutput
 from .supervised import SupervisionOutput, UncertaintySupervisedLoss
@@ -11,9 +12,11 @@ from .supervised import SupervisionOutput, UncertaintySupervisedLoss
 __all__ = [
     "CrossEntropyDiceLoss",
     "CrossEntropyDiceOutput",
+    "DeepSupervision",
     "DevisLoss",
     "DevisOutput",
     "EvidentialLoss",
+    "EvidentialOutput",
     "GradientUncertaintyLoss",
     "NoiseUncertaintyLoss",
     "NoisyImages",
@@ -22,8 +25,8 @@ __all__ = [
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
     "accuracy_uncertainty_loss",
-    "add_noise_patches",
     "draw_levels",
+    "draw_noisy_images",
     "region_distance",
     "same_label_pairs",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
-from ..ops.uncertainty_supervision import matching_image
+from ..ops._supervision import matching_image
 
 
 def draw_seed(generator: torch.Generator | None) -> Tensor:
@@ -26,9 +26,9 @@ def draw_seed(generator: torch.Generator | None) -> Tensor:
 
 def step_image(image: object, logits: Tensor, channels: str) -> Tensor:
     """An image of the logits' voxels, in which no term is differentiated."""
-    found = matching_image(image, logits, channels)
-    _checks.constant("image", found)
-    return found
+    images = matching_image(image, logits, channels)
+    _checks.constant("image", images)
+    return images
 
 
 def step_model(model: object, instead: str, why: str) -> None:
@@ -45,17 +45,17 @@ def answer(model: Callable[[Tensor], Any], images: Tensor, logits: Tensor) -> Te
     return _fitting(model(images), images, logits)
 
 
-def _fitting(found: object, images: Tensor, logits: Tensor) -> Tensor:
-    if isinstance(found, (list, tuple)) and found:
-        found = found[0]
+def _fitting(answered: object, images: Tensor, logits: Tensor) -> Tensor:
+    if isinstance(answered, (list, tuple)) and answered:
+        answered = answered[0]
     wanted = (len(images), *logits.shape[1:])
-    if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
-        came = _checks.shape_text(found.shape) if isinstance(found, Tensor) else _kind(found)
+    if not isinstance(answered, Tensor) or tuple(answered.shape) != wanted:
+        came = _checks.shape_text(answered.shape) if isinstance(answered, Tensor) else _kind(answered)
         raise ValueError(
             f"model: expected logits {_checks.shape_text(wanted)} for images {_checks.shape_text(images.shape)}, "
             f"as it gave for the clean ones, or a list of outputs that begins with them, got {came}"
         )
-    return _checks.logits("model", found)
+    return _checks.logits("model", answered)
 
 
 def try_model(model: Callable[[Tensor], Any], image: Tensor, logits: Tensor) -> None:
@@ -74,7 +74,7 @@ def try_model(model: Callable[[Tensor], Any], image: Tensor, logits: Tensor) -> 
     devices = [image.device] if image.is_cuda else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            found = model(image)
+            answered = model(image)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -88,4 +88,4 @@ def try_model(model: Callable[[Tensor], Any], image: Tensor, logits: Tensor) -> 
                 buffer.data.copy_(before)  # a new version would spoil the backward pass of the clean forward
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
-    _fitting(found, image, logits)
+    _fitting(answered, image, logits)

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import _backends, _checks, _schedules
+from .. import _backends, _checks
 from .._distributed import summed
 from ..ops.dirichlet_uncertainty import EVIDENCE, evidence_of
-from ..ops.evidential_loss import ANNEALING_EPOCHS, NUM_EPOCHS, check_options, evidential_loss
+from ..ops.evidential_loss import check_options
+from . import schedule
+from .evidential import weighted_terms
+from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
 EPSILON = 1e-10
 
@@ -83,7 +86,7 @@ def _accuracy_uncertainty(
     u = uncertainty.to(wide.dtype)
     # p̂ = α_max / A, and A = C / u
     confidence = (evidence_of(best, evidence) + 1.0) * u / logits.shape[1]
-    annealing = _schedules.rising(share)
+    annealing = schedule.rising(share)
     right = -annealing * confidence * (1.0 - u + epsilon).log()
     wrong = -(1.0 - annealing) * (1.0 - confidence) * (u + epsilon).log()
     total = torch.where(predicted == label, right, wrong).where(counts, 0.0).sum()
@@ -97,7 +100,7 @@ class DevisLoss(nn.Module):
     Args:
         weight: of the calibration term.
         kind, total, num_epochs, annealing_epochs, evidence, ignore_index, class_weights, backend: as of
-            `evidential_loss`.
+            `EvidentialLoss`.
 
     Raises:
         TypeError, ValueError: a wrong option.
@@ -127,14 +130,14 @@ class DevisLoss(nn.Module):
         self.weight = _checks.positive("weight", weight, zero=True)
         _backends.check(backend, "evidential_loss")
         self.shared: dict[str, Any] = {"evidence": evidence, "ignore_index": ignore_index}
-        self.options: dict[str, Any] = {
-            "kind": kind,
+        self.options: dict[str, Any] = {"kind": kind, "class_weights": class_weights}
+        self.weighting: dict[str, Any] = {
             "total": total,
             "num_epochs": num_epochs,
             "annealing_epochs": annealing_epochs,
-            "class_weights": class_weights,
         }
         check_options(**self.shared, **self.options)
+        schedule.check_total(**self.weighting)
         self.num_epochs = num_epochs
         self.backend = backend
 
@@ -143,10 +146,11 @@ class DevisLoss(nn.Module):
         logits = _checks.logits("logits", logits)
         label = _checks.label("label", label, logits)
         _checks.labels_in_range("label", label, logits.shape[1], self.shared["ignore_index"])
-        progress = _schedules.progress(epoch, self.num_epochs)
-        out = evidential_loss(
-            logits, label, epoch=epoch, return_uncertainty=True, backend=self.backend, **self.shared, **self.options
-        )
-        assert out.uncertainty is not None
-        calibration = _accuracy_uncertainty(logits, out.uncertainty[:, 0], label, progress, **self.shared)
-        return DevisOutput(out.total + self.weight * calibration, *out[:4], calibration)
+        progress = schedule.progress(epoch, self.num_epochs)
+        evidential, uncertainty = weighted_terms(
+            logits, label, epoch=epoch, weighting=self.weighting, return_uncertainty=True, backend=self.backend,
+            **self.shared, **self.options,
+        )  # fmt: skip
+        assert uncertainty is not None
+        calibration = _accuracy_uncertainty(logits, uncertainty[:, 0], label, progress, **self.shared)
+        return DevisOutput(evidential.total + self.weight * calibration, *evidential, calibration)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _checks
+from ..ops._supervision import check_options
 from ..ops.boundary_distance import boundary_distance
 from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS, gradient_uncertainty_loss
-from ..ops.uncertainty_supervision import check_options
 from ._step import draw_seed
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _checks
+from ..ops.add_noise_patches import add_noise_patches
 from ..ops.dirichlet_uncertainty import EVIDENCE
 from ..ops.noise_uncertainty_loss import (
     DISTANCE_WEIGHT,
@@ -19,7 +20,7 @@ from ..ops.noise_uncertainty_loss import (
     check_weights,
     noise_uncertainty_loss,
 )
-from ..ops.sample_hard_patches import PATCH_SIZE, noisy_images
+from ..ops.sample_hard_patches import PATCH_SIZE
 
 NOISE_LEVELS = ("mean", "std")
 NOISE_STD = 0.3
@@ -81,7 +82,7 @@ def draw_noise_patches(
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
-def add_noise_patches(
+def draw_noisy_images(
     image: Tensor,
     centers: Tensor,
     valid: Tensor | None,
@@ -92,7 +93,7 @@ def add_noise_patches(
     noise_std: float = NOISE_STD,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
-    """Adds one noise patch n_k, k = 1, 2, as `draw_noise_patches` draws it, at every valid center of image [N, K, *S].
+    """Two copies of image [N, K, *S], one noise patch n_k of `draw_noise_patches` at every valid center of copy k.
 
     Within a copy all patches carry the same noise (arXiv 2509.17098).
 
@@ -111,7 +112,7 @@ def add_noise_patches(
     _checks.room_for(size, image.shape[2:])
     centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
     drawn = draw_noise_patches(image, levels, patch_size=size, noise=noise, noise_std=noise_std, generator=generator)
-    return NoisyImages(noisy_images(image, drawn, centers, valid), centers, valid, levels)
+    return NoisyImages(add_noise_patches(image, centers, valid, drawn), centers, valid, levels)
 
 
 class NoiseUncertaintyLoss(nn.Module):
@@ -125,9 +126,9 @@ class NoiseUncertaintyLoss(nn.Module):
 
     Example:
         >>> import sure_fast, torch
-        >>> from sure_fast.losses import add_noise_patches
+        >>> from sure_fast.losses import draw_noisy_images
         >>> image, logits = torch.rand(1, 1, 8, 8), torch.randn(1, 3, 8, 8)
-        >>> noise = add_noise_patches(
+        >>> noise = draw_noisy_images(
         ...     image, torch.tensor([[[3, 3]]]), torch.tensor([[True]]), torch.tensor([0.2, 0.8]), patch_size=(3, 3)
         ... )
         >>> sure_fast.NoiseUncertaintyLoss()(logits, logits, logits, torch.zeros(1, 8, 8), noise).total.shape
@@ -158,7 +159,7 @@ class NoiseUncertaintyLoss(nn.Module):
     ) -> NoiseUncertaintyLossOutput:
         """L_nu of logits [N, C, *S] of the clean and the two noisy images of `noise`, with d [N, *S] or [N, 1, *S]."""
         if not isinstance(noise, NoisyImages):
-            raise TypeError(f"noise: expected NoisyImages, as of add_noise_patches, got {type(noise).__name__}")
+            raise TypeError(f"noise: expected NoisyImages, as of draw_noisy_images, got {type(noise).__name__}")
         return noise_uncertainty_loss(
             logits,
             noisy1,

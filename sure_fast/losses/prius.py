@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import _checks, _schedules
+from .. import _checks
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.evidential_loss import ANNEALING_EPOCHS, NUM_EPOCHS, check_options, evidential_loss
+from ..ops.evidential_loss import check_options
 from ..ops.gradient_magnitude import check_options as check_edges
 from ..ops.gradient_magnitude import gradient_magnitude
+from . import schedule
 from ._step import answer, step_image, step_model, try_model
+from .evidential import weighted_terms
 from .noise_uncertainty import normal_like
+from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
 BLUR_SIGMA = 0.5
 DISTANCES = ("region", "boundary")
@@ -77,9 +80,9 @@ def _region_distance(label: Tensor, num_classes: int, ignore_index: int | None) 
         squared = kept * largest
         for axis in range(1, label.dim()):
             lines = squared.movedim(axis, -1)
-            place = torch.arange(lines.shape[-1], device=label.device)
+            index = torch.arange(lines.shape[-1], device=label.device)
             # the lower envelope of parabolas, one voxel of the line at a time: the memory of one map
-            lowest = [(lines + (place - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
+            lowest = [(lines + (index - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
             squared = torch.stack(lowest, -1).movedim(-1, axis)
         result = torch.where(inside, squared.clamp(max=largest).sqrt(), result)
     return result
@@ -129,7 +132,7 @@ class PriusLoss(nn.Module):
         distance: "region": d as above; "boundary": the distance to the label boundary of `boundary_distance`.
         distance_weight, far_weight: c_d, c_far. kappa: κ; infinite: hard indicators.
         max_std: σ_max, as a share of the image's range.
-        kind, total, annealing_epochs, evidence, ignore_index: as of `evidential_loss`.
+        kind, total, annealing_epochs, evidence, ignore_index: as of `EvidentialLoss`.
         operator, channels: as of `gradient_magnitude`.
 
     Raises:
@@ -174,7 +177,7 @@ class PriusLoss(nn.Module):
         channels: str = "luma",
     ) -> None:
         super().__init__()
-        self.start_epoch = _schedules.start_of(num_epochs, start_epoch)
+        self.start_epoch = schedule.start_of(num_epochs, start_epoch)
         weights = {"contrast_weight": contrast_weight, "corruption_weight": corruption_weight,
                    "geometry_weight": geometry_weight}  # fmt: skip
         self.weights = tuple(_checks.positive(name, weight, zero=True) for name, weight in weights.items())
@@ -189,9 +192,11 @@ class PriusLoss(nn.Module):
         self.max_std = _checks.positive("max_std", max_std, zero=True)
         check_edges(operator=operator, channels=channels)
         self.evidence, self.ignore_index, self.operator, self.channels = evidence, ignore_index, operator, channels
-        self.evidential: dict[str, Any] = {"kind": kind, "total": total, "annealing_epochs": annealing_epochs,
-                                           "num_epochs": num_epochs}  # fmt: skip
-        check_options(**self.evidential, evidence=evidence, ignore_index=ignore_index)
+        self.evidential: dict[str, Any] = {"kind": kind, "evidence": evidence, "ignore_index": ignore_index}
+        self.weighting: dict[str, Any] = {"total": total, "annealing_epochs": annealing_epochs,
+                                          "num_epochs": num_epochs}  # fmt: skip
+        check_options(**self.evidential)
+        schedule.check_total(**self.weighting)
         self._tried = False
 
     def forward(
@@ -219,18 +224,17 @@ class PriusLoss(nn.Module):
         """
         logits = _checks.logits("logits", logits)
         label = _checks.label("label", label, logits)
-        _schedules.check_epoch(epoch)
+        schedule.check_epoch(epoch)
         begun = epoch is None or epoch >= self.start_epoch
         image = self._check_step(logits, image, model, generator, later=not begun)
         _checks.labels_in_range("label", label, logits.shape[1], self.ignore_index)
-        out = evidential_loss(
-            logits, label, epoch=epoch, evidence=self.evidence, ignore_index=self.ignore_index,
-            return_uncertainty=True, **self.evidential,
-        )  # fmt: skip
-        assert out.uncertainty is not None
-        terms = [out.total.new_zeros(()) for _ in range(3)]
+        evidential, uncertainty = weighted_terms(
+            logits, label, epoch=epoch, weighting=self.weighting, return_uncertainty=True, **self.evidential
+        )
+        assert uncertainty is not None
+        terms = [evidential.total.new_zeros(()) for _ in range(3)]
         if begun:
-            u = out.uncertainty.float()
+            u = uncertainty.float()
             distance = self._distances(label, logits.shape[1])
             pairs = same_label_pairs(label, self.ignore_index, generator)
             contrast, corruption, geometry = self.weights
@@ -241,8 +245,8 @@ class PriusLoss(nn.Module):
                 terms[1] = self.corruption(u, label, image, distance, lambda x: answer(model, x, logits), generator)
             if geometry:
                 terms[2] = self.geometry(u, distance, pairs)
-        total = out.total + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
-        return PriusOutput(total, *out[:4], *terms)
+        total = evidential.total + sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
+        return PriusOutput(total, *evidential, *terms)
 
     def _check_step(
         self, logits: Tensor, image: Tensor, model: object, generator: torch.Generator | None, *, later: bool
@@ -300,24 +304,20 @@ class PriusLoss(nn.Module):
         step = span.reshape(-1, *[1] * (image.dim() - 1))
         noisy = [image + normal_like(image, generator) * (step * level).to(image) for level in levels]
         answers = dirichlet_uncertainty(model(torch.cat(noisy)), evidence=self.evidence).float()
-        means = [_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2))]
+        clean, weaker, stronger = (_window_mean(x, 5)[:, 0] for x in (u, *answers.chunk(2)))
         weight = self._indicator(self.noise_threshold - distance)
         if self.ignore_index is not None:
             weight = weight.masked_fill(_checks.equals(label, self.ignore_index), 0.0)
-        rises = (levels[0], levels[1] - levels[0])
-        terms = [
-            _weighted(-rise * (stronger - weaker.detach()), weight, weight)
-            for rise, weaker, stronger in zip(rises, means, means[1:], strict=False)
-        ]
-        return terms[0] + terms[1]
+        first = _weighted(-levels[0] * (weaker - clean.detach()), weight, weight)
+        return first + _weighted(-(levels[1] - levels[0]) * (stronger - weaker.detach()), weight, weight)
 
     def geometry(self, u: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
         """Of u [N, 1, *S]: deeper inside its class a voxel is to be less uncertain, far inside not at all."""
         (ui, uj), (di, dj) = ((x[pairs[0]], x[pairs[1]]) for x in (u.flatten(), distance.flatten()))
         far = self._indicator(di - self.far_threshold) * self._indicator(dj - self.far_threshold)
-        apart = self._indicator((di - dj).abs() - self.distance_margin)
-        slope = self.distance_weight * apart * (1.0 - far) * (di - dj) + far * self.far_weight
-        return _weighted(slope * (ui - (1.0 - 2.0 * far) * uj), torch.ones_like(far), apart * (1.0 - far) + far)
+        ordered = self._indicator((di - dj).abs() - self.distance_margin)
+        slope = self.distance_weight * ordered * (1.0 - far) * (di - dj) + far * self.far_weight
+        return _weighted(slope * (ui - (1.0 - 2.0 * far) * uj), torch.ones_like(far), ordered * (1.0 - far) + far)
 
 
 def _weighted(values: Tensor, weight: Tensor, divisor: Tensor) -> Tensor:

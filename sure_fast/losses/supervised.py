@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import _backends, _checks, _schedules
+from .. import _backends, _checks
+from ..ops._supervision import check_noisy, check_options
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
-from ..ops.evidential_loss import ANNEALING_EPOCHS, NUM_EPOCHS, total_of_terms
-from ..ops.evidential_loss import check_options as check_evidential
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS
 from ..ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, NOISE_THRESHOLD, ORDER_WEIGHT, check_weights
 from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE, sample_hard_patches
-from ..ops.uncertainty_supervision import check_noisy, check_options, uncertainty_supervision
+from ..ops.uncertainty_supervision import uncertainty_supervision
+from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model
 from .noise_uncertainty import NOISE_LEVELS, NOISE_STD, NoisyImages, draw_levels, draw_noise_patches, normal_like
+from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
 BETA, GAMMA = 100.0, 1.0
 """Weights of L_gu and L_nu, found on a validation split (docs/results.md)."""
@@ -59,7 +60,7 @@ class UncertaintySupervisedLoss(nn.Module):
         num_epochs: T.
         start_epoch: t₀, first epoch with supervised uncertainty, less than num_epochs; None: after 30 % of them.
         beta, gamma: weights of L_gu and L_nu; a term of weight 0 is not computed.
-        kind, total, annealing_epochs, evidence, ignore_index, class_weights: as of `evidential_loss`.
+        kind, total, annealing_epochs, evidence, ignore_index, class_weights: as of `EvidentialLoss`.
         gradient_threshold: boundary band of L_gu (voxels).
         noise_threshold: what counts as near a boundary in L_nu (voxels).
         pairs, num_pairs, per_class: as of `GradientUncertaintyLoss`.
@@ -128,8 +129,8 @@ class UncertaintySupervisedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.num_epochs = _checks.count("num_epochs", num_epochs)
-        self.start_epoch = _schedules.start_of(num_epochs, start_epoch)
-        check_evidential(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
+        self.start_epoch = schedule.start_of(num_epochs, start_epoch)
+        schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.beta = _checks.positive("beta", beta, zero=True)
         self.gamma = _checks.positive("gamma", gamma, zero=True)
         self.weights = check_weights(order_weight, distance_weight, far_weight)
@@ -169,7 +170,7 @@ class UncertaintySupervisedLoss(nn.Module):
 
     def supervision_weight(self, epoch: float | None) -> float:
         """a: 0 before start_epoch, then rising from 0.01 to 1, which it holds past num_epochs; None: 1."""
-        return _schedules.supervision_weight(epoch, self.start_epoch, self.num_epochs)
+        return schedule.supervision_weight(epoch, self.start_epoch, self.num_epochs)
 
     def draw_noise(
         self,
@@ -292,11 +293,18 @@ class UncertaintySupervisedLoss(nn.Module):
         if supervised is not None and self.options["pairs"] == "sampled":
             wanted["seed"] = draw_seed(generator)
         terms = uncertainty_supervision(logits, label, supervised, **wanted, **self.options, backend=self.backend)
-        data, kl, dice, gradient, order, apart, far = terms
-        segmentation = total_of_terms(data, kl, dice, self.total, epoch, self.num_epochs, self.annealing_epochs)
-        noise_total = self.weights[0] * order + self.weights[1] * apart + self.weights[2] * far
-        total = segmentation + weight * (self.beta * gradient + self.gamma * noise_total)
-        return SupervisionOutput(total, segmentation, data, kl, dice, gradient, noise_total, order, apart, far)
+        segmentation = schedule.total_of_terms(
+            terms.data, terms.kl, terms.dice, epoch=epoch, total=self.total, num_epochs=self.num_epochs,
+            annealing_epochs=self.annealing_epochs,
+        )  # fmt: skip
+        order_weight, distance_weight, far_weight = self.weights
+        noise_total = order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far
+        total = segmentation + weight * (self.beta * terms.gradient + self.gamma * noise_total)
+        # one by one: torch 2.6 does not trace a slice of a named tuple
+        return SupervisionOutput(
+            total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, noise_total, terms.order,
+            terms.distance, terms.far,
+        )  # fmt: skip
 
     def _check_step(
         self,

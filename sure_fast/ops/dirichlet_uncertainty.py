@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
-from ..reference.dirichlet_uncertainty import evidence as evidence_of  # noqa: F401, for losses and engine
 from . import _triton
+from ._autograd import Parameters
 from ._calls import one_stride
 
 EVIDENCE = _cpu.EVIDENCE
+EXP_CLAMP = 10.0
+LINEAR_FROM = 50.0
+"""softplus(z) is z from here on: exactly so in float64, which PyTorch's own threshold of 20 is not."""
+
+
+def evidence_of(logits: Tensor, evidence: str = "softplus") -> Tensor:
+    """e(z) in PyTorch: softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
+    if evidence == "softplus":
+        return functional.softplus(logits, threshold=LINEAR_FROM)
+    if evidence == "relu":
+        return functional.relu(logits)
+    return logits.clamp(-EXP_CLAMP, EXP_CLAMP).exp()
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -59,13 +72,18 @@ def _(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> Tensor:
     return torch.empty_like(logits)
 
 
+_parameters = Parameters(_op)
+
+
 def _setup_context(ctx, inputs, output) -> None:
-    logits, *ctx.options = inputs
-    ctx.save_for_backward(logits)
+    of = _parameters.named(inputs)
+    ctx.save_for_backward(of.logits)
+    ctx.evidence, ctx.backend = of.evidence, of.backend
 
 
 def _backward(ctx, grad: Tensor):
-    return _op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
+    (logits,) = ctx.saved_tensors
+    return _parameters.gradients(logits=_op_backward(grad, logits, ctx.evidence, ctx.backend))
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)

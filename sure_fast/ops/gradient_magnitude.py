@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
-from ..reference.gradient_magnitude import channel_weights, gaussian_blur
 from ..reference.gradient_magnitude import gradient_magnitude as _reference
 from . import _triton
+from ._calls import single_or_double
 
 OPERATORS = ("sobel", "central")
 CHANNELS = ("luma", "mean", "max")
+LUMA = (0.2989, 0.587, 0.114)
 
 
 def _cpu_supports(image: Tensor, *_: object, **__: object) -> str | None:
@@ -29,6 +31,31 @@ def _triton_supports(image: Tensor, *_: object, channels: str = "luma", **__: ob
 
 
 _backends.register("gradient_magnitude", cpu=_cpu_supports, triton=_triton_supports)
+
+
+def channel_weights(channels: str, count: int) -> tuple[float, ...] | None:
+    """Weights of the combined image; None for "max", which combines the magnitudes."""
+    if channels == "max":
+        return None
+    if channels == "mean":
+        return (1.0 / count,) * count
+    return LUMA if count == 3 else (1.0,)
+
+
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian of width sigma (voxels), cut at 4 sigma, borders replicated; computed in float32 or wider."""
+    x = single_or_double(image)
+    radius = max(1, math.ceil(4 * sigma))
+    taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    total = sum(taps)
+    for axis in range(2, x.dim()):
+        size = x.shape[axis]
+        if size == 0:
+            return image
+        index = torch.arange(-radius, size + radius, device=x.device).clamp(0, size - 1)
+        padded = x.index_select(axis, index)
+        x = sum(tap / total * padded.narrow(axis, k, size) for k, tap in enumerate(taps))  # type: ignore[assignment]
+    return x.to(image.dtype)
 
 
 def gradient_args(image: Tensor, operator: str, spacing: Sequence[float], channels: str) -> _cpu.GradientArgs:

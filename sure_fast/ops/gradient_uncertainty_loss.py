@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import _backends, _checks, _cpu
 from ..reference.gradient_uncertainty_loss import gradient_uncertainty_loss as _reference
 from . import _calls
+from ._autograd import Parameters
 from ._calls import single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
@@ -101,16 +102,19 @@ def _empty(uncertainty: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return loss, uncertainty.new_empty(uncertainty.shape, dtype=dtype)
 
 
+_parameters = Parameters(_op)
+
+
 def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[1])
-    ctx.dtype = inputs[0].dtype
+    ctx.dtype = _parameters.named(inputs).uncertainty.dtype
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx, grad_loss: Tensor, _: Tensor):
     (slope,) = ctx.saved_tensors
     scale = grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1))
-    return (slope * scale).to(ctx.dtype), None, None, None, None, None, None, None
+    return _parameters.gradients(uncertainty=(slope * scale).to(ctx.dtype))
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)

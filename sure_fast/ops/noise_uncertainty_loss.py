@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
-from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _uncertainty_reference
-from ..reference.dirichlet_uncertainty import widen
 from ..reference.noise_uncertainty_loss import noise_uncertainty_loss as _reference
 from . import _triton
+from ._autograd import Parameters
 from ._calls import one_stride, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
@@ -36,6 +35,10 @@ NOISE_THRESHOLD = 4.0
 """What is near a boundary in arXiv 2509.17098, in voxels."""
 ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT = 1.0, 1.0, 5.0
 """The paper gives none; these were found on a validation split, with β = 100 and γ = 1 (docs/results.md)."""
+
+
+FAR_SUMS, NOISY_FAR_SUMS, FAR_NUMBER = slice(0, 3), slice(1, 3), 3
+"""Σ u, Σ u¹, Σ u² over the far voxels, the last two of them, and the number of these voxels, in the operator's sums."""
 
 
 def noise_args(
@@ -146,16 +149,21 @@ def _(grad_terms: Tensor, grad_far: Tensor, slopes: Tensor, logits: Tensor, nois
     return torch.empty_like(logits), torch.empty_like(noisy1), torch.empty_like(noisy2)
 
 
+_parameters = Parameters(_op)
+
+
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, ctx.threshold, ctx.evidence, ctx.backend = inputs
-    ctx.save_for_backward(output[2], *tensors)
-    ctx.mark_non_differentiable(output[2])
+    of, (_, _, slopes) = _parameters.named(inputs), output
+    ctx.save_for_backward(slopes, of.logits, of.noisy1, of.noisy2, of.distance, of.centers, of.levels, of.valid)
+    ctx.threshold, ctx.evidence, ctx.backend = of.threshold, of.evidence, of.backend
+    ctx.mark_non_differentiable(slopes)
 
 
 def _backward(ctx, grad_terms: Tensor, grad_far: Tensor, _: Tensor):
-    slopes, *tensors = ctx.saved_tensors
-    gradients = _op_backward(grad_terms, grad_far, slopes, *tensors, ctx.threshold, ctx.evidence, ctx.backend)
-    return (*gradients, *[None] * 7)
+    logits, noisy1, noisy2 = _op_backward(
+        grad_terms, grad_far, *ctx.saved_tensors, ctx.threshold, ctx.evidence, ctx.backend
+    )
+    return _parameters.gradients(logits=logits, noisy1=noisy1, noisy2=noisy2)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -274,13 +282,14 @@ def noise_uncertainty_loss(
     chosen = _backends.choose("noise_uncertainty_loss", backend, logits, *noisy, d)
     if chosen != "reference":
         terms, sums, _ = _op(logits, *noisy, d, centers, levels, valid, threshold, evidence, chosen)
-        order, apart = terms.unbind()
-        far = sums[:3].sum() / sums[3].clamp(min=1)
+        order, distance_term = terms.unbind()
+        far = sums[FAR_SUMS].sum() / sums[FAR_NUMBER].clamp(min=1)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        order, apart, far = order.to(dtype), apart.to(dtype), far.to(dtype)
+        order, distance_term, far = order.to(dtype), distance_term.to(dtype), far.to(dtype)
     else:
         _checks.inside_image(centers, valid, logits.shape[2:])
-        u, u1, u2 = (_uncertainty_reference(widen(z), evidence=evidence)[:, 0] for z in (logits, *noisy))
-        order, apart, far = _reference(u, u1, u2, d, centers, levels, valid=valid, threshold=threshold)
-    total = weights[0] * order + weights[1] * apart + weights[2] * far
-    return NoiseUncertaintyLossOutput(total, order, apart, far)
+        order, distance_term, far = _reference(
+            logits, noisy[0], noisy[1], d, centers, levels, valid=valid, evidence=evidence, threshold=threshold
+        )
+    total = weights[0] * order + weights[1] * distance_term + weights[2] * far
+    return NoiseUncertaintyLossOutput(total, order, distance_term, far)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
-from ..reference.sample_hard_patches import noisy_images as _images_reference
 from ..reference.sample_hard_patches import sample_hard_patches as _reference
 from . import _calls
 from ._calls import single_or_double, workspace
+from .add_noise_patches import add_noise_patches
 from .noise_uncertainty_loss import NOISE_THRESHOLD
 
 
@@ -85,52 +85,6 @@ def _empty(
     slots = (len(label), num_classes * num_patches)
     centers = label.new_empty((*slots, label.dim() - 1), dtype=torch.int64)
     return centers, label.new_empty(slots, dtype=torch.bool)
-
-
-@torch.library.custom_op("sure_fast::noisy_images", mutates_args=(), device_types=("cpu", "cuda"))
-def _images_op(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, backend: str = "cpu") -> Tensor:
-    images = _empty_images(image, noise)
-    if images.numel():
-        _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])
-        image, noise, centers, valid = (t.contiguous() for t in (image, noise, centers, valid))
-        if backend == "cuda":
-            with _calls.stream(image) as stream:
-                cuda_args = _calls.library.NoisePatchArgs(image, noise, centers, valid)
-                _calls.library.sample_hard_patches_images(cuda_args, stream, images)
-        else:
-            args = _cpu.NoisePatchArgs(image, noise, centers, valid, threads=torch.get_num_threads())
-            _cpu.sample_hard_patches_images(args, images)
-    return images
-
-
-@_images_op.register_fake
-def _empty_images(image: Tensor, noise: Tensor, *_: object) -> Tensor:
-    return image.new_empty((noise.shape[0] * image.shape[0], *image.shape[1:]))
-
-
-def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor, *, backend: str | None = None) -> Tensor:
-    r"""What `sample_hard_patches` writes with `image` and `noise`, for centers that are given.
-
-    Args:
-        image: [N, K, \*S] floating. noise: [M, \*patch], odd edges. centers: integer [N, P, D]. valid: bool [N, P];
-            valid patches lie inside the image and do not overlap.
-    """
-    image = _checks.batched_image("image", image)
-    _checks.constant("image", image)
-    noise = _checks.floating("noise", noise).to(image.dtype)
-    _checks.constant("noise", noise)
-    image, noise = image.detach(), noise.detach()
-    if noise.dim() != image.dim() - 1 or any(s % 2 == 0 for s in noise.shape[1:]):
-        raise ValueError(
-            f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
-        )
-    _checks.same_device("noise", noise, "image", image)
-    centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
-    chosen = _backends.choose("sample_hard_patches", backend, image)
-    if chosen != "reference":
-        return _images_op(image, noise, centers, valid, chosen)
-    _checks.inside_image(centers, valid, image.shape[2:], noise.shape[1:])
-    return _images_reference(image, noise, centers, valid)
 
 
 class HardPatches(NamedTuple):
@@ -235,4 +189,4 @@ def sample_hard_patches(
         )  # fmt: skip
     if image is None or noise is None:
         return HardPatches(centers, valid)
-    return HardPatches(centers, valid, noisy_images(image, noise, centers, valid, backend=backend))
+    return HardPatches(centers, valid, add_noise_patches(image, centers, valid, noise, backend=backend))

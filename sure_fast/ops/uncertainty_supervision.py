@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _backends, _checks, _cpu
-from ..reference.evidential_loss import terms_of_sums
-from ..reference.gradient_magnitude import channel_weights, gaussian_blur
+from .._distributed import summed
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
 from . import _triton
+from ._autograd import Parameters
 from ._calls import one_stride, workspace
+from ._sums import kernel_layout, sums_layout, terms_of_sums
+from ._supervision import (
+    NoisyAnswers,
+    SupervisionOptions,
+    check_options,
+    checked_answers,
+    checked_image,
+)
 from ._supervision_of_ops import supervision_of_ops
 from .boundary_distance import squared_steps
 from .dirichlet_uncertainty import EVIDENCE
 from .evidential_loss import KINDS, checked_weights, evidential_args
-from .evidential_loss import check_options as evidential_options
-from .gradient_magnitude import check_options as edge_options
-from .gradient_magnitude import gradient_args
+from .gradient_magnitude import channel_weights, gradient_args
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
 from .gradient_uncertainty_loss import _op as _pair_loss
-from .gradient_uncertainty_loss import check_options as pair_options
-from .noise_uncertainty_loss import NOISE_THRESHOLD, noise_args, one_dtype
+from .noise_uncertainty_loss import NOISE_THRESHOLD, NOISY_FAR_SUMS, noise_args
 
 BYTE_REACH = 15.9
 """Squared distances below its square fit the byte map, with two values to spare."""
@@ -104,18 +108,102 @@ def _steps(threshold: float) -> int:
     return int(threshold * threshold * (1 + 1e-12))
 
 
-def _settings(kind: str, evidence: str, ignore_index: int | None, class_weights: Tensor | None):
-    """As the Triton kernels take them."""
-    return KINDS.index(kind), EVIDENCE.index(evidence), ignore_index, class_weights
+class _Outputs(NamedTuple):
+    """What the operator returns: see `_op`."""
+
+    sums: Tensor
+    loss: Tensor
+    terms: Tensor
+    squared: Tensor
+    slope: Tensor
+    slopes: Tensor
 
 
-def _noise(noisy: Tensor | None, centers: Tensor | None, levels: Tensor | None, valid: Tensor | None, threshold: float):
-    """As the Triton kernels take it."""
+def _answers(
+    logits: Tensor | None, centers: Tensor | None, levels: Tensor | None, valid: Tensor | None
+) -> NoisyAnswers | None:
+    if logits is None or centers is None or levels is None or valid is None:
+        return None
+    return NoisyAnswers(logits, centers, levels, valid)
+
+
+def _for_triton(noise: NoisyAnswers | None, threshold: float):
     from ..kernels.uncertainty_supervision import Noise
 
-    if noisy is None or centers is None or levels is None or valid is None:
-        return None
-    return Noise(noisy, centers, levels, valid, threshold)
+    return None if noise is None else Noise(*noise, threshold)
+
+
+def _run_triton(
+    out: _Outputs,
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noise: NoisyAnswers | None,
+    options: SupervisionOptions,
+) -> None:
+    from ..kernels import uncertainty_supervision as kernels
+
+    def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+        groups = label if options.per_class else None
+        near = float(_steps(options.gradient_threshold))
+        return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, "cuda" if u.is_cuda else "cpu")
+
+    edges = None
+    if image is not None:
+        scale, weights = [1.0 / step for step in options.spacing], channel_weights(options.channels, image.shape[1])
+        edges = kernels.Edges(image, options.operator == "sobel", scale, weights, pair_loss)
+    settings = (
+        KINDS.index(options.kind), EVIDENCE.index(options.evidence), options.ignore_index, options.class_weights,
+    )  # fmt: skip
+    kernels.forward(
+        logits, label, edges, _for_triton(noise, options.noise_threshold),
+        max(options.gradient_threshold, options.noise_threshold), settings, *out,
+    )  # fmt: skip
+
+
+def _run_cpu(
+    out: _Outputs,
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noise: NoisyAnswers | None,
+    options: SupervisionOptions,
+) -> None:
+    classes, evidence, ignore_index = logits.shape[1], options.evidence, options.ignore_index
+    if image is not None or noise is not None:
+        reach = max(options.gradient_threshold, options.noise_threshold)
+        squared_steps(label, reach, ignore_index, out.squared)
+    far_map = out.squared if noise is not None else None
+    args, logits = evidential_args(
+        logits, label, options.kind, evidence, ignore_index, options.class_weights, False, far_map,
+        _steps(options.noise_threshold),
+    )  # fmt: skip
+    of_kernel = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
+    _cpu.evidential_loss_forward(args, of_kernel, None, None, None)
+    layout, kernel = sums_layout(classes), kernel_layout(classes)
+    if of_kernel[kernel.wrong_labels] > 0:
+        _checks.labels_in_range("label", label, classes, ignore_index)
+    out.sums.zero_()
+    out.sums[layout.terms] = of_kernel[kernel.terms]
+    out.sums[layout.clean_far] = of_kernel[kernel.clean_far]
+    out.sums[layout.far_number] = of_kernel[kernel.far_number]
+    out.loss.zero_()
+    if image is not None:
+        gradient = (options.operator, options.spacing, options.channels)
+        losses = _boundary_loss(
+            logits, label, image, out.squared, out.slope, evidence, _steps(options.gradient_threshold),
+            options.num_pairs, options.per_class, int(options.seed), gradient,
+        )  # fmt: skip
+        out.loss.copy_(losses.mean())
+    out.terms.zero_()
+    if noise is not None:
+        noise_arguments, _ = noise_args(
+            (logits, *noise.logits.chunk(2)), noise.centers, noise.levels, noise.valid, options.noise_threshold,
+            evidence, squared=out.squared, clean_far=False,
+        )  # fmt: skip
+        far = torch.empty(4, dtype=torch.float64)
+        _cpu.noise_uncertainty_forward(noise_arguments, far, out.terms, out.slopes)
+        out.sums[layout.noisy_far] = far[NOISY_FAR_SUMS]
 
 
 @torch.library.custom_op("sure_fast::uncertainty_supervision", mutates_args=())
@@ -141,67 +229,23 @@ def _op(
     channels: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sums, L_gu, (order, distance); and for the backward: boundary bytes, d L_gu / d u, d term / d u^k at the centers.
-
-    The sums are those of evidential_loss, then Σ u, Σ u¹, Σ u² over the far voxels and their number.
-    """
-    classes = logits.shape[1]
-    sums, loss, terms, squared, slope, slopes = _empty(logits, label, image, noisy, centers)
+    """Sums as `SumsLayout`, L_gu, (order, distance); and for the backward: boundary bytes, d L_gu / d u, d term / d u^k
+    at the centers."""
+    results = _empty(logits, label, image, noisy, centers)
+    out = _Outputs(*results)
     if label.numel() == 0:
-        return sums.zero_(), loss.zero_(), terms.zero_(), squared, slope, slopes.zero_()
+        for output in (out.sums, out.loss, out.terms, out.slopes):
+            output.zero_()
+        return results
     if centers is not None and valid is not None:
         _checks.inside_image(centers, valid, label.shape[1:])
-    if backend == "triton":
-        from ..kernels import uncertainty_supervision as kernels
-
-        def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
-            groups = label if per_class else None
-            near = float(_steps(gradient_threshold))
-            return _pair_loss(u, g, squared, groups, near, num_pairs, seed, "cuda" if u.is_cuda else "cpu")
-
-        edges = None
-        if image is not None:
-            scale, weights = [1.0 / step for step in spacing], channel_weights(channels, image.shape[1])
-            edges = kernels.Edges(image, operator == "sobel", scale, weights, pair_loss)
-        kernels.forward(
-            logits, label, edges, _noise(noisy, centers, levels, valid, noise_threshold),
-            max(gradient_threshold, noise_threshold), _settings(kind, evidence, ignore_index, class_weights),
-            sums, loss, terms, squared, slope, slopes,
-        )  # fmt: skip
-        return sums, loss, terms, squared, slope, slopes
-    supervised = image is not None or noisy is not None
-    if supervised:
-        squared_steps(label, max(gradient_threshold, noise_threshold), ignore_index, squared)
-    far_above = _steps(noise_threshold)
-    far_map = squared if noisy is not None else None
-    args, _logits = evidential_args(
-        logits, label, kind, evidence, ignore_index, class_weights, False, far_map, far_above
-    )
-    everything = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    _cpu.evidential_loss_forward(args, everything, None, None, None)
-    if everything[-1] > 0:
-        _checks.labels_in_range("label", label, classes, ignore_index)
-    sums.zero_()
-    sums[: 3 + 3 * classes] = everything[: 3 + 3 * classes]
-    sums[-1] = everything[-2]
-    loss.zero_()
-    if image is not None:
-        gradient = (operator, spacing, channels)
-        near = _steps(gradient_threshold)
-        losses = _boundary_loss(
-            _logits, label, image, squared, slope, evidence, near, num_pairs, per_class, int(seed), gradient
-        )
-        loss.copy_(losses.mean())
-    terms.zero_()
-    if noisy is not None and centers is not None and levels is not None and valid is not None:
-        noise, _ = noise_args(
-            (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
-            clean_far=False,
-        )  # fmt: skip
-        far = torch.empty(4, dtype=torch.float64)
-        _cpu.noise_uncertainty_forward(noise, far, terms, slopes)
-        sums[-3:-1] = far[1:3]
-    return sums, loss, terms, squared, slope, slopes
+    options = SupervisionOptions(
+        kind, evidence, ignore_index, class_weights, gradient_threshold, noise_threshold, num_pairs, per_class, seed,
+        operator, spacing, channels,
+    )  # fmt: skip
+    run = _run_triton if backend == "triton" else _run_cpu
+    run(out, logits, label, image, _answers(noisy, centers, levels, valid), options)
+    return results
 
 
 @_op.register_fake
@@ -214,7 +258,7 @@ def _empty(
     none = image is None and noisy is None
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
-        new(2 + 3 * logits.shape[1] + 4),
+        new(sums_layout(logits.shape[1]).width),
         new(),
         new(2),
         new(*((0,) if none else label.shape), dtype=torch.uint8),
@@ -245,41 +289,42 @@ def _op_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits (empty without them)."""
+    noise = _answers(noisy, centers, levels, valid)
     if backend == "triton":
         from ..kernels import uncertainty_supervision as kernels
 
+        settings = (KINDS.index(kind), EVIDENCE.index(evidence), ignore_index, class_weights)
         return kernels.backward(
             grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label,
-            _noise(noisy, centers, levels, valid, noise_threshold),
-            _settings(kind, evidence, ignore_index, class_weights),
+            _for_triton(noise, noise_threshold), settings,
         )  # fmt: skip
-    classes = logits.shape[1]
-    far_map = squared if noisy is not None else None
-    args, _logits = evidential_args(
+    far_map = squared if noise is not None else None
+    args, logits = evidential_args(
         logits, label, kind, evidence, ignore_index, class_weights, False, far_map, _steps(noise_threshold)
     )
-    gradient = one_stride(torch.empty_like(_logits))
-    if noisy is None:
-        noisy_gradient = logits.new_empty(0)
-    else:
-        noisy = one_stride(noisy)
+    gradient = one_stride(torch.empty_like(logits))
+    noisy_gradient = logits.new_empty(0)
+    if noise is not None:
+        noise = noise._replace(logits=one_stride(noise.logits))
         # Of memory that the kernel takes as it is: a copy of one of its halves would be written and thrown away.
-        noisy_gradient = one_stride(torch.empty_like(noisy))
+        noisy_gradient = one_stride(torch.empty_like(noise.logits))
     if label.numel() == 0:
         return gradient, noisy_gradient
-    coefficients = torch.zeros(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    coefficients[: 3 + 3 * classes] = grad_sums[: 3 + 3 * classes]
+    layout, kernel = sums_layout(logits.shape[1]), kernel_layout(logits.shape[1])
+    coefficients = torch.zeros(_cpu.evidential_sums_size(logits.shape[1]), dtype=torch.float64)
+    coefficients[kernel.terms] = grad_sums[layout.terms]
+    coefficients[kernel.clean_far] = grad_sums[layout.clean_far]
     scale = float(grad_loss) / len(logits)
     slope_u = slope if slope.numel() else None
     _cpu.evidential_loss_backward(args, coefficients, slope_u, scale, None, None, gradient)
-    if noisy is not None and centers is not None and levels is not None and valid is not None:
-        noise, _ = noise_args(
-            (_logits, *noisy.chunk(2)), centers, levels, valid, noise_threshold, evidence, squared=squared,
-            clean_far=False,
+    if noise is not None:
+        noise_arguments, _ = noise_args(
+            (logits, *noise.logits.chunk(2)), noise.centers, noise.levels, noise.valid, noise_threshold, evidence,
+            squared=squared, clean_far=False,
         )  # fmt: skip
         at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
-        far = grad_sums[-4:-1].contiguous()
-        _cpu.noise_uncertainty_backward(noise, far, at_centers, gradient, *noisy_gradient.chunk(2))
+        far = grad_sums[layout.far].contiguous()
+        _cpu.noise_uncertainty_backward(noise_arguments, far, at_centers, gradient, *noisy_gradient.chunk(2))
     return gradient, noisy_gradient
 
 
@@ -288,69 +333,44 @@ def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, n
     return torch.empty_like(logits), logits.new_empty(0) if noisy is None else torch.empty_like(noisy)
 
 
+_parameters = Parameters(_op)
+
+
 def _setup_context(ctx, inputs, output) -> None:
-    logits, label, _, noisy, centers, levels, valid, ctx.kind, ctx.evidence, ctx.ignore_index, weights, *rest = inputs
-    ctx.noise_threshold, ctx.backend = rest[1], rest[-1]
-    ctx.save_for_backward(*output[3:], logits, label, noisy, centers, levels, valid, weights)
-    ctx.mark_non_differentiable(*output[3:])
+    of, kept = _parameters.named(inputs), _Outputs(*output)[3:]
+    ctx.save_for_backward(*kept, of.logits, of.label, of.noisy, of.centers, of.levels, of.valid, of.class_weights)
+    ctx.mark_non_differentiable(*kept)
+    ctx.kind, ctx.evidence, ctx.ignore_index = of.kind, of.evidence, of.ignore_index
+    ctx.noise_threshold, ctx.backend, ctx.noisy_too = of.noise_threshold, of.backend, of.noisy is not None
 
 
 def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_: Tensor):
-    *tensors, weights = ctx.saved_tensors
-    settings = (ctx.kind, ctx.evidence, ctx.ignore_index, weights, ctx.noise_threshold, ctx.backend)
-    gradient, noisy = _op_backward(grad_sums, grad_loss, grad_terms, *tensors, *settings)
-    return (gradient, None, None, noisy if ctx.needs_input_grad[3] else None, *[None] * 16)
+    *tensors, class_weights = ctx.saved_tensors
+    logits, noisy = _op_backward(
+        grad_sums, grad_loss, grad_terms, *tensors, ctx.kind, ctx.evidence, ctx.ignore_index, class_weights,
+        ctx.noise_threshold, ctx.backend,
+    )  # fmt: skip
+    return _parameters.gradients(logits=logits, noisy=noisy if ctx.noisy_too else None)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def check_options(
-    *,
-    kind: str = "digamma",
-    evidence: str = "softplus",
-    ignore_index: int | None = None,
-    class_weights: Sequence[float] | Tensor | None = None,
-    gradient_threshold: float = GRADIENT_THRESHOLD,
-    noise_threshold: float = NOISE_THRESHOLD,
-    pairs: str = "exact",
-    num_pairs: int = NUM_PAIRS,
-    per_class: bool = False,
-    operator: str = "sobel",
-    spacing: Sequence[float] | float | None = None,
-    channels: str = "luma",
-    blur_sigma: float = 0.0,
-) -> None:
-    """What can be told of the options of `uncertainty_supervision` without its tensors."""
-    evidential_options(kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights)
-    _checks.positive("gradient_threshold", gradient_threshold, zero=True)
-    _checks.positive("noise_threshold", noise_threshold, zero=True)
-    pair_options(pairs=pairs, num_pairs=num_pairs)
-    _checks.flag("per_class", per_class)
-    edge_options(operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma)
-
-
-def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
-    """An image [N, K, *S] of the voxels and on the device of logits [N, C, *S], whose channels can be made one."""
-    found = _checks.batched_image("image", image)
-    if found.shape[0] != logits.shape[0] or found.shape[2:] != logits.shape[2:]:
-        raise ValueError(
-            f"image: expected [N, K, *S] to match logits {_checks.shape_text(logits.shape)}, "
-            f"got {_checks.shape_text(found.shape)}"
-        )
-    _checks.same_device("image", found, "logits", logits)
-    edge_options(channels=channels, image=found)
-    return found
-
-
-def check_noisy(value: object, logits: Tensor) -> Tensor:
-    """Logits [2N, C, *S] of two noisy copies beside those [N, C, *S] of the clean images."""
-    noisy = _checks.logits("noisy_logits", value)
-    wanted = (2 * logits.shape[0], *logits.shape[1:])
-    if tuple(noisy.shape) != wanted:
-        raise ValueError(f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy.shape)}")
-    _checks.same_device("noisy_logits", noisy, "logits", logits)
-    return noisy
+def _fused(
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noise: NoisyAnswers | None,
+    options: SupervisionOptions,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    """(data, kl, dice, gradient, order, distance, far) of the operator."""
+    noisy = (None, None, None, None) if noise is None else noise
+    sums, gradient, terms, *_ = _op(logits, label, image, *noisy, *options, backend)
+    layout = sums_layout(logits.shape[1])
+    far = sums[layout.far].sum() / sums[layout.far_number].clamp(min=1)
+    evidential = terms_of_sums(sums[None, layout.terms], options.class_weights)
+    return (*evidential, gradient, *terms.unbind(), far)
 
 
 def uncertainty_supervision(
@@ -430,44 +450,25 @@ def uncertainty_supervision(
         spacing=spacing, channels=channels, blur_sigma=blur_sigma,
     )  # fmt: skip
     seed = seed_tensor(seed)
-    thresholds = (float(gradient_threshold), float(noise_threshold))
     steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
-    if image is not None:
-        image = matching_image(image, logits, channels)
-        _checks.constant("image", image)
-        image = image.detach()
-        if blur_sigma > 0:
-            image = gaussian_blur(image, blur_sigma)
-    if noisy_logits is not None:
-        noisy_logits = check_noisy(noisy_logits, logits)
-        logits, noisy_logits = one_dtype(logits, noisy_logits)
-        if centers is None or levels is None:
-            raise ValueError("centers, levels: expected both with noisy_logits, got None")
-        centers, levels, valid = _checks.patches(centers, levels, valid, label)
-    else:
-        centers = levels = valid = None
+    image = checked_image(image, logits, channels, blur_sigma)
+    logits, noise = checked_answers(logits, label, noisy_logits, centers, levels, valid)
     weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
-    drawn = num_pairs if pairs == "sampled" else 0
+    options = SupervisionOptions(
+        kind, evidence, ignore_index, weights, float(gradient_threshold), float(noise_threshold),
+        num_pairs if pairs == "sampled" else 0, per_class, seed, operator, steps, channels,
+    )  # fmt: skip
     chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, channels=channels)
-    reach = max(thresholds)
-    if chosen != "cpu" or reach >= BYTE_REACH:  # else the kernel looks itself
+    fused = chosen != "reference" and max(options.gradient_threshold, options.noise_threshold) < BYTE_REACH
+    if chosen != "cpu" or not fused:  # else the kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
-    if chosen != "reference" and reach < BYTE_REACH:
-        sums, gradient, terms, *_ = _op(
-            logits, label, image, noisy_logits, centers, levels, valid, kind, evidence, ignore_index, weights,
-            *thresholds, drawn, per_class, seed, operator, steps, channels, chosen,
-        )  # fmt: skip
-        far = sums[-4:-1].sum() / sums[-1].clamp(min=1)
-        found = (*terms_of_sums(sums[None, :-4], weights), gradient, *terms.unbind(), far)
+    if fused:
+        terms = _fused(logits, label, image, noise, options, chosen)
+    elif chosen == "reference":
+        if noise is not None:
+            _checks.inside_image(noise.centers, noise.valid, label.shape[1:])
+        terms = _reference(logits, label, image, noise, options, add_up=summed)
     else:
-        if chosen == "reference" and centers is not None and valid is not None:
-            _checks.inside_image(centers, valid, label.shape[1:])
-        run = _reference if chosen == "reference" else partial(supervision_of_ops, backend=chosen)
-        found = run(
-            logits, label, image, noisy_logits, centers, levels, valid, kind=kind, evidence=evidence,
-            ignore_index=ignore_index, class_weights=weights, gradient_threshold=thresholds[0],
-            noise_threshold=thresholds[1], num_pairs=drawn, per_class=per_class,
-            seed=seed, operator=operator, spacing=steps, channels=channels,
-        )  # fmt: skip
+        terms = supervision_of_ops(logits, label, image, noise, options, backend=chosen)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return UncertaintySupervisionOutput(*(term.to(dtype) for term in found))
+    return UncertaintySupervisionOutput(*(term.to(dtype) for term in terms))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import _checks
+from .labels import equals
 
 # One axis pass without `max_distance` builds [lines, length, length]; this bounds its number of elements.
 _CHUNK = 1 << 24
@@ -19,7 +19,7 @@ def boundary_mask(label: Tensor, ignore_index: int | None = None) -> Tensor:
     """Boundary voxels of label [N, *S], bool [N, *S]."""
     low, high = label.to(torch.int64), label.to(torch.int64)
     if ignore_index is not None:
-        ignored = _checks.equals(label, ignore_index)
+        ignored = equals(label, ignore_index)
         low = low.masked_fill(ignored, torch.iinfo(torch.int64).max)
         high = high.masked_fill(ignored, torch.iinfo(torch.int64).min)
     for axis in range(1, label.dim()):

@@ -1,30 +1,43 @@
-"""Plain PyTorch evidential loss: the sums over voxels, and what the loss makes of them."""
+"""Plain PyTorch evidential loss."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _checks
-from .._distributed import summed
+from .dirichlet_uncertainty import dirichlet_uncertainty, widen
 from .dirichlet_uncertainty import evidence as evidence_of
-from .dirichlet_uncertainty import widen
-
-_SHIFT = 1e-3  # Dice counts y + 1e-3 and divides with 1e-5 added
-_EPS = 1e-5
+from .labels import counted
 
 
-class EvidentialSums(NamedTuple):
-    """What every term follows from."""
+class EvidentialTerms(NamedTuple):
+    """The terms, each a 0-dim float64 tensor, and what they are of every voxel."""
 
-    sums: Tensor
-    """[Σ data, Σ KL, Σ_i p_ic (C), Σ_i p_ic y_ic (C), Σ_i y_ic (C)] float64 over the voxels that count: [1, 2 + 3C], or
-    for regions [R, 8], of which each is two classes."""
     data: Tensor
-    """Data term of each voxel, weighted by its class, 0 where it does not count: [N, *S], or [N, R, *S]."""
+    kl: Tensor
+    dice: Tensor
+    data_map: Tensor
+    """Data term of each voxel times its weight, 0 where it does not count: [N, *S], or of regions [N, R, *S]."""
+    kl_map: Tensor
+    uncertainty: Tensor | None
+    """u [N, 1, *S], or of regions [N, R, *S], where it was asked for."""
+
+
+class Voxels(NamedTuple):
+    """One distribution per voxel against its label."""
+
+    p: Tensor
+    """[N, C, *S]."""
+    y: Tensor
+    """One-hot label, bool [N, C, *S]."""
+    counts: Tensor
+    """bool [N, *S]."""
+    data: Tensor
+    """[N, *S], as are the next; anything where the voxel does not count."""
     kl: Tensor
 
 
@@ -37,29 +50,47 @@ def evidential_loss(
     ignore_index: int | None = None,
     class_weights: Tensor | None = None,
     regions: bool = False,
-) -> EvidentialSums:
-    """docs/method.md, "Evidential segmentation loss"; Sensoy et al., arXiv 1806.01768."""
+    return_uncertainty: bool = False,
+    add_up: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> EvidentialTerms:
+    """docs/method.md, "Evidential segmentation loss"; Sensoy et al., arXiv 1806.01768.
+
+    `class_weights` are those of the regions where the channels are regions; `add_up` makes sums over the voxels those
+    of several processes.
+    """
     z = widen(logits)
-    if not regions:
-        alpha = evidence_of(z, evidence) + 1.0
-        return _sums(alpha, target, kind, ignore_index, class_weights)
-    alpha = torch.stack([evidence_of(-z, evidence), evidence_of(z, evidence)], 2) + 1.0
-    parts = [_sums(alpha[:, r], target[:, r], kind, ignore_index, None) for r in range(z.shape[1])]
-    return EvidentialSums(
-        torch.cat([part.sums for part in parts]),
-        torch.stack([part.data for part in parts], 1),
-        torch.stack([part.kl for part in parts], 1),
+    weights = torch.ones(z.shape[1], dtype=torch.float64, device=z.device) if class_weights is None else class_weights
+    if regions:
+        alpha = torch.stack([evidence_of(-z, evidence), evidence_of(z, evidence)], 2) + 1.0
+        parts = [_voxels(alpha[:, r], target[:, r], kind, ignore_index) for r in range(z.shape[1])]
+        of_voxel = [weight.to(z.dtype).expand(part.counts.shape) for weight, part in zip(weights, parts, strict=True)]
+    else:
+        parts = [_voxels(evidence_of(z, evidence) + 1.0, target, kind, ignore_index)]
+        of_voxel = [(weights.to(z.dtype).reshape(-1, *[1] * (z.dim() - 2)) * parts[0].y).sum(1)]
+    data = [(part.data * weight).where(part.counts, 0.0) for part, weight in zip(parts, of_voxel, strict=True)]
+    kl = [(part.kl * weight).where(part.counts, 0.0) for part, weight in zip(parts, of_voxel, strict=True)]
+    counted_weight = [weight.where(part.counts, 0.0) for part, weight in zip(parts, of_voxel, strict=True)]
+    overlaps = torch.cat([_overlap(part)[:, 1:] if regions else _overlap(part) for part in parts], 1)
+    means = torch.stack([sum(x.sum(dtype=torch.float64) for x in maps) for maps in (data, kl, counted_weight)])
+    means, overlaps = add_up(torch.cat([means, overlaps.flatten()])).split([3, overlaps.numel()])
+    seen = means[2] > 0
+    mean_data, mean_kl = means[:2] / means[2].where(seen, 1.0)
+    dice = (_dice(*overlaps.unflatten(0, (3, -1))) * weights).sum() / weights.sum()
+    return EvidentialTerms(
+        mean_data,
+        mean_kl,
+        dice.where(seen, 0.0),
+        torch.stack(data, 1) if regions else data[0],
+        torch.stack(kl, 1) if regions else kl[0],
+        dirichlet_uncertainty(logits, evidence=evidence, regions=regions) if return_uncertainty else None,
     )
 
 
-def _sums(
-    alpha: Tensor, target: Tensor, kind: str, ignore_index: int | None, class_weights: Tensor | None
-) -> EvidentialSums:
-    classes = alpha.shape[1]
+def _voxels(alpha: Tensor, target: Tensor, kind: str, ignore_index: int | None) -> Voxels:
+    """Of alpha [N, C, *S] and labels [N, *S]."""
     target = target.to(torch.int64)
-    counts = _checks.counted(target, ignore_index)
-    target = target.where(counts, 0)
-    y = torch.zeros_like(alpha, dtype=torch.bool).scatter_(1, target.unsqueeze(1), True)
+    counts = counted(target, ignore_index)
+    y = torch.zeros_like(alpha, dtype=torch.bool).scatter_(1, target.where(counts, 0).unsqueeze(1), True)
     total = alpha.sum(1, keepdim=True)
     p = alpha / total
     if kind == "digamma":
@@ -73,48 +104,21 @@ def _sums(
     kl = (
         torch.lgamma(other_total).squeeze(1)
         - torch.lgamma(other).sum(1)
-        - math.lgamma(classes)
+        - math.lgamma(alpha.shape[1])
         + ((other - 1) * (torch.digamma(other) - torch.digamma(other_total))).sum(1)
     )
-    voxels = [0, *range(2, alpha.dim())]
-    seen = counts.unsqueeze(1)
-    zero = torch.zeros((), dtype=p.dtype, device=p.device)
-    if class_weights is not None:
-        weight = class_weights.to(p)[target]
-        data, kl = data * weight, kl * weight
-    data, kl = data.where(counts, zero), kl.where(counts, zero)
-    parts = [
-        data.sum(dtype=torch.float64)[None],
-        kl.sum(dtype=torch.float64)[None],
-        p.where(seen, zero).sum(voxels, dtype=torch.float64),
-        p.where(seen & y, zero).sum(voxels, dtype=torch.float64),
-        (seen & y).sum(voxels).to(torch.float64),
-    ]
-    return EvidentialSums(torch.cat(parts)[None], data, kl)
+    return Voxels(p, y, counts, data, kl)
 
 
-def terms_of_sums(
-    sums: Tensor, weights: Tensor | None = None, *, regions: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean data term, mean KL term and Dice term from `EvidentialSums.sums`; all 0 when no voxel counts.
+def _overlap(voxels: Voxels) -> Tensor:
+    """TP = Σ p y', FP = Σ p (1 - y') and FN = Σ (1 - p) y' of each class over the voxels that count, [3, C] float64."""
+    p, soft, seen = voxels.p, voxels.y.to(voxels.p.dtype) + 1e-3, voxels.counts.unsqueeze(1)
+    over_voxels = [0, *range(2, p.dim())]
+    products = (p * soft, p * (1 - soft), (1 - p) * soft)
+    return torch.stack([x.where(seen, 0.0).sum(over_voxels, dtype=torch.float64) for x in products])
 
-    Dice: y' = y + 1e-3, TP = Σ p y', FP = Σ p (1 - y'), FN = Σ (1 - p) y', a = clamp(FP / (FP + FN + 1e-5), 0.2, 0.8),
-    mean_c (1 - TP / (TP + a FP + (1 - a) FN + 1e-5)), of regions their presence alone. The weights of the classes, or
-    of the regions, weight all three means. Within `across_ranks` the sums are those of all ranks.
-    """
-    sums = summed(sums)
-    p, hit, y = sums[:, 2:].unflatten(1, (3, -1)).unbind(1)
-    voxels = y.sum(1, keepdim=True)
-    tp = hit + _SHIFT * p
-    fp = p - tp
-    fn = y + _SHIFT * voxels - tp
-    a = (fp / (fp + fn + _EPS)).clamp(0.2, 0.8)
-    dice = 1 - tp / (tp + a * fp + (1 - a) * fn + _EPS)
-    dice, number = (dice[:, 1], voxels[:, 0]) if regions else (dice[0], y[0])
-    weight = torch.ones_like(dice) if weights is None else weights.to(dice)
-    scale = (weight * number).sum()
-    seen = scale > 0
-    means = (weight[:, None] * sums[:, :2]).sum(0) if regions else sums[0, :2]
-    means = means / scale.where(seen, 1.0)
-    dice = (weight * dice).sum() / weight.sum()
-    return means[0], means[1], dice.where(seen, 0.0)
+
+def _dice(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+    """1 - D of each class, errors weighted by their share: a = clamp(FP / (FP + FN + 1e-5), 0.2, 0.8)."""
+    a = (fp / (fp + fn + 1e-5)).clamp(0.2, 0.8)
+    return 1 - tp / (tp + a * fp + (1 - a) * fn + 1e-5)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .dirichlet_uncertainty import widen
+from .dirichlet_uncertainty import dirichlet_uncertainty, widen
 
 
 def noise_uncertainty_loss(
-    uncertainty: Tensor,
+    logits: Tensor,
     noisy1: Tensor,
     noisy2: Tensor,
     distance: Tensor,
@@ -17,25 +17,41 @@ def noise_uncertainty_loss(
     levels: Tensor,
     *,
     valid: Tensor,
+    evidence: str = "softplus",
     threshold: float = 4.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(order, distance, far) terms of [N, *S] maps, unweighted; docs/method.md, "Noise–uncertainty loss"."""
-    u, u1, u2 = (widen(x) for x in (uncertainty, noisy1, noisy2))
+    """(order, distance, far) terms of logits [N, C, *S], unweighted; docs/method.md, "Noise–uncertainty loss"."""
+    u, u1, u2 = (dirichlet_uncertainty(widen(z), evidence=evidence)[:, 0] for z in (logits, noisy1, noisy2))
+    return terms_of_maps(u, u1, u2, distance, centers, levels, valid=valid, threshold=threshold)
+
+
+def terms_of_maps(
+    u: Tensor,
+    u1: Tensor,
+    u2: Tensor,
+    distance: Tensor,
+    centers: Tensor,
+    levels: Tensor,
+    *,
+    valid: Tensor,
+    threshold: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of u, u¹ and u² [N, *S]."""
     flat = torch.zeros(centers.shape[:2], dtype=torch.int64, device=centers.device)
     for axis, size in enumerate(u.shape[1:]):
         flat = flat * size + centers[..., axis].where(valid, 0)
     if u.numel() == 0 or centers.shape[1] == 0:
-        order = apart = (u1 + u2).sum() * 0.0
+        order = distance_term = (u1 + u2).sum() * 0.0
     else:
         at = [x.flatten(1).gather(1, flat) for x in (u.detach(), u1, u2)]
         d = distance.flatten(1).gather(1, flat)
         order = _order(at, (d <= threshold) & valid, levels.to(u.dtype))
-        apart = _distance(at, d.to(u.dtype), valid, threshold)
+        distance_term = _distance(at, d.to(u.dtype), valid, threshold)
     far_away = distance > threshold
     count = far_away.sum().clamp(min=1)
     zero = torch.zeros((), dtype=u.dtype, device=u.device)
     far = ((u + u1 + u2).where(far_away, zero)).sum() / count
-    return order, apart, far
+    return order, distance_term, far
 
 
 def _order(at: list[Tensor], near: Tensor, levels: Tensor) -> Tensor:

@@ -7,26 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import _checks
 from .gradient_uncertainty_loss import counter_uniform
-
-
-def noisy_images(image: Tensor, noise: Tensor, centers: Tensor, valid: Tensor) -> Tensor:
-    """[M·N, K, *S]: M copies of image [N, K, *S], copy m with noise m of [M, *patch] added at every valid center."""
-    patch_size = noise.shape[1:]
-    inside = [torch.arange(size, device=image.device) - size // 2 for size in patch_size]
-    offsets = torch.stack(torch.meshgrid(*inside, indexing="ij"), -1).reshape(-1, len(patch_size))
-    places = centers[:, :, None, :] + offsets
-    flat = torch.zeros(places.shape[:-1], dtype=torch.int64, device=image.device)
-    for axis, size in enumerate(image.shape[2:]):
-        flat = flat * size + places[..., axis].clamp(0, size - 1)
-    images = torch.cat([image] * len(noise))
-    index = flat.flatten(1)[:, None].expand(-1, image.shape[1], -1)
-    for copy, patch in zip(images.flatten(2).chunk(len(noise)), noise, strict=True):
-        # a patch that does not exist adds 0 somewhere
-        values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
-        copy.scatter_add_(2, index, values.expand(flat.shape).flatten(1)[:, None].expand(index.shape))
-    return images
+from .labels import equals
 
 
 def sample_hard_patches(
@@ -58,28 +40,28 @@ def sample_hard_patches(
     for axis, (size, width) in enumerate(zip(shape, patch_size, strict=True)):
         view = [1] * label.dim()
         view[axis + 1] = size
-        place = torch.arange(size, device=label.device).reshape(view)
-        axes.append(place)
-        free = free & (place >= width // 2) & (place < size - width // 2)
+        index = torch.arange(size, device=label.device).reshape(view)
+        axes.append(index)
+        free = free & (index >= width // 2) & (index < size - width // 2)
     hard = noisy_uncertainty <= uncertainty
 
     def draw(slot: int, candidates: Tensor) -> None:
         nonlocal free
         best, index = key.masked_fill(~(candidates & free).flatten(1), -1.0).max(1)
-        found = (best >= 0) & ~valid[:, slot]
+        drawn = (best >= 0) & ~valid[:, slot]
         overlaps = torch.ones_like(free)
         rest = index
         for axis in range(len(shape) - 1, -1, -1):
             at = rest % shape[axis]
             rest = rest // shape[axis]
-            centers[:, slot, axis] = torch.where(found, at, centers[:, slot, axis])
+            centers[:, slot, axis] = torch.where(drawn, at, centers[:, slot, axis])
             distance_along = (axes[axis] - at.reshape(-1, *[1] * len(shape))).abs()
             overlaps = overlaps & (distance_along < patch_size[axis])
-        free = free & ~(overlaps & found.reshape(-1, *[1] * len(shape)))
-        valid[:, slot] |= found
+        free = free & ~(overlaps & drawn.reshape(-1, *[1] * len(shape)))
+        valid[:, slot] |= drawn
 
     for c in range(num_classes):
-        candidates = hard & _checks.equals(label, c)
+        candidates = hard & equals(label, c)
         if c == 0:
             candidates = candidates & (distance < max_distance)
         for k in range(num_patches):

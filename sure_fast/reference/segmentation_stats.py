@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import _checks
 from .dirichlet_uncertainty import evidence as evidence_of
 from .dirichlet_uncertainty import widen
+from .labels import counted
 
 
 def segmentation_stats(
@@ -18,7 +18,7 @@ def segmentation_stats(
     alpha = evidence_of(widen(logits), evidence).flatten(2) + 1.0
     total = alpha.sum(1)
     y = target.flatten(1).to(torch.int64)
-    counts = _checks.counted(y, ignore_index)
+    counts = counted(y, ignore_index)
     y = y.where(counts, 0)
     best, prediction = _first_maximum(alpha)
 
@@ -39,14 +39,14 @@ def segmentation_stats(
         confidence.append(histogram(index, bins, p.where(counts, 0.0)))
         hits.append(histogram(index, bins, hit & counts))
         errors.append(histogram(level, levels, wrong & counts))
-    by_bin = (torch.stack(found, 1) for found in (number, confidence, hits))
+    by_bin = (torch.stack(parts, 1) for parts in (number, confidence, hits))
     return (confusion, *by_bin, histogram(level, levels, counts), torch.stack(errors, 1))
 
 
 def _first_maximum(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest along axis 1 and the first place of it."""
-    best, place = alpha[:, 0], torch.zeros_like(alpha[:, 0], dtype=torch.int64)
+    """The largest along axis 1 and the index of the first one."""
+    best, index = alpha[:, 0], torch.zeros_like(alpha[:, 0], dtype=torch.int64)
     for c in range(1, alpha.shape[1]):
         larger = alpha[:, c] > best
-        best, place = torch.where(larger, alpha[:, c], best), place.masked_fill(larger, c)
-    return best, place
+        best, index = torch.where(larger, alpha[:, c], best), index.masked_fill(larger, c)
+    return best, index

@@ -68,7 +68,7 @@ def test_train_leaves_everything(run):
     assert len(table) == 20
     assert table["UCC_g"] == f"{results['mean']['ucc_g']:.3f}"
     config = yaml.safe_load((folder / "run/config.yaml").read_text())
-    assert config["patch_size"] == [48, 48, 12]
+    assert config["data"]["patch_size"] == [48, 48, 12]
 
 
 def test_evaluate_recomputes_the_table(run):
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_code_2(run, tmp_path):
     (tmp_path / "typo.yaml").write_text("epoch: 3\n")
     for name, arguments, text in (
         ("train", ["--bata", "3"], "unrecognized arguments: --bata 3"),
-        ("train", ["--config", tmp_path / "typo.yaml"], "did you mean 'epochs'?"),
+        ("train", ["--config", tmp_path / "typo.yaml"], "did you mean 'run.epochs'?"),
         ("train", ["--data", tmp_path / "empty"], "empty"),
         ("train", ["--data", few], "few"),
         ("train", ["--data", broken], "phantom_003.nii.gz"),

@@ -151,14 +151,15 @@ def test_refused(output, flags, tmp_path):
         compare.compare({**flags, **others}, presets, seeds, output, **options)
 
     for options, text in (
-        ({"presets": ["sure", "best"]}, "^preset: expected one of softmax"),
+        ({"presets": ["sure", "best"]}, r"^method\.preset: expected one of softmax"),
         ({"presets": ["sure", "sure"]}, "^presets: expected each once, got sure,sure"),
         ({"seeds": ["0", "0"]}, "^seeds: expected each once, got 0,0"),
-        ({"epochs": "3"}, "holds a run with another epochs; choose another output"),
-        ({"presets": ["softmax"], "beta": "3"}, "^beta: is an option of the preset sure, which is not compared"),
-        ({"members": "3"}, "^members: is an option of the preset ensemble"),
+        ({"epochs": "3"}, "holds a run with another run.epochs; choose another output"),
+        ({"presets": ["softmax"]}, r"^method\.start_epoch: is no option of any of the presets softmax"),
+        ({"members": "3"}, r"^method\.members: is no option of any"),
         ({"severities": "1,6"}, "^severities: expected some of 1,2,3,4,5, each once, got 1,6"),
-        ({"presets": ["softmax", "tta"]}, "^start_epoch: none of the presets softmax,tta reads it"),
+        ({"run.seed": "3"}, r"^run\.seed: expected --seeds instead, got '3'"),
+        ({"presets": ["softmax", "tta"]}, r"^method\.start_epoch: is no option of any of the presets softmax,tta"),
     ):
         with pytest.raises(ConfigError, match=text):
             run(**options)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from sure_fast import evaluate, predict, train
 from sure_fast.data import DataError
-from sure_fast.engine.config import ConfigError, convert, load_file, make
+from sure_fast.engine.config import ConfigError, load_file, make
+from sure_fast.engine.config import converted as convert_all
 
-QUICK = ["--quick", "--preset", "evidential", "--epochs", "1", "--channels", "2,4", "--device", "cpu"]
+QUICK = ["--quick", "--preset", "evidential", "--epochs", "1", "--set", "network.channels=2,4", "--device", "cpu"]
 SIX = ("RAS", "RAS", "RAS", "LPS", "PIR", "SAL", "ASR", "ILP")
 
 
@@ -105,7 +106,7 @@ def test_patients_are_kept_together_in_every_way(tmp_path, capsys):
     assert patients(run, "train") & patients(run, "val") == set()
     assert (len(patients(run, "train")), len(patients(run, "val"))) == (4, 1)
     stored = load_file(str(run / "config.yaml"))
-    assert (stored["group"], stored["fold"]) == (r"^\D*\d+", "2/5")
+    assert (stored["data.group"], stored["data.fold"]) == (r"^\D*\d+", "2/5")
     split = json.loads((run / "split.json").read_text())
     assert (split["group"], split["fold"], split["test"]) == (r"^\D*\d+", "2/5", [])
     evaluate.main(["--checkpoint", str(run), "--device", "cpu"])
@@ -129,8 +130,11 @@ def test_patients_are_kept_together_in_every_way(tmp_path, capsys):
         (["--split", "gone.json"], r"split gone\.json: cannot be read"),
         (["--split", "SPLIT"], "expected names of cases in 'train', got 'z'"),
         (["--split", "TWICE"], "expected every case in one part"),
-        (["--split", "TRAIN", "--patience", "2"], "patience: expected 0 without validation cases, got 2"),
-        (["--split", "TRAIN", "--weights", "best"], "weights: expected last without validation cases, got best"),
+        (["--split", "TRAIN", "--set", "run.patience=2"], "patience: expected 0 without validation cases, got 2"),
+        (
+            ["--split", "TRAIN", "--set", "run.weights=best"],
+            "weights: expected last without validation cases, got best",
+        ),
     ],
 )
 def test_wrong_splits_are_refused_before_anything_is_written(tmp_path, flags, message):
@@ -150,10 +154,18 @@ def test_wrong_splits_are_refused_before_anything_is_written(tmp_path, flags, me
 @pytest.mark.parametrize(
     ("shape", "flags", "message"),
     [
-        ((12, 12, 6), ["--patch-size", "12,12,1"], r"crop of 12,12,1 voxels, got 3; give --noise-patch-size 3,3,1"),
-        ((1, 12, 12), [], r"crop of 1,12,12 voxels, got 3; give --noise-patch-size 1,3,3"),
-        ((12, 12, 6), ["--patch-size", "12,12,4", "--noise-patch-size", "3,3,5"], "give --noise-patch-size 3,3,3"),
-        ((12, 12, 6), ["--noise-patch-size", "3,3"], "1 or 3 numbers for crops of"),
+        (
+            (12, 12, 6),
+            ["--patch-size", "12,12,1"],
+            r"crop of 12,12,1 voxels, got 3; give --set method.patch_size=3,3,1",
+        ),
+        ((1, 12, 12), [], r"crop of 1,12,12 voxels, got 3; give --set method.patch_size=1,3,3"),
+        (
+            (12, 12, 6),
+            ["--patch-size", "12,12,4", "--set", "method.patch_size=3,3,5"],
+            "give --set method.patch_size=3,3,3",
+        ),
+        ((12, 12, 6), ["--set", "method.patch_size=3,3"], "1 or 3 numbers for crops of"),
     ],
 )
 def test_noise_that_does_not_fit_the_crop(tmp_path, shape, flags, message):
@@ -164,27 +176,29 @@ def test_noise_that_does_not_fit_the_crop(tmp_path, shape, flags, message):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "data" / folder / f"c{k}.nii")
     run = tmp_path / "run"
-    common = ["--data", str(tmp_path / "data"), "--output", str(run), "--quick", "--channels", "2,4"]
-    with pytest.raises(ConfigError, match=f"noise_patch_size: expected .*{message}"):
+    common = ["--data", str(tmp_path / "data"), "--output", str(run), "--quick", "--set", "network.channels=2,4"]
+    with pytest.raises(ConfigError, match=f"method.patch_size: expected .*{message}"):
         train.main([*common, "--preset", "sure", *flags])
     assert not (run / "split.json").exists()
 
 
 def test_noise_patch_sizes():
-    assert make({"noise_patch_size": "3,3,1"}).noise_patch_size == [3, 3, 1]
-    assert make({"noise_patch_size": "5"}).noise_patch_size == make({}, {"noise_patch_size": [5]}).noise_patch_size
-    assert convert("noise_patch_size", 3) == [3]  # as configurations of earlier runs have it
+    def size(**flags):
+        return make(flags).method.options["patch_size"]
+
+    assert size(noise_patch_size="3,3,1") == [3, 3, 1]
+    assert size(noise_patch_size="5") == make({}, convert_all({"method.patch_size": [5]})).method.options["patch_size"]
     for wrong in ("3,2,1", "0", "3,-1,1"):
-        with pytest.raises(ConfigError, match="noise_patch_size: expected an odd number >= 1, or one per axis, got"):
-            make({"noise_patch_size": wrong})
-    with pytest.raises(ConfigError, match="noise_patch_size: expected with gamma > 0 only"):
-        make({"noise_patch_size": "3,3,1", "preset": "evidential"})
+        with pytest.raises(ConfigError, match=r"method\.patch_size: expected one odd number >= 1"):
+            size(noise_patch_size=wrong)
+    with pytest.raises(ConfigError, match=r"method\.patch_size: is no option of preset evidential"):
+        size(noise_patch_size="3,3,1", preset="evidential")
 
 
 def test_fractions_of_a_fold():
-    assert make({"fold": "2/5"}).fractions == [0.8, 0.2, 0.0]
-    assert make({"fold": "2/5", "fractions": "0.6,0.2,0.2"}).fractions == [0.6, 0.2, 0.2]
-    assert make({"fold": "2/5", "split": "splits_final.json"}).fractions == [0.7, 0.1, 0.2]
+    assert make({"fold": "2/5"}).data.fractions == [0.8, 0.2, 0.0]
+    assert make({"fold": "2/5", "fractions": "0.6,0.2,0.2"}).data.fractions == [0.6, 0.2, 0.2]
+    assert make({"fold": "2/5", "split": "splits_final.json"}).data.fractions == [0.7, 0.1, 0.2]
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_two_jobs_never_share_a_folder(tmp_path, arguments):
     assert refused.startswith(("sure_fast.train: error: output run: ", "sure_fast.train: error: resume run: "))
     assert "\n" not in refused
     config = (tmp_path / "run/config.yaml").read_text()
-    assert f"\nseed: {codes.index(0)}\n" in config
+    assert f"\n  seed: {codes.index(0)}\n" in config
 
 
 def test_runs_started_together_get_folders_of_their_own(tmp_path, monkeypatch):

@@ -18,12 +18,22 @@ from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
 TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4", "phantom_cases": "5"}
-FLAGS = ["--quick", "--epochs", "2", "--channels", "2,4", "--phantom-cases", "5", "--device", "cpu"]
+FLAGS = [
+    "--quick",
+    "--epochs",
+    "2",
+    "--set",
+    "network.channels=2,4",
+    "--set",
+    "data.phantom_cases=5",
+    "--device",
+    "cpu",
+]
 
 
 def test_dry_run_keeps_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    train.main([*FLAGS, "--dry-run", "--accumulate", "2", "--ema", "0.9"])
+    train.main([*FLAGS, "--dry-run", "--set", "optimizer.accumulate=2", "--set", "optimizer.ema=0.9"])
     out = capsys.readouterr().out
     assert "dry run on cpu: all is well with 3 train, 1 val, 1 test cases, patch [48, 48, 12]; nothing is kept" in out
     assert list(tmp_path.iterdir()) == []
@@ -37,7 +47,7 @@ def test_dry_run_keeps_nothing(tmp_path, monkeypatch, capsys):
 
 def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    train.main([*FLAGS, "--benchmark", "3", "--amp", "bf16", "--mining-every", "2"])
+    train.main([*FLAGS, "--benchmark", "3", "--amp", "bf16", "--set", "method.mining_every=2"])
     found = json.loads(capsys.readouterr().out)
     assert set(found["seconds"]) == {"data", "network", "noisy", "supervision", "optimizer"}
     assert all(value > 0 for value in found["seconds"].values())
@@ -107,7 +117,7 @@ def spoiled(tmp_path):
 
 def test_bad_cases_are_refused_together_or_skipped_and_listed(spoiled, tmp_path, capsys):
     options = {**TINY, "data": str(spoiled)}
-    with pytest.raises(DataError, match=r"3 of 8 cases cannot be used .* leave them out with --skip-bad"):
+    with pytest.raises(DataError, match=r"3 of 8 cases cannot be used .* leave them out with --set data.skip_bad=true"):
         training.train(make(options), tmp_path / "run", progress=False)
     told = [line for line in capsys.readouterr().err.splitlines() if "bad: " in line]
     assert [name in line for name, line in zip(("001", "004", "006"), told, strict=True)] == [True] * 3

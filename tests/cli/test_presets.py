@@ -9,7 +9,8 @@ import pytest
 from sure_fast import evaluate, predict
 from sure_fast.data import phantom
 from sure_fast.engine import run as training
-from sure_fast.engine.config import PRESETS, ConfigError, make
+from sure_fast.engine.config import ConfigError, make
+from sure_fast.methods import METHODS
 
 pytestmark = pytest.mark.slow
 TINY = {"epochs": "2", "channels": "2,4", "batch_size": "2", "validate_every": "1"}
@@ -20,7 +21,7 @@ def data(tmp_path_factory):
     return phantom.write(tmp_path_factory.mktemp("set") / "phantom", 5, 0, shape=(32, 32, 8))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", METHODS)
 def test_preset(preset, data, tmp_path, capsys):
     output = tmp_path / "run"
     config = make({**TINY, "data": str(data), "preset": preset, "members": "2"} if preset == "ensemble" else
@@ -28,12 +29,9 @@ def test_preset(preset, data, tmp_path, capsys):
     training.train(config, output, progress=False)
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "step"]
-    terms = {
-        "softmax": {"cross_entropy"},
-        "devis": {"calibration"},
-        "prius": {"contrast", "corruption", "geometry"},
-        "evidential": {"data", "kl"},
-    }[config.loss]
+    terms = {"devis": {"calibration"}, "prius": {"contrast", "corruption", "geometry"}}.get(
+        preset, {"data", "kl"} if config.method.record.inference == "evidential" else {"cross_entropy"}
+    )
     assert terms <= steps[-1].keys()
     assert all(steps[-1][term] > 0 for term in terms - {"corruption"})
     assert (output / "pictures/losses.png").is_file()
@@ -50,18 +48,17 @@ def test_preset(preset, data, tmp_path, capsys):
 
 def test_methods_that_make_no_sense_are_refused():
     for flags, text in (
-        ({"preset": "softmax", "inference": "evidential"}, "loss: expected evidential, devis or prius with inference"),
-        ({"preset": "sure", "inference": "tta"}, "loss: expected softmax with inference tta, got 'evidential'"),
-        ({"preset": "devis", "beta": "1"}, "beta, gamma: expected 0 with loss devis, got 1.0, 0.0"),
-        ({"preset": "ensemble", "members": "1"}, "members: expected at least 2 with inference ensemble, got 1"),
-        ({"preset": "tta", "members": "2"}, "members: expected 1 with inference tta, got 2"),
-        ({"preset": "mc-dropout", "dropout": "0"}, "dropout: expected a number > 0 with inference mc-dropout"),
-        ({"preset": "softmax", "kind": "mse"}, "kind: expected with evidential or devis or prius only, .* got 'mse'"),
-        ({"preset": "prius", "blur_sigma": "2"}, "blur_sigma: expected with beta > 0 only, .* got 2.0"),
-        ({"preset": "sure", "gamma": "0", "noise": "std"}, "noise: expected with gamma > 0 only"),
-        ({"preset": "evidential", "start_epoch": "3"}, "start_epoch: expected with beta > 0 or gamma > 0 or prius"),
-        ({"preset": "sure", "prius_distance": "boundary"}, "prius_distance: expected with prius only"),
-        ({"preset": "mc-dropout", "dropout": "1"}, r"dropout: expected a number in \[0, 1\), got 1.0"),
+        ({"preset": "devis", "beta": "1"}, "method.beta: is no option of preset devis"),
+        ({"preset": "ensemble", "members": "1"}, "method.members: expected at least 2 with ensemble, got 1"),
+        ({"preset": "tta", "members": "2"}, "method.members: expected 1 with tta, got 2"),
+        ({"preset": "mc-dropout", "dropout": "0"}, "network.dropout: expected a number > 0 with mc-dropout"),
+        ({"preset": "softmax", "kind": "mse"}, "method.kind: is no option of preset softmax"),
+        ({"preset": "prius", "blur_sigma": "2"}, "method.blur_sigma: is no option of preset prius"),
+        ({"preset": "sure", "gamma": "0", "noise": "std"}, "method.noise: expected with method.gamma > 0 only"),
+        ({"preset": "evidential", "start_epoch": "3"}, "method.start_epoch: is no option of preset evidential"),
+        ({"preset": "sure", "beta": "0", "gamma": "0", "start_epoch": "3"}, "method.start_epoch: expected with method"),
+        ({"preset": "sure", "distance": "boundary"}, "method.distance: is no option of preset sure"),
+        ({"preset": "mc-dropout", "dropout": "1"}, r"network.dropout: expected a number in \[0, 1\), got 1.0"),
     ):
         with pytest.raises(ConfigError, match=text):
             make(flags)

@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         ({"patch_size": "32x32"}, "patch_size: expected 3 numbers"),
         ({"fractions": "0.9,0.3,0.1"}, "fractions: expected train, val, test"),
         ({"phantom_cases": "1"}, "data phantom set: cases: expected at least 3 cases"),
-        ({"phantom_cases": "0"}, "expected a whole number >= 1, got 0"),
+        ({"phantom_cases": "0"}, "data.phantom_cases: expected at least 1, got 0"),
     ],
 )
 def test_a_refused_run_changes_nothing(run, tmp_path, flags, message):

@@ -74,6 +74,17 @@ def _two_labels(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
     return {"prediction": label.roll(1, 1), "target": label}
 
 
+def _patches(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    """Two patches an image, apart."""
+    centers = torch.tensor([[1] * len(shape[1:]), [size - 2 for size in shape[1:]]]).repeat(shape[0], 1, 1)
+    return {
+        "image": torch.randn((shape[0], 2, *shape[1:]), generator=generator),
+        "centers": centers,
+        "valid": torch.rand(centers.shape[:2], generator=generator) < 0.8,
+        "noise": torch.randn((2, *[3] * len(shape[1:])), generator=generator),
+    }
+
+
 def _draw(u, g, noisy, distance, label, backend):
     generator = torch.Generator().manual_seed(3)  # the CPU's: the same draws on every device
     return sure_fast.sample_hard_patches(
@@ -100,7 +111,7 @@ CASES: dict[str, Case] = {
     ),
     "evidential_loss": Case(
         _labelled,
-        lambda logits, label, backend: sure_fast.evidential_loss(logits, label, epoch=5, backend=backend)[:4],
+        lambda logits, label, backend: sure_fast.evidential_loss(logits, label, backend=backend)[:3],
         ("logits",),
     ),
     "noise_uncertainty_loss": Case(
@@ -123,6 +134,9 @@ CASES: dict[str, Case] = {
     ),
     "spearman": Case(_rankings, lambda a, b, mask, backend: sure_fast.spearman(a, b, mask=mask, backend=backend)),
     "sample_hard_patches": Case(_maps, _draw),
+    "add_noise_patches": Case(
+        _patches, lambda backend, **inputs: sure_fast.add_noise_patches(**inputs, backend=backend)
+    ),
     "surface_distances": Case(
         _two_labels,
         lambda prediction, target, backend: sure_fast.surface_distances(prediction, target, 4, backend=backend),

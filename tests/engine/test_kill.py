@@ -24,8 +24,9 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="starts the runs by fork, without importing torch each time"),
 ]
 KILLS, SEED = 10, 0
-FLAGS = ["--epochs=3", "--start-epoch=1", "--channels=2,4", "--batch-size=1", "--validate-every=1",
-         "--checkpoint-every=1"]  # fmt: skip
+# Many epochs, so that the steps take more of a run's time than what comes before and after them.
+FLAGS = ["--epochs=10", "--set=method.start_epoch=3", "--set=network.channels=2,4", "--batch-size=1",
+         "--set=run.validate_every=1", "--set=run.checkpoint_every=1"]  # fmt: skip
 
 
 def test_kill_at_ten_random_moments(tmp_path):

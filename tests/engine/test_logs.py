@@ -138,11 +138,11 @@ def test_trackers(tmp_path, installed):
         fill(log, 2)
     mlflow, wandb = installed["mlflow"], installed["wandb"]
     assert mlflow.of("set_tracking_uri") == [((f"sqlite:///{tmp_path / 'mlflow.db'}",), {})]
-    assert mlflow.of("log_params")[0][0][0]["beta"] == 3.0
+    assert mlflow.of("log_params")[0][0][0]["method.beta"] == 3.0
     assert mlflow.of("end_run") == [(("FINISHED",), {})]
     options = wandb.of("init")[0][1]
     assert (options["mode"], options["dir"], options["id"]) == ("offline", str(tmp_path), None)
-    assert options["config"] == config.to_dict()
+    assert options["config"] == config.flat()
     assert wandb.of("finish") == [((), {"exit_code": 0})]
     epochs = [{"lr": 0.1, "volumes_per_second": 4.0}, {"lr": 0.1, "volumes_per_second": 4.0, "validation/dice": 0.5}]
     steps = [{"train/total": step / 3, "train/data": 1.0} for step in range(4)]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from sure_fast.engine import checkpoint, loop
+from sure_fast.engine import checkpoint
 from sure_fast.engine import run as training
 from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
@@ -63,16 +63,23 @@ def test_patch_size_follows_the_images():
 
 
 def test_weights_of_prius_replace_the_published_ones():
-    published = loop.make_loss(make({"preset": "prius"}), dims=3, in_channels=1, ignore_index=None)
-    assert published.weights == (1.0, 0.1, 1.0)
-    flags = {"preset": "prius", "contrast_weight": "100", "geometry_weight": "0.01"}
-    assert loop.make_loss(make(flags), dims=3, in_channels=1, ignore_index=None).weights == (100.0, 0.1, 0.01)
+    def weights(**flags):
+        method = make({"preset": "prius", **flags}).method
+        loss = method.record.make_loss(method.options, num_epochs=40, dims=3, in_channels=1, ignore_index=None)
+        return loss.weights
+
+    assert weights() == (1.0, 0.1, 1.0)
+    assert weights(contrast_weight="100", geometry_weight="0.01") == (100.0, 0.1, 0.01)
 
 
 @pytest.mark.slow
 def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    training.train(make({**TINY, "preset": "softmax", "epochs": "1", "start_epoch": None}), first, progress=False)
+    training.train(
+        make({**{k: v for k, v in TINY.items() if k != "start_epoch"}, "preset": "softmax", "epochs": "1"}),
+        first,
+        progress=False,
+    )
     given = {**TINY, "init_from": str(first), "learning_rate": "1e-12"}
     training.train(make(given), second, progress=False)
     before = checkpoint.load(first)["model"]

@@ -19,15 +19,28 @@ from sure_fast.engine import run as training
 from tests._runs import assert_equal, final
 
 pytestmark = pytest.mark.slow
-TINY = ["--epochs=3", "--channels=2,4", "--validate-every=2"]
+TINY = ["--epochs=3", "--set=network.channels=2,4", "--set=run.validate_every=2"]
 STEPS = 6  # 4 training cases: 2 a batch, 3 epochs
 RUNS = {
-    "sure": ["--start-epoch=1", "--batch-size=2"],
+    "sure": ["--set=method.start_epoch=1", "--batch-size=2"],
     "mc-dropout": ["--preset=mc-dropout", "--batch-size=2"],
-    "ensemble": ["--preset=ensemble", "--members=2", "--batch-size=2"],
+    "ensemble": ["--preset=ensemble", "--set=method.members=2", "--batch-size=2"],
     "everything": [
-        *("--start-epoch=0", "--batch-size=1", "--accumulate=3", "--schedule=poly", "--clip-norm=0.5", "--ema=0.9"),
-        *("--mining-every=3", "--norm=batch", "--amp=fp16", "--patience=1", "--validate-every=1"),
+        *(
+            "--set=method.start_epoch=0",
+            "--batch-size=1",
+            "--set=optimizer.accumulate=3",
+            "--set=optimizer.schedule=poly",
+            "--set=optimizer.clip_norm=0.5",
+            "--set=optimizer.ema=0.9",
+        ),
+        *(
+            "--set=method.mining_every=3",
+            "--set=network.norm=batch",
+            "--amp=fp16",
+            "--set=run.patience=1",
+            "--set=run.validate_every=1",
+        ),
     ],
 }
 
@@ -123,7 +136,7 @@ def test_every_state(flags, whole, tmp_path, step, saved):
 
 def test_ctrl_c_in_a_terminal(flags, tmp_path):
     """Every process of the group gets the signal, the workers that prepare the next crops too."""
-    arguments = [*flags["sure"], "--epochs=500", "--validate-every=500", "--num-workers=2", "--output=run"]
+    arguments = [*flags["sure"], "--epochs=500", "--set=run.validate_every=500", "--num-workers=2", "--output=run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sure_fast.train", *arguments],
         cwd=tmp_path,
@@ -160,12 +173,12 @@ def test_ensemble_goes_on_at_its_member(flags, whole, tmp_path, step):
 
 
 def test_a_second_signal_stops_at_once(flags, whole, tmp_path, capfd):
-    arguments = [*flags["sure"], "--checkpoint-every=1"]
+    arguments = [*flags["sure"], "--set=run.checkpoint_every=1"]
     assert stopped_at(4, tmp_path / "run", arguments, times=2) == 143
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("sure_fast.train: stopped by SIGTERM; continue with: ")
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pt")["progress"]["step"] == 3
-    assert run("--resume", tmp_path / "run", "--checkpoint-every=0") == 0
+    assert run("--resume", tmp_path / "run", "--set=run.checkpoint_every=0") == 0
     assert_equal(final(tmp_path / "run"), whole["sure"])
 
 
@@ -232,7 +245,7 @@ def test_disk_full(flags, whole, tmp_path, capfd):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch, "save", full)
-        assert run(*flags["sure"], "--output", output, "--checkpoint-every=1") == 1
+        assert run(*flags["sure"], "--output", output, "--set=run.checkpoint_every=1") == 1
     last = output / "checkpoints/last.pt"
     lines = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert lines == [
@@ -241,7 +254,7 @@ def test_disk_full(flags, whole, tmp_path, capfd):
     ]
     assert checkpoint.load(last)["progress"]["step"] == 2
     assert sorted(path.name for path in last.parent.iterdir()) == ["last.previous.pt", "last.pt"]
-    assert run("--resume", output, "--checkpoint-every=0") == 0
+    assert run("--resume", output, "--set=run.checkpoint_every=0") == 0
     assert_equal(final(output), whole["sure"])
 
 
@@ -258,7 +271,7 @@ def test_one_command_starts_and_continues(flags, whole, tmp_path, capfd):
         send(patched, loop.Trainer, "step", 3)
         assert run(*again) == 143
     assert run(*again, "--learning-rate=0.1") == 2
-    assert "was started with learning_rate 0.001, got 0.1" in capfd.readouterr().err
+    assert "was started with optimizer.learning_rate 0.001, got 0.1" in capfd.readouterr().err
     assert run(*again) == 0
     assert_equal(final(output), whole["sure"])
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
@@ -287,8 +300,8 @@ def test_refused(flags, tmp_path, capfd):
         (["--resume", tmp_path / "none"], "expected the folder of a run with config.yaml, got none"),
         (["--resume", output, "--overwrite"], "resume: expected no --overwrite with it"),
         (["--resume", output, "--output", tmp_path / "b"], "expected no other --output"),
-        (["--resume", output, "--epochs", 9], "was started with epochs 3, got 9"),
-        (["--resume", output, "--config", tmp_path / "other.yaml"], "was started with beta 100.0, got 3.0"),
+        (["--resume", output, "--epochs", 9], "was started with run.epochs 3, got 9"),
+        (["--resume", output, "--config", tmp_path / "other.yaml"], "was started with method.beta 100.0, got 3.0"),
         (["--resume", output, "--wokers=2"], "unrecognized arguments: --wokers=2; did you mean '--num-workers'?"),
         (["--resume", output, "--epoch=3"], "unrecognized arguments: --epoch=3; did you mean '--epochs'?"),
     ):
@@ -307,7 +320,7 @@ def test_refused(flags, tmp_path, capfd):
 
 def test_checkpoint_of_another_network(flags, tmp_path, capfd):
     assert stopped_at(1, tmp_path / "a", flags["sure"]) == 143
-    assert stopped_at(1, tmp_path / "b", [*flags["sure"], "--channels=4,8"]) == 143
+    assert stopped_at(1, tmp_path / "b", [*flags["sure"], "--set=network.channels=4,8"]) == 143
     shutil.copy(tmp_path / "b/checkpoints/last.pt", tmp_path / "a/checkpoints/last.pt")
     assert run("--resume", tmp_path / "a") == 2
     assert "is of another network than this run's" in capfd.readouterr().err

@@ -147,9 +147,9 @@ def test_regions(ignore):
     if ignore:
         wanted[0][:, :, 10:] = IGNORED
     plain = sum(
-        sure_fast.evidential_loss(
-            z, t, epoch=5, num_epochs=10, annealing_epochs=2, regions=True, ignore_index=IGNORED if ignore else None
-        ).total
+        sure_fast.EvidentialLoss(
+            num_epochs=10, annealing_epochs=2, regions=True, ignore_index=IGNORED if ignore else None
+        )(z, t, epoch=5).total
         for z, t in zip(output, wanted, strict=True)
     )
     torch.testing.assert_close(loss(output, targets), 0.05 * plain)

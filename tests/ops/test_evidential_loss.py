@@ -9,8 +9,10 @@ import torch
 import torch._dynamo.testing
 
 import sure_fast
+from sure_fast.losses.schedule import total_of_terms
+from sure_fast.ops._sums import sums_layout
 from sure_fast.ops.evidential_loss import _op, _op_backward
-from sure_fast.reference.evidential_loss import evidential_loss as reference_sums
+from sure_fast.reference.evidential_loss import evidential_loss as reference
 from tests._golden import GOLDEN, load
 from tests._tolerances import tolerance
 
@@ -34,12 +36,18 @@ def case(shape, dtype=torch.float32, scale=3.0, ignore=None, seed=0):
     return logits, target
 
 
+def total_of(terms, epoch=7):
+    """A loss of the terms, which lets every one of them count."""
+    return total_of_terms(terms.data, terms.kl, terms.dice, epoch=epoch)
+
+
 def run(logits, target, **options):
     logits = logits.detach().requires_grad_()
-    out = sure_fast.evidential_loss(logits, target, epoch=7, **options)
+    out = sure_fast.evidential_loss(logits, target, **options)
+    total = total_of(out)
     # Scaled as a GradScaler does: the gradient of a mean falls below the normal range of float16.
-    (gradient,) = torch.autograd.grad(1024 * out.total, logits)
-    return torch.stack(out[:4]).detach(), gradient
+    (gradient,) = torch.autograd.grad(1024 * total, logits)
+    return torch.stack([total, *out[:3]]).detach(), gradient
 
 
 def strided(logits: torch.Tensor, layout: str) -> torch.Tensor:
@@ -159,12 +167,13 @@ def hand_terms(z: np.ndarray, y: np.ndarray, kind: str) -> tuple[float, float, f
 def test_against_the_equations_in_scipy(kind, backend):
     logits, target = case((1, 3, 4, 5), torch.float64)
     data, kl, dice = hand_terms(logits[0].flatten(1).T.numpy(), target[0].flatten().numpy(), kind)
-    weighted = sure_fast.evidential_loss(logits, target, kind=kind, epoch=5, backend=backend)
+    weighted = sure_fast.EvidentialLoss(kind=kind, backend=backend)(logits, target, epoch=5)
     np.testing.assert_allclose([float(v) for v in weighted[1:4]], [data, kl, dice], rtol=1e-12)
     np.testing.assert_allclose(float(weighted.total), 10 * data + 0.25 * kl + 10 * dice, rtol=1e-12)
-    annealed = sure_fast.evidential_loss(
-        logits, target, kind=kind, total="annealed", epoch=30, num_epochs=60, annealing_epochs=0, backend=backend
-    )
+    annealed = sure_fast.EvidentialLoss(
+        kind=kind, total="annealed", num_epochs=60, annealing_epochs=0, backend=backend
+    )(logits, target, epoch=30)
+    assert weighted[1:] == sure_fast.evidential_loss(logits, target, kind=kind, backend=backend)[:3]
     np.testing.assert_allclose(float(annealed.total), data + kl + 0.9 * dice, rtol=1e-12)
 
 
@@ -191,10 +200,10 @@ def test_golden(name, total, key, kind, backend):
     for precision, dtype in (("f32", torch.float32), ("f64", torch.float64)):
         logits = torch.from_numpy(golden["logits"]).to(dtype).requires_grad_()
         target = torch.from_numpy(golden["label"]).long()
-        out = sure_fast.evidential_loss(
-            logits, target, kind=kind, total=total, epoch=epoch, num_epochs=int(epochs),
-            annealing_epochs=int(annealing), backend=backend,
-        )  # fmt: skip
+        loss = sure_fast.EvidentialLoss(
+            kind=kind, total=total, num_epochs=int(epochs), annealing_epochs=int(annealing), backend=backend
+        )
+        out = loss(logits, target, epoch=epoch)
         want = golden[f"{key}.{kind}.{precision}.total_ace_kl_dice"]
         (gradient,) = torch.autograd.grad(out.total, logits)
         rtol = 1e-5 if dtype == torch.float32 else 1e-9
@@ -224,7 +233,7 @@ def test_gradcheck():
         for backend in ("reference", "cpu"):
 
             def total(z, kind=kind, backend=backend):
-                return sure_fast.evidential_loss(z, target, kind=kind, epoch=3, ignore_index=9, backend=backend).total
+                return total_of(sure_fast.evidential_loss(z, target, kind=kind, ignore_index=9, backend=backend), 3)
 
             assert torch.autograd.gradcheck(total, (logits,))
 
@@ -303,7 +312,7 @@ def test_uncertainty_from_the_same_pass(shape, dtype, layout):
             out.uncertainty.double(), sure_fast.dirichlet_uncertainty(z.detach().double()), **tolerance(dtype)
         )
         assert out.uncertainty.dtype == z.dtype
-        total = out.total + (weight * out.uncertainty.double()).sum()
+        total = total_of(out) + (weight * out.uncertainty.double()).sum()
         results.append(torch.autograd.grad(total, z)[0].double())
     scale = results[1].abs().max().clamp(min=1e-30) if logits.numel() else 1.0
     torch.testing.assert_close(results[0] / scale, results[1] / scale, **tolerance(dtype, "evidential_loss.gradient"))
@@ -315,12 +324,12 @@ def test_compiles_whole_and_once():
 
     @torch.compile(fullgraph=True, backend=counter)
     def step(logits, target):
-        return sure_fast.evidential_loss(logits, target, epoch=3).total
+        return total_of(sure_fast.evidential_loss(logits, target), epoch=3)
 
     for seed in range(3):
         logits, target = case((2, 3, 8, 9), seed=seed)
         a, b = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-        compiled, eager = step(a, target), sure_fast.evidential_loss(b, target, epoch=3).total
+        compiled, eager = step(a, target), total_of(sure_fast.evidential_loss(b, target), epoch=3)
         compiled.backward()
         eager.backward()
         torch.testing.assert_close(compiled, eager)
@@ -328,16 +337,46 @@ def test_compiles_whole_and_once():
     assert counter.frame_count == 1
 
 
-def test_reference_sums_have_the_order_the_kernel_writes():
+def test_the_kernel_writes_its_sums_where_the_layout_says():
     logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
-    kernel = _op(logits, target, "log", "softplus", 7, None, False, True, False, "cpu")
-    torch.testing.assert_close(kernel[:3], tuple(reference_sums(logits, target, kind="log", ignore_index=7)))
+    (sums,), data, kl, _ = _op(logits, target, "log", "softplus", 7, None, False, True, False, "cpu")
+    want = reference(logits, target, kind="log", ignore_index=7)
+    torch.testing.assert_close((data, kl), (want.data_map, want.kl_map))
+    alpha = torch.nn.functional.softplus(logits) + 1
+    p = (alpha / alpha.sum(1, keepdim=True)).movedim(1, -1)[target != 7]
+    y = torch.nn.functional.one_hot(target[target != 7], 3)
+    layout = sums_layout(3)
+    assert len(sums) == layout.terms.stop
+    torch.testing.assert_close(sums[layout.means], torch.stack([data.sum(), kl.sum()]))
+    torch.testing.assert_close(sums[layout.by_class], torch.cat([p.sum(0), (p * y).sum(0), y.sum(0)]))
+
+
+def test_the_reference_adds_its_sums_up_over_several_processes():
+    logits, target = case((2, 3, 5, 6), torch.float64, ignore=7)
+    options = {"ignore_index": 7, "class_weights": torch.tensor([1.0, 0.5, 3.0])}
+    got = reference(logits, target, add_up=lambda sums: 2 * sums, **options)
+    want = reference(torch.cat([logits, logits]), torch.cat([target, target]), **options)
+    torch.testing.assert_close(got[:3], want[:3], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_references_dice_is_the_kernels(regions):
+    """It is written from the equation, the kernel's from the sums that it follows from."""
+    logits, target = case((2, 3, 25, 26), torch.float64, ignore=7)
+    if regions:
+        target = torch.stack([target, target.roll(3, 1), target.roll(4, 2)], 1).clamp(max=1)
+    options = {"regions": regions, "ignore_index": None if regions else 7, "class_weights": [1.0, 0.5, 3.0]}
+    terms, want = (
+        torch.stack(sure_fast.evidential_loss(logits, target, backend=backend, **options)[:3])
+        for backend in ("cpu", "reference")
+    )
+    torch.testing.assert_close(terms, want, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"logits": [1.0]}, TypeError, "logits: expected a torch.Tensor, got float"),
+        ({"logits": 1.0}, TypeError, "logits: expected a torch.Tensor, got float"),
         ({"logits": torch.zeros(1, 3, 4, 5, dtype=torch.long)}, TypeError, "logits: expected float32"),
         ({"logits": torch.zeros(3, 4, 5)}, ValueError, r"logits: expected \[N, K, H, W\].*got shape \[3, 4, 5\]"),
         ({"logits": torch.zeros(1, 1, 4, 5)}, ValueError, "logits: expected .* at least 2 classes"),
@@ -347,9 +386,8 @@ def test_reference_sums_have_the_order_the_kernel_writes():
         ({"target": torch.full((1, 4, 5), -1)}, ValueError, r"target: expected labels in \[0, 3\), got -1"),
         ({"target": torch.full((1, 4, 5), 7), "ignore_index": 8}, ValueError, "or ignore_index=8, got 7"),
         ({"kind": "mae"}, ValueError, "kind: expected one of 'digamma', 'log', 'mse', got 'mae'"),
-        ({"total": "sum"}, ValueError, "total: expected one of"),
         ({"evidence": "tanh"}, ValueError, "evidence: expected one of"),
-        ({"epoch": -1}, ValueError, "epoch: expected a finite number >= 0, or None, got -1"),
+        ({"logits": [torch.zeros(1, 3, 4, 5)]}, TypeError, "logits: expected one output of the network"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of"),
         ({"backend": "cuda"}, ValueError, "evidential_loss: backend 'cuda' was requested, but"),
     ],

@@ -1,4 +1,4 @@
-"""Class weights, regions, reduction "none" and deep supervision of evidential_loss."""
+"""Class weights, regions and reduction "none" of evidential_loss."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def region_case(shape=(2, 3, 9, 11), dtype=torch.float64, ignore=None, seed=0):
 def gradients(logits, target, weight, **options):
     """Every differentiable output's gradient at once, with the outputs."""
     z = logits.detach().requires_grad_()
-    out = sure_fast.evidential_loss(z, target, epoch=7, return_uncertainty=True, **options)
+    out = sure_fast.evidential_loss(z, target, return_uncertainty=True, **options)
     total = sum(((k + 1) * weight[: x.numel()].reshape(x.shape) * x.double()).sum() for k, x in enumerate(out))
     # Scaled as a GradScaler does: the gradient of a mean falls below the normal range of float16.
     return out, torch.autograd.grad(256 * total, z)[0]
@@ -49,7 +49,7 @@ def test_class_weights_by_hand(backend):
     assert float(alone.dice) == pytest.approx(float(only[1]))
     assert float(out.dice) == pytest.approx(np.average([float(d) for d in only], weights=w))
     same = sure_fast.evidential_loss(logits, target, class_weights=[2.0, 2.0, 2.0], backend=backend)
-    torch.testing.assert_close(same[:4], sure_fast.evidential_loss(logits, target, backend=backend)[:4])
+    torch.testing.assert_close(same[:3], sure_fast.evidential_loss(logits, target, backend=backend)[:3])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -123,9 +123,12 @@ def test_evidence_of_regions_on_every_isa(isa, evidence, scale):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_terms_of_every_voxel_have_the_mean_of_the_loss(backend):
     logits, target = case((2, 3, 6, 7), torch.float64)
-    mean = sure_fast.evidential_loss(logits, target, epoch=7, backend=backend)
-    each = sure_fast.evidential_loss(logits, target[:, None], epoch=7, reduction="none", backend=backend)
+    mean = sure_fast.EvidentialLoss(backend=backend)(logits, target, epoch=7)
+    each = sure_fast.EvidentialLoss(reduction="none", backend=backend)(logits, target[:, None], epoch=7)
     assert each.total.shape == target.shape
+    terms = sure_fast.evidential_loss(logits, target, reduction="none", backend=backend)
+    assert torch.equal(terms.data, each.data)
+    assert torch.equal(terms.kl, each.kl)
     for name in ("total", "data", "kl", "dice"):
         torch.testing.assert_close(getattr(each, name).mean(), getattr(mean, name))
     ignored = target.clone()
@@ -143,10 +146,10 @@ def test_gradcheck(kind, backend):
 
     def total(z):
         out = sure_fast.evidential_loss(
-            z, target, kind=kind, regions=True, reduction="none", class_weights=weights, ignore_index=5, epoch=3,
+            z, target, kind=kind, regions=True, reduction="none", class_weights=weights, ignore_index=5,
             return_uncertainty=True, backend=backend,
         )  # fmt: skip
-        return out.total, out.data * out.kl, out.uncertainty
+        return out.data + out.dice, out.data * out.kl, out.uncertainty
 
     assert torch.autograd.gradcheck(total, (logits.requires_grad_(),))
 
@@ -159,38 +162,9 @@ def test_one_region_is_two_classes():
     classes = sure_fast.evidential_loss(torch.cat([-z, z], 1), target)
     torch.testing.assert_close((regions.data, regions.kl), (classes.data, classes.kl))
     assert torch.equal(
-        sure_fast.evidential_loss(z, target.bool(), regions=True).total,
-        sure_fast.evidential_loss(z, target.to(torch.uint8), regions=True).total,
+        torch.stack(sure_fast.evidential_loss(z, target.bool(), regions=True)[:3]),
+        torch.stack(sure_fast.evidential_loss(z, target.to(torch.uint8), regions=True)[:3]),
     )
-
-
-def test_deep_supervision_sums_the_levels():
-    logits, target = case((2, 3, 8, 12), torch.float64)
-    coarse, _ = case((2, 3, 4, 6), torch.float64, seed=1)
-    coarsest, _ = case((2, 3, 2, 5), torch.float64, seed=2)
-    half = target[:, 1::2, 1::2]  # of two equally near labels the later one
-    rows = target[:, [2, 6]][:, :, [1, 3, 6, 8, 10]]  # centers of 12/5 voxels: 1.2, 3.6, 6, 8.4, 10.8
-    parts = [sure_fast.evidential_loss(z, t, epoch=3) for z, t in ((logits, target), (coarse, half), (coarsest, rows))]
-    out = sure_fast.evidential_loss([logits, coarse, coarsest], target, epoch=3, return_uncertainty=True)
-    for k in range(4):
-        torch.testing.assert_close(out[k], (4 * parts[0][k] + 2 * parts[1][k] + parts[2][k]) / 7)
-    torch.testing.assert_close(out.uncertainty, sure_fast.dirichlet_uncertainty(logits))
-    levels = sure_fast.evidential_loss((logits, coarse), [target, half], epoch=3, level_weights=[1.0, 0.0])
-    assert torch.equal(levels.total, parts[0].total)
-    module = sure_fast.EvidentialLoss(class_weights=[1, 2, 3], level_weights=[0.5, 0.5])
-    coarse.requires_grad_()
-    module([logits, coarse], target, epoch=3).total.backward()
-    assert coarse.grad.abs().max() > 0
-
-
-def test_deep_supervision_of_regions():
-    logits, target = region_case((1, 2, 8, 8))
-    coarse, _ = region_case((1, 2, 4, 4), seed=1)
-    out = sure_fast.evidential_loss([logits, coarse], target, regions=True)
-    parts = [
-        sure_fast.evidential_loss(z, t, regions=True) for z, t in ((logits, target), (coarse, target[..., 1::2, 1::2]))
-    ]
-    torch.testing.assert_close(out.total, (2 * parts[0].total + parts[1].total) / 3)
 
 
 def test_options_compile_whole():
@@ -198,12 +172,13 @@ def test_options_compile_whole():
 
     @torch.compile(fullgraph=True, backend="aot_eager")
     def step(z):
-        return sure_fast.evidential_loss(z, target, regions=True, reduction="none", class_weights=[1, 2, 3]).total.sum()
+        out = sure_fast.evidential_loss(z, target, regions=True, reduction="none", class_weights=[1, 2, 3])
+        return out.data.sum() + out.kl.sum() + out.dice
 
     a, b = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     step(a).backward()
     out = sure_fast.evidential_loss(b, target, regions=True, reduction="none", class_weights=[1, 2, 3])
-    out.total.sum().backward()
+    (out.data.sum() + out.kl.sum() + out.dice).backward()
     torch.testing.assert_close(a.grad, b.grad)
 
 
@@ -218,7 +193,6 @@ def test_options_compile_whole():
         ({"class_weights": [0, 0, 0]}, "^class_weights: expected 3 finite"),
         ({"class_weights": torch.ones(3, requires_grad=True)}, "^class_weights: expected constants"),
         ({"reduction": "sum"}, "^reduction: expected one of 'mean', 'none', got 'sum'$"),
-        ({"level_weights": [1.0]}, "^level_weights: expected a list of outputs in logits, got one tensor$"),
         ({"regions": True}, r"^target: expected one 0 or 1 per region and voxel, \[2, 3, 4, 5\], got \[2, 4, 5\]$"),
     ],
 )
@@ -228,15 +202,9 @@ def test_errors_name_the_argument(options, text):
         sure_fast.evidential_loss(logits, target, **options)
 
 
-def test_errors_of_regions_and_levels():
+def test_errors_of_regions():
     logits, target = region_case()
     with pytest.raises(ValueError, match=r"^target: expected labels in \[0, 2\), got 2$"):
         sure_fast.evidential_loss(logits, target + 1, regions=True)
     with pytest.raises(TypeError, match=r"^target: expected an integer tensor"):
         sure_fast.evidential_loss(logits, target.float(), regions=True)
-    with pytest.raises(ValueError, match=r"^logits: expected at least one output"):
-        sure_fast.evidential_loss([], target)
-    with pytest.raises(ValueError, match=r'^reduction: expected "mean" with a list of outputs'):
-        sure_fast.evidential_loss([logits], target, regions=True, reduction="none")
-    with pytest.raises(ValueError, match=r"^level_weights, target: expected one for each of the 1 outputs, got 2"):
-        sure_fast.evidential_loss([logits], target, regions=True, level_weights=[1, 2])

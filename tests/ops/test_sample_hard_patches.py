@@ -8,7 +8,6 @@ import scipy.stats
 import torch
 
 import sure_fast
-from sure_fast.ops.sample_hard_patches import noisy_images
 
 
 def draw(hard, label, distance=None, seed=0, **options):
@@ -117,19 +116,6 @@ def test_errors_name_the_argument(options, error, text):
         draw(torch.ones(1, 5, 5, dtype=torch.bool), torch.zeros(1, 5, 6, dtype=torch.long))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_noisy_images_by_hand(backend):
-    image = torch.zeros(1, 2, 4, 6)
-    noise = torch.stack([torch.full((1, 3), 1.0), torch.tensor([[2.0, 3.0, 4.0]])])
-    centers, valid = torch.tensor([[[0, 1], [3, 4], [2, 2]]]), torch.tensor([[True, True, False]])
-    images = noisy_images(image, noise, centers, valid, backend=backend)
-    assert images.shape == (2, 2, 4, 6)
-    want = torch.zeros(4, 6)
-    want[0, :3], want[3, 3:] = noise[1, 0], noise[1, 0]
-    assert torch.equal(images[1], want.expand(2, 4, 6))
-    assert torch.equal(images[0], (want > 0).float().expand(2, 4, 6))
-
-
 @pytest.mark.parametrize("shape", [(3, 2, 20, 22), (2, 1, 9, 10, 11)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_noisy_images_are_the_references(shape, dtype):
@@ -163,10 +149,8 @@ def test_noisy_images_are_the_references(shape, dtype):
     assert bool((changed > 0).all())
 
 
-def test_noisy_images_operator_and_errors():
+def test_errors_of_images_and_noise():
     image, noise = torch.zeros(1, 1, 5, 5), torch.ones(2, 3, 3)
-    centers, valid = torch.tensor([[[2, 2]]]), torch.tensor([[True]])
-    torch.library.opcheck(torch.ops.sure_fast.noisy_images.default, (image, noise, centers, valid))
     u, label = torch.zeros(1, 5, 5), torch.zeros(1, 5, 5, dtype=torch.long)
     for options, text in (
         ({"image": image}, "^image, noise: expected both or neither"),
@@ -175,5 +159,3 @@ def test_noisy_images_operator_and_errors():
     ):
         with pytest.raises(ValueError, match=text):
             sure_fast.sample_hard_patches(u, u, label, u, num_classes=1, **options)
-    with pytest.raises(ValueError, match=r"^noise: expected \[M, \*patch\] with 2 odd edges"):
-        noisy_images(image, noise[:, :2], centers, valid)

@@ -318,7 +318,7 @@ def test_operators_are_registered_properly_and_compile_whole():
         noise = sure_fast.noise_uncertainty_loss(z, z, z, distance, centers, levels, backend="triton")
         stats = sure_fast.segmentation_stats(z, y, backend="triton")
         g = sure_fast.gradient_magnitude(z.detach(), backend="triton")
-        return loss.total + noise.total + (u * g).sum() + stats.confidence.sum()
+        return loss.data + loss.kl + loss.dice + noise.total + (u * g).sum() + stats.confidence.sum()
 
     results = []
     for function in (step, torch.compile(step, fullgraph=True, backend="aot_eager")):

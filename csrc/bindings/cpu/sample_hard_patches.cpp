@@ -14,10 +14,6 @@ void run_forward(const HardPatchArgs& args, void* scratch, int64_t* centers, uin
   SURE_FAST_DISPATCH(sample_hard_patches_forward(args, scratch, centers, valid));
 }
 
-void run_images(const NoisePatchArgs& args, void* images) {
-  SURE_FAST_DISPATCH(sample_hard_patches_images(args, images));
-}
-
 void forward(const Held<HardPatchArgs>& args, const TensorArgument& scratch, const TensorArgument& centers,
              const TensorArgument& valid) {
   const int64_t slots = args.size[0] * args.num_classes * args.num_patches;
@@ -25,17 +21,12 @@ void forward(const Held<HardPatchArgs>& args, const TensorArgument& scratch, con
               data<uint8_t>(valid, "valid", slots));
 }
 
-void images(const Held<NoisePatchArgs>& args, const TensorArgument& images) {
-  run_images(args, memory(images, "images", {args.dtype}, image_elements(args)));
-}
-
 const Registrar registrar([](py::module_& m) {
   using py::arg;
-  bind_patch_args(m);
+  bind_hard_patch_args(m);
   m.def("sample_hard_patches_workspace", &workspace, arg("args"));
   m.def("sample_hard_patches_forward", &forward, arg("args"), arg("scratch"), arg("centers"), arg("valid"),
         WithoutLock());
-  m.def("sample_hard_patches_images", &images, arg("args"), arg("images"), WithoutLock());
 });
 
 }  // namespace

@@ -19,17 +19,12 @@ void forward(const Held<HardPatchArgs>& args, const Stream& stream, const Tensor
                               data<uint8_t>(valid, "valid", slots));
 }
 
-void images(const Held<NoisePatchArgs>& args, const Stream& stream, const TensorArgument& images) {
-  sample_hard_patches_images(args, stream, memory(images, "images", {args.dtype}, image_elements(args)));
-}
-
 const Registrar registrar([](py::module_& m) {
   using py::arg;
-  bind_patch_args(m);
+  bind_hard_patch_args(m);
   m.def("sample_hard_patches_workspace", &workspace, arg("args"), arg("stream"));
   m.def("sample_hard_patches_forward", &forward, arg("args"), arg("stream"), arg("scratch"), arg("centers"),
         arg("valid"));
-  m.def("sample_hard_patches_images", &images, arg("args"), arg("stream"), arg("images"));
 });
 
 }  // namespace

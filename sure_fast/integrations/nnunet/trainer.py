@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from sure_fast._schedules import START_SHARE
+from sure_fast.losses.schedule import START_SHARE
 from sure_fast.losses.supervised import BETA, GAMMA
 
 from .loss import NNUNetLoss

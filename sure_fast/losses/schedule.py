@@ -1,12 +1,18 @@
-"""What changes with the epoch, one function each. Past its last epoch every schedule holds its last value.
+"""What weighs the terms and changes with the epoch. Past its last epoch every schedule holds its last value.
 
 An epoch of None stands for that end: a loss that is called without one leaves no term out.
 """
 
 from __future__ import annotations
 
-from . import _checks
+from torch import Tensor
 
+from .. import _checks
+
+TOTALS = ("weighted", "annealed")
+NUM_EPOCHS = 100
+ANNEALING_EPOCHS = 20
+"""Of the KL term; with `NUM_EPOCHS` the settings of arXiv 2509.17098's code."""
 START_SHARE = 0.3
 """Share of the epochs before the uncertainty is supervised: 30 of 100, as in arXiv 2509.17098."""
 
@@ -20,7 +26,11 @@ def check_epoch(epoch: float | None) -> None:
         raise ValueError(f"epoch: expected a finite number >= 0, or None, got {epoch}")
 
 
-def check_lengths(num_epochs: int, annealing_epochs: int) -> None:
+def check_total(
+    *, total: str = "weighted", num_epochs: int = NUM_EPOCHS, annealing_epochs: int = ANNEALING_EPOCHS
+) -> None:
+    """The options of `total_of_terms`."""
+    _checks.choice("total", total, TOTALS)
     _checks.count("num_epochs", num_epochs)
     _checks.count("annealing_epochs", annealing_epochs, least=0)
 
@@ -56,6 +66,23 @@ def kl_weight(epoch: float | None, annealing_epochs: int) -> float:
 def annealed_dice_weight(epoch: float | None, num_epochs: int) -> float:
     """1 - 0.01^(1 - t / T) of the total "annealed": from 0.99 to 0."""
     return 1.0 - rising(progress(epoch, num_epochs))
+
+
+def total_of_terms(
+    data: Tensor,
+    kl: Tensor,
+    dice: Tensor,
+    *,
+    epoch: float | None,
+    total: str = "weighted",
+    num_epochs: int = NUM_EPOCHS,
+    annealing_epochs: int = ANNEALING_EPOCHS,
+) -> Tensor:
+    """The evidential terms weighted as `total` says; see `EvidentialLoss`."""
+    annealing = kl_weight(epoch, annealing_epochs)
+    if total == "weighted":
+        return 10.0 * data + annealing * kl + 10.0 * dice
+    return data + annealing * kl + annealed_dice_weight(epoch, num_epochs) * dice
 
 
 def supervision_weight(epoch: float | None, start_epoch: int, num_epochs: int) -> float:

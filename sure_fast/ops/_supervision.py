@@ -1,0 +1,123 @@
+"""What the parts of `uncertainty_supervision` hand to each other, and how it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .. import _checks
+from .evidential_loss import check_options as evidential_options
+from .gradient_magnitude import check_options as edge_options
+from .gradient_magnitude import gaussian_blur
+from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS
+from .gradient_uncertainty_loss import check_options as pair_options
+from .noise_uncertainty_loss import NOISE_THRESHOLD, one_dtype
+
+
+class NoisyAnswers(NamedTuple):
+    """The network's answers to two copies of the images with noise patches, checked."""
+
+    logits: Tensor
+    """[2N, C, *S], one batch after the other."""
+    centers: Tensor
+    """[N, P, D]."""
+    levels: Tensor
+    """[2]."""
+    valid: Tensor
+    """bool [N, P]."""
+
+
+class SupervisionOptions(NamedTuple):
+    """The options of `uncertainty_supervision`, checked, in the order of its operator."""
+
+    kind: str
+    evidence: str
+    ignore_index: int | None
+    class_weights: Tensor | None
+    """[C] float64."""
+    gradient_threshold: float
+    noise_threshold: float
+    num_pairs: int
+    """0: all pairs."""
+    per_class: bool
+    seed: Tensor
+    """0-dim int64 on the CPU."""
+    operator: str
+    spacing: Sequence[float]
+    channels: str
+
+
+def check_options(
+    *,
+    kind: str = "digamma",
+    evidence: str = "softplus",
+    ignore_index: int | None = None,
+    class_weights: Sequence[float] | Tensor | None = None,
+    gradient_threshold: float = GRADIENT_THRESHOLD,
+    noise_threshold: float = NOISE_THRESHOLD,
+    pairs: str = "exact",
+    num_pairs: int = NUM_PAIRS,
+    per_class: bool = False,
+    operator: str = "sobel",
+    spacing: Sequence[float] | float | None = None,
+    channels: str = "luma",
+    blur_sigma: float = 0.0,
+) -> None:
+    """What can be told of the options of `uncertainty_supervision` without its tensors."""
+    evidential_options(kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights)
+    _checks.positive("gradient_threshold", gradient_threshold, zero=True)
+    _checks.positive("noise_threshold", noise_threshold, zero=True)
+    pair_options(pairs=pairs, num_pairs=num_pairs)
+    _checks.flag("per_class", per_class)
+    edge_options(operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma)
+
+
+def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
+    """An image [N, K, *S] of the voxels and on the device of logits [N, C, *S], whose channels can be made one."""
+    images = _checks.batched_image("image", image)
+    if images.shape[0] != logits.shape[0] or images.shape[2:] != logits.shape[2:]:
+        raise ValueError(
+            f"image: expected [N, K, *S] to match logits {_checks.shape_text(logits.shape)}, "
+            f"got {_checks.shape_text(images.shape)}"
+        )
+    _checks.same_device("image", images, "logits", logits)
+    edge_options(channels=channels, image=images)
+    return images
+
+
+def check_noisy(value: object, logits: Tensor) -> Tensor:
+    """Logits [2N, C, *S] of two noisy copies beside those [N, C, *S] of the clean images."""
+    noisy = _checks.logits("noisy_logits", value)
+    wanted = (2 * logits.shape[0], *logits.shape[1:])
+    if tuple(noisy.shape) != wanted:
+        raise ValueError(f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy.shape)}")
+    _checks.same_device("noisy_logits", noisy, "logits", logits)
+    return noisy
+
+
+def checked_image(image: Tensor | None, logits: Tensor, channels: str, blur_sigma: float) -> Tensor | None:
+    """The image of which the gradient is taken, checked and blurred."""
+    if image is None:
+        return None
+    image = matching_image(image, logits, channels)
+    _checks.constant("image", image)
+    return gaussian_blur(image.detach(), blur_sigma) if blur_sigma > 0 else image.detach()
+
+
+def checked_answers(
+    logits: Tensor,
+    label: Tensor,
+    noisy: Tensor | None,
+    centers: Tensor | None,
+    levels: Tensor | None,
+    valid: Tensor | None,
+) -> tuple[Tensor, NoisyAnswers | None]:
+    """The logits and, where they are given, the noisy ones in one dtype, with their patches, checked."""
+    if noisy is None:
+        return logits, None
+    logits, noisy = one_dtype(logits, check_noisy(noisy, logits))
+    if centers is None or levels is None:
+        raise ValueError("centers, levels: expected both with noisy_logits, got None")
+    return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
