@@ -189,11 +189,11 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         raise ValueError(f"op: expected one of {', '.join(sorted(_registry))}, got {name!r}")
     wanted = _checked(kwargs.pop("backend", None), "backend") or _requested
     choices: list[Choice] = []
-    found = False
+    decided = False
     for backend, supports in _registry[name].items():
         why_not = supports(*args, **kwargs)
-        chosen = why_not is None and not found and wanted in (None, backend)
-        found = found or chosen
+        chosen = why_not is None and not decided and wanted in (None, backend)
+        decided = decided or chosen
         if why_not is None:
             why_not = "chosen" if chosen else "supported"
             if chosen and wanted:

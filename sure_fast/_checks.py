@@ -139,9 +139,9 @@ def labels_in_range(name: str, value: Tensor, num_classes: int, ignore_index: in
         label_error(name, num_classes, ignore_index, int(value[bad][0]))
 
 
-def label_error(name: str, num_classes: int, ignore_index: int | None, found: int | str) -> None:
+def label_error(name: str, num_classes: int, ignore_index: int | None, label: int | str) -> None:
     allowed = f"[0, {num_classes})" + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
-    raise ValueError(f"{name}: expected labels in {allowed}, got {found}")
+    raise ValueError(f"{name}: expected labels in {allowed}, got {label}")
 
 
 def maps(name: str, value: object, like: Tensor | None = None, like_name: str = "uncertainty") -> Tensor:
@@ -169,30 +169,30 @@ def maps(name: str, value: object, like: Tensor | None = None, like_name: str = 
 
 def patches(centers: object, levels: object, valid: object, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Patch centers int64 [N, P, D] for maps `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
-    places, exist = places_of(centers, valid, like.shape, like)
-    return places, noise_levels(levels), exist
+    points, exist = centers_and_valid(centers, valid, like.shape, like)
+    return points, noise_levels(levels), exist
 
 
-def places_of(centers: object, valid: object, image: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+def centers_and_valid(centers: object, valid: object, image: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Patch centers int64 [N, P, D] and which exist, bool [N, P], for images [N, *S] on the device of `like`.
 
     Whether they are inside is for `inside_image` to look at, where they are used: in a compiled step too.
     """
-    places = integer("centers", centers)
+    points = integer("centers", centers)
     dims = len(image) - 1
-    if places.dim() != 3 or places.shape[0] != image[0] or places.shape[2] != dims:
-        raise ValueError(f"centers: expected [N={image[0]}, P, {dims}], got shape {shape_text(places.shape)}")
-    same_device("centers", places, "the images", like)
+    if points.dim() != 3 or points.shape[0] != image[0] or points.shape[2] != dims:
+        raise ValueError(f"centers: expected [N={image[0]}, P, {dims}], got shape {shape_text(points.shape)}")
+    same_device("centers", points, "the images", like)
     if valid is None:
-        exist = torch.ones(places.shape[:2], dtype=torch.bool, device=places.device)
+        exist = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     else:
         exist = tensor("valid", valid)
-        if exist.dtype != torch.bool or exist.shape != places.shape[:2]:
+        if exist.dtype != torch.bool or exist.shape != points.shape[:2]:
             raise ValueError(
-                f"valid: expected bool {shape_text(places.shape[:2])}, got {exist.dtype} {shape_text(exist.shape)}"
+                f"valid: expected bool {shape_text(points.shape[:2])}, got {exist.dtype} {shape_text(exist.shape)}"
             )
         same_device("valid", exist, "the images", like)
-    return places.long(), exist
+    return points.long(), exist
 
 
 def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Sequence[int] | None = None) -> None:

@@ -15,7 +15,7 @@ from .engine.cli import Parser
 PROGRAM = "sure_fast.evaluate"
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
     parser.add_argument("--checkpoint", required=True, type=Path, help="a run's folder or a checkpoint")
     parser.add_argument("--weights", choices=("last", "best"), help="of a run (default: those it was evaluated with)")
@@ -33,7 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--robustness", action="store_true", help="sweep over corruptions (output: by default RUN/robustness)"
     )
     parser.add_argument("--device", default="auto", help="torch device")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
 
     from .data import Fault, discover, load_case
     from .engine import checkpoint, cli, distributed, lock, robustness
@@ -66,28 +70,21 @@ def main(arguments: list[str] | None = None) -> None:
     for note in notes:
         print(f"{PROGRAM}: note: {note}", file=sys.stderr, flush=True)
     print(f"{PROGRAM}: {len(chosen)} cases ({part}); weights: {path}", flush=True)
-    if options.robustness:
-        assert output is not None
-        with lock.held(output):
-            elsewhere = None if options.data is None else str(folder.resolve())
-            description = robustness.RowFile.owner(checkpoint.fingerprint(path), config.run.seed, elsewhere)
-            file = robustness.RowFile(output / robustness.ROWS, description)
-            rows = robustness.sweep(predictor, chosen, file, info=cases.info, device=device, seed=config.run.seed)
-            robustness.write(output, rows, description, config.method.preset)
-        print(robustness.table(rows))
-        print(f"{PROGRAM}: the curves are in {output / 'robustness.png'}", flush=True)
-        return
+    evaluated = {"info": cases.info, "device": device, "seed": config.run.seed}
     with nullcontext() if output is None else lock.held(output):
+        if options.robustness:
+            assert output is not None
+            elsewhere = None if options.data is None else str(folder.resolve())
+            owner = robustness.RowFile.owner(checkpoint.fingerprint(path), config.run.seed, elsewhere)
+            file = robustness.RowFile(output / robustness.ROWS, owner)
+            rows = robustness.sweep(predictor, chosen, file, **evaluated)
+            robustness.write(output, rows, owner, config.method.preset)
+            print(robustness.table(rows))
+            print(f"{PROGRAM}: the curves are in {output / 'robustness.png'}", flush=True)
+            return
         if output is not None:
             cli.new_folder(output, hint="")  # another process may have filled it while the data were read
-        result = evaluate_cases(
-            predictor,
-            chosen,
-            info=cases.info,
-            device=device,
-            seed=config.run.seed,
-            pictures=output and output / "pictures",
-        )
+        result = evaluate_cases(predictor, chosen, pictures=output and output / "pictures", **evaluated)
         if output is not None:
             result.write(output)
     print_table(result)

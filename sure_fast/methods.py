@@ -57,13 +57,13 @@ class Method:
     @cached_property
     def options(self) -> dict[str, Any]:
         """Every option with its default."""
-        found = {}
+        defaults = {}
         for name, parameter in inspect.signature(self.loss).parameters.items():
             if name in SUPPLIED or name in self.fixed or not self._can_matter(name):
                 continue
             default = self.defaults.get(name, parameter.default)
-            found[name] = None if self._depends_on_dims(name) else default
-        return found
+            defaults[name] = None if self._depends_on_dims(name) else default
+        return defaults
 
     def _depends_on_dims(self, name: str) -> bool:
         return any(name in defaults for defaults in self.by_dims.values())

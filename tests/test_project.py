@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -26,6 +27,35 @@ def test_every_op_has_its_files(op):
     wanted += [SOURCES[backend].format(op) for backend in OPS[op] if backend != "reference"]
     missing = [path for path in wanted if not (ROOT / path).is_file()]
     assert not missing
+
+
+@pytest.mark.parametrize("module", ["cpu", "cuda"])
+@pytest.mark.parametrize("op", OPS)
+def test_every_compiled_op_has_one_binding(op, module):
+    """That of its name, or of what it shares with another op."""
+    if module not in OPS[op]:
+        return
+    folder = ROOT / "csrc/bindings" / module
+    of = {other: [] for other in OPS}
+    for file in folder.glob("*.cpp"):
+        text = file.read_text()
+        for other in OPS:
+            if f'#include "{module}/{other}.h"' in text or f'm.def("{other}_' in text:
+                of[other].append(file.stem)
+    assert of[op] == [op] or sum(bindings == of[op] for bindings in of.values()) > 1, of[op]
+
+
+@pytest.mark.parametrize("pattern", SOURCES.values())
+def test_every_kernel_says_in_a_few_lines_what_it_does(pattern):
+    for file in (ROOT / pattern).parent.glob(f"*{Path(pattern).suffix}"):
+        if file.name == "__init__.py":
+            continue
+        text = file.read_text()
+        if file.suffix == ".py":
+            header = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+        else:
+            header = list(itertools.takewhile(lambda line: line.startswith("//"), text.splitlines()))
+        assert 1 <= len(header) <= 12, (file, len(header))
 
 
 def test_every_kernel_file_belongs_to_a_registered_op():
@@ -58,6 +88,13 @@ def test_files_stay_readable():
     ):
         for file in ROOT.glob(pattern):
             assert len(file.read_text().splitlines()) <= 520, file
+            if file.suffix != ".py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                    text = ast.get_docstring(node, clean=False) or ""
+                    lines = node.end_lineno - node.lineno + 1 - (len(text.splitlines()) if text else 0)
+                    assert lines <= 65, (file, node.name, lines)
 
 
 def test_rooms_know_only_what_they_may():

@@ -61,15 +61,15 @@ def compare(
     folder = Path(flags["data.folder"]) if flags.get("data.folder") else output / "phantom"
     # a wrong option, and a run of another configuration, are refused before anything is written
     configs = _configurations(flags, presets, numbers, folder, quick)
-    places = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in configs}
-    missing = [key for key, config in configs.items() if not results.is_complete(places[key], config)]
-    config, place = next((config, places[key]) for key, config in configs.items())
+    folders = {(preset, seed): output / f"{preset}-seed{seed}" for preset, seed in configs}
+    missing = [key for key, config in configs.items() if not results.is_complete(folders[key], config)]
+    config, first_run = next((config, folders[key]) for key, config in configs.items())
     with lock.held(output):
         if not flags.get("data.folder"):
             phantom.write(folder, config.data.phantom_cases, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
-        runs = _runs(configs, places, missing, progress)
-        skipped = [row["case"] for row in json.loads((place / "split.json").read_text(encoding="utf-8"))["skipped"]]
-        orientation = checkpoint.load(place)["plan"].orientation
+        runs = _runs(configs, folders, missing, progress)
+        skipped = [row["case"] for row in json.loads((first_run / "split.json").read_text(encoding="utf-8"))["skipped"]]
+        orientation = checkpoint.load(first_run)["plan"].orientation
         cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
         device = distributed.choose_device(config.run.device)
         chosen = results.evaluated_cases(cases, runs[0])
@@ -78,9 +78,9 @@ def compare(
         names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
         command = sys.argv[1:] if arguments is None else arguments
         described = results.describe(command, list(configs.values()), numbers, names)
-        found = results.Comparison(runs, dict(cases.info.class_names), described)
-        results.write_tables(found, output)
-        report.write(found, output / "report.html")
+        comparison = results.Comparison(runs, dict(cases.info.class_names), described)
+        results.write_tables(comparison, output)
+        report.write(comparison, output / "report.html")
     print((output / "results.md").read_text(encoding="utf-8"))
     print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
 
@@ -115,20 +115,20 @@ def _configurations(
 
 def _runs(
     configs: dict[tuple[str, int], TrainConfig],
-    places: dict[tuple[str, int], Path],
+    folders: dict[tuple[str, int], Path],
     missing: list[tuple[str, int]],
     progress: bool,
 ) -> list[results.Run]:
     """Every run, trained where it is missing; of one set of classes and cases."""
     runs = []
     for number, ((preset, seed), config) in enumerate(configs.items(), 1):
-        place = places[preset, seed]
+        folder = folders[preset, seed]
         if (preset, seed) in missing:
             if progress:
                 print(f"{PROGRAM}: run {number} of {len(configs)}: {preset}, seed {seed}", flush=True)
-            started = results.is_started(place, config)
-            run.train(config, place, overwrite=not started, progress=progress, resume=started)
-        runs.append(results.load_run(preset, seed, place))
+            started = results.is_started(folder, config)
+            run.train(config, folder, overwrite=not started, progress=progress, resume=started)
+        runs.append(results.load_run(preset, seed, folder))
     results.check_same(runs)
     return runs
 

@@ -48,9 +48,9 @@ def collect(
     """
     path = folder / "curves.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["owner"] == owner:
-            return found
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["owner"] == owner:
+            return kept
     bins: list[np.ndarray] = []
     curves: dict[str, list[np.ndarray]] = {"risk": [], "gradient": [], "distance": []}
     shown = {cases[len(cases) * k // SLICES].name for k in range(SLICES)}  # far apart in the list: of several patients
@@ -110,13 +110,13 @@ def _against_gradient(prediction: Prediction, truth: Truth) -> np.ndarray:
 
 def _against_distance(prediction: Prediction, truth: Truth, ignore_index: int | None) -> np.ndarray:
     distance = boundary_distance(truth.label, max_distance=float(FARTHEST) + 0.5, ignore_index=ignore_index)
-    place = distance.round().clamp(max=FARTHEST + 1).long()
+    bin_of = distance.round().clamp(max=FARTHEST + 1).long()
     if ignore_index is not None:
-        place = place.masked_fill(truth.label == ignore_index, FARTHEST + 1)
-    place = place.flatten().cpu()
+        bin_of = bin_of.masked_fill(truth.label == ignore_index, FARTHEST + 1)
+    bin_of = bin_of.flatten().cpu()
     sums = torch.zeros(FARTHEST + 2, dtype=torch.float64)
-    sums = sums.index_add_(0, place, prediction.uncertainty.flatten().double().cpu())
-    return (sums / place.bincount(minlength=FARTHEST + 2))[: FARTHEST + 1].numpy()
+    sums = sums.index_add_(0, bin_of, prediction.uncertainty.flatten().double().cpu())
+    return (sums / bin_of.bincount(minlength=FARTHEST + 2))[: FARTHEST + 1].numpy()
 
 
 def save_slices(folder: Path, name: str, truth: Truth, prediction: Prediction, classes: int) -> None:

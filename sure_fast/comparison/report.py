@@ -138,13 +138,13 @@ def _tables(comparison: Comparison) -> str:
     absent = [
         f"{name} in {number} of the cases" for name, number in comparison.runs[0].results["absent"].items() if number
     ]
-    for what, found in (
+    for what, lines in (
         ("Undefined values, left out of the means", undefined),
         ("NaN or infinity in the prediction, every metric undefined", spoiled),
         ("In neither label nor prediction, hence Dice 1 and HD95 0", absent),
     ):
-        if found:
-            parts.append(f'<p class="note">{what}: {html.escape("; ".join(found))}.</p>')
+        if lines:
+            parts.append(f'<p class="note">{what}: {html.escape("; ".join(lines))}.</p>')
     return "\n".join(parts)
 
 
@@ -155,11 +155,15 @@ def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
     for preset in comparison.presets:
         cells = []
         for metric in metrics:
-            found, seeds = comparison.statistics(preset, metric), comparison.seed_std(preset, metric)
-            small = "" if math.isnan(found.low) else f"<small>{typeset(found.low)} … {typeset(found.high)}</small>"
+            statistics, seeds = comparison.statistics(preset, metric), comparison.seed_std(preset, metric)
+            small = (
+                ""
+                if math.isnan(statistics.low)
+                else f"<small>{typeset(statistics.low)} … {typeset(statistics.high)}</small>"
+            )
             small += "" if math.isnan(seeds) else f"<small>seeds ± {typeset(seeds)}</small>"
             mark = ' class="best"' if preset == best[metric] else ""
-            cells.append(f"<td{mark}>{typeset(found.mean)}{small}</td>")
+            cells.append(f"<td{mark}>{typeset(statistics.mean)}{small}</td>")
         rows.append(f"<tr><th>{METHODS[preset].title}</th>{''.join(cells)}</tr>")
     body = "".join(rows)
     return (
@@ -304,19 +308,20 @@ def _uncertainty_scale() -> str:
 
 
 def _settings(comparison: Comparison) -> str:
-    found = comparison.description
-    split = {part: len(names) for part, names in found["split"].items()}
+    description = comparison.description
+    split = {part: len(names) for part, names in description["split"].items()}
     rows = {
-        "Seeds": ", ".join(map(str, found["seeds"])),
+        "Seeds": ", ".join(map(str, description["seeds"])),
         "Cases": ", ".join(f"{count} {part}" for part, count in split.items()),
-        "Test cases": ", ".join(found["split"]["test"]),
-        **{f"Version of {name}" if name != "system" else "System": text for name, text in found["versions"].items()},
-        "Configuration": ", ".join(f"{k} {v}" for k, v in found["config"].items() if v not in (None, [], {})),
+        "Test cases": ", ".join(description["split"]["test"]),
+        **{f"Version of {name}" if name != "system" else "System": text
+           for name, text in description["versions"].items()},
+        "Configuration": ", ".join(f"{k} {v}" for k, v in description["config"].items() if v not in (None, [], {})),
         **{f"Options of {METHODS[preset].title}": ", ".join(f"{k} {v}" for k, v in options.items() if v is not None)
-           for preset, options in found["options"].items() if options},
+           for preset, options in description["options"].items() if options},
     }  # fmt: skip
     body = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in rows.items())
-    command = html.escape(found["command"])
+    command = html.escape(description["command"])
     return f'<h2 id="settings">Settings</h2><pre>{command}</pre><dl>{body}</dl>'
 
 

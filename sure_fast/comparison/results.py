@@ -96,8 +96,8 @@ class Comparison:
     def statistics(self, preset: str, metric: str) -> Statistics:
         """Over the cases, each the mean over the seeds where it is defined; undefined counts cases and seeds."""
         values = self._values(preset, metric)
-        found = summarize(self._by_case(preset, metric))
-        return found._replace(undefined=int(np.isnan(values).sum()))
+        statistics = summarize(self._by_case(preset, metric))
+        return statistics._replace(undefined=int(np.isnan(values).sum()))
 
     def seed_std(self, preset: str, metric: str) -> float:
         """Standard deviation of the seeds' means; NaN of one seed."""
@@ -150,10 +150,10 @@ class Comparison:
         """Mean over the seeds; NaN where undefined."""
         rows = []
         for run in self.of(preset):
-            found: Any = run.curves
+            values: Any = run.curves
             for key in keys:
-                found = found[key]
-            rows.append([math.nan if v is None else v for v in found])
+                values = values[key]
+            rows.append([math.nan if v is None else v for v in values])
         return [_mean(np.array(column)) for column in zip(*rows, strict=True)]
 
 
@@ -283,8 +283,8 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
     for preset in comparison.presets:
         methods[preset] = {}
         for metric in metrics:
-            found = comparison.statistics(preset, metric)._asdict()
-            methods[preset][metric] = plain({**found, "seed_std": comparison.seed_std(preset, metric)})
+            statistics = comparison.statistics(preset, metric)._asdict()
+            methods[preset][metric] = plain({**statistics, "seed_std": comparison.seed_std(preset, metric)})
     content = {
         **comparison.description,
         "class_names": comparison.class_names,
@@ -311,10 +311,12 @@ def markdown(comparison: Comparison) -> str:
         for preset in comparison.presets:
             cells = []
             for metric in metrics:
-                found = comparison.statistics(preset, metric)
-                mean = f"**{typeset(found.mean)}**" if preset == best[metric] else typeset(found.mean)
+                statistics = comparison.statistics(preset, metric)
+                mean = f"**{typeset(statistics.mean)}**" if preset == best[metric] else typeset(statistics.mean)
                 cells.append(
-                    mean if math.isnan(found.low) else f"{mean} ({typeset(found.low)} … {typeset(found.high)})"
+                    mean
+                    if math.isnan(statistics.low)
+                    else f"{mean} ({typeset(statistics.low)} … {typeset(statistics.high)})"
                 )
             lines.append(f"| {METHODS[preset].title} | " + " | ".join(cells) + " |")
         lines.append("")

@@ -44,12 +44,12 @@ def assign(
     if group is not None:
         cases = group_cases(cases, group)
     elif split is None:
-        found = suspect_groups(cases)
-        if found is not None:
+        suspected = suspect_groups(cases)
+        if suspected is not None:
             notes.append(
-                f"names look like several files a patient, such as {found.example[0]} and {found.example[1]}, and a "
-                f"patient may be in training and test; if they are, give --group '{found.pattern}' "
-                f"({found.groups} patients)"
+                f"names look like several files a patient, such as {' and '.join(suspected.example)}, and a patient "
+                f"may be in training and test; if they are, give --group '{suspected.pattern}' "
+                f"({suspected.groups} patients)"
             )
     if split is not None:
         chosen = read_split(split, cases, fold)

@@ -122,11 +122,11 @@ def _given(
     if sorted(names) != list(range(wanted)) or wanted < 2:
         raise DataError(f"class_names: expected names of the classes 0 … {max(wanted, 2) - 1}, got {names}")
     if mapping is None and listing.class_names is None:
-        found = scan()
-        if not set(found.counts) <= set(names):
-            count, mapping = _scanned(found)
+        masks = scan()
+        if not set(masks.counts) <= set(names):
+            count, mapping = _scanned(masks)
             if count > wanted:
-                raise DataError(f"{found.folder}: expected class numbers below {wanted}, got {listed(found.counts)}")
+                raise DataError(f"{masks.folder}: expected class numbers below {wanted}, got {listed(masks.counts)}")
     return Classes(dict(sorted(names.items())), mapping, ignore)
 
 
@@ -135,31 +135,31 @@ def _mapped_names(listing: Listing, mapping: Mapping[int, int], count: int) -> d
     stored = listing.class_names or {}
     names = plain_names(count)
     for number in names:
-        found = [stored[value] for value in sorted(mapping) if mapping[value] == number and value in stored]
-        if found:
-            names[number] = " or ".join(found)
+        merged = [stored[value] for value in sorted(mapping) if mapping[value] == number and value in stored]
+        if merged:
+            names[number] = " or ".join(merged)
     return names
 
 
 def _scanned(masks: Found) -> tuple[int, dict[int, int] | None]:
     """Number of classes in masks, and the map of masks of two values such as 0 and 255."""
-    folder, found = masks.folder, list(masks.counts)
-    if not found:
+    folder, values = masks.folder, list(masks.counts)
+    if not values:
         return 2, None  # images alone, to predict on: the checkpoint knows its classes
-    grey = len(found) >= GREY_LEVELS and (found != list(range(len(found))) or _is_grey(masks.counts))
-    if len(found) >= 2 and found == list(range(len(found))) and not grey:
-        return len(found), None
-    if len(found) == 2 and found[0] == 0:
-        return 2, {0: 0, found[1]: 1}
+    grey = len(values) >= GREY_LEVELS and (values != list(range(len(values))) or _is_grey(masks.counts))
+    if len(values) >= 2 and values == list(range(len(values))) and not grey:
+        return len(values), None
+    if len(values) == 2 and values[0] == 0:
+        return 2, {0: 0, values[1]: 1}
     if grey:
         raise DataError(
-            f"{folder}: expected masks of class numbers 0, 1, … or of two values, got {len(found)} grey values between "
-            f"{found[0]} and {found[-1]}, as soft edges or lossy compression leave them; threshold the masks, or give "
-            "label_map (--label-map) for every value"
+            f"{folder}: expected masks of class numbers 0, 1, … or of two values, got {len(values)} grey values "
+            f"between {values[0]} and {values[-1]}, as soft edges or lossy compression leave them; threshold the "
+            "masks, or give label_map (--label-map) for every value"
         )
     raise DataError(
         f"{folder}: expected masks of class numbers 0, 1, … without a gap, or of two values of which one is 0, "
-        f"got the values {listed(found, 8)}{_hint(found)}"
+        f"got the values {listed(values, 8)}{_hint(values)}"
     )
 
 

@@ -115,13 +115,13 @@ def corrupt(image: Tensor, kind: str, severity: int, *, seeds: Sequence[int]) ->
     """
     if kind not in CORRUPTIONS:
         raise DataError(f"kind: expected one of {', '.join(CORRUPTIONS)}, got {kind!r}")
-    found = CORRUPTIONS[kind]
-    if isinstance(severity, bool) or severity not in range(1, len(found.severities) + 1):
-        raise DataError(f"severity: expected 1 to {len(found.severities)}, got {severity!r}")
+    corruption = CORRUPTIONS[kind]
+    if isinstance(severity, bool) or severity not in range(1, len(corruption.severities) + 1):
+        raise DataError(f"severity: expected 1 to {len(corruption.severities)}, got {severity!r}")
     if image.dim() not in (4, 5) or not image.dtype.is_floating_point:
         raise DataError(f"image: expected floating [N, K, *S], 2D or 3D, got {image.dtype} {list(image.shape)}")
     if len(seeds) != len(image):
         raise DataError(f"seeds: expected one for each of the {len(image)} images, got {len(seeds)}")
     if not math.isfinite(float(image.detach().double().sum())):
         raise DataError("image: expected finite values, got NaN or infinity")
-    return found.apply(image, found.severities[severity - 1], seeds).to(image.dtype)
+    return corruption.apply(image, corruption.severities[severity - 1], seeds).to(image.dtype)

@@ -163,8 +163,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             window.append(slice(start, min(start + patch, size)))
             missing = max(patch - size, 0)
             padding.append((missing // 2, missing - missing // 2))
-        places = (slice(None), *window)
-        image, label = loaded.image[places], loaded.label[places[1:]]
+        region = (slice(None), *window)
+        image, label = loaded.image[region], loaded.label[region[1:]]
         if any(before or after for before, after in padding):
             image = np.pad(image, [(0, 0), *padding], mode="edge")
             label = np.pad(label, padding, mode="edge")

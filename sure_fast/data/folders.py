@@ -25,8 +25,8 @@ def subfolder(root: Path, names: Sequence[str]) -> Path | None:
         return None
     present = sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in names)
     if len(present) > 1:
-        found = " and ".join(f"{path.name}/" for path in present)
-        raise DataError(f"{root}: expected one folder of {names[0]}, got {found}; rename the one that is not meant")
+        both = " and ".join(f"{path.name}/" for path in present)
+        raise DataError(f"{root}: expected one folder of {names[0]}, got {both}; rename the one that is not meant")
     return present[0] if present else None
 
 
@@ -80,14 +80,14 @@ def _paired(
     every = {name: {0: path} for name, path in files.items() if path not in taken} | groups
     cases, used = [], set()
     for name, channels in sorted(every.items()):
-        found = labels_of(name)
-        used.update(found)
+        labels = labels_of(name)
+        used.update(labels)
         try:
             if name in groups:
                 check_channels(list(channels.values()), list(channels))
-            if len(found) > 1:
-                raise DataError(f"{channels[0]}: expected one label, got {found[0].name} and {found[1].name}")
-            cases.append(_case(name, channels, found[0] if found else None))
+            if len(labels) > 1:
+                raise DataError(f"{channels[0]}: expected one label, got {labels[0].name} and {labels[1].name}")
+            cases.append(_case(name, channels, labels[0] if labels else None))
         except DataError as error:
             tell(error, name, faults)
     return cases, used

@@ -54,10 +54,10 @@ def group_cases(cases: Sequence[Case], pattern: str) -> list[Case]:
     grouped = []
     for case in cases:
         match = expression.search(case.name)
-        found = match and (match.group(1) if expression.groups else match.group())
-        if not found:
+        group = match and (match.group(1) if expression.groups else match.group())
+        if not group:
             raise DataError(f"group: expected {pattern!r} to find a patient in every name, got none in {case.name!r}")
-        grouped.append(replace(case, group=found))
+        grouped.append(replace(case, group=group))
     return grouped
 
 
@@ -97,11 +97,11 @@ def suspect_groups(cases: Sequence[Case]) -> Suspicion | None:
         matches = [re.match(pattern, name) for name in names]
         if not all(matches):
             break
-        found = _shared(pattern, names, [match.group() for match in matches if match])
+        shared = _shared(pattern, names, [match.group() for match in matches if match])
         # A letter right behind the number may belong to an identifier, such as 3f2a; then it must be the same in all.
         rests = {name[match.end() :][:1] for name, match in zip(names, matches, strict=True) if match}
-        if found and (rests <= set("-_. ") | {""} or len(rests) == 1):
-            return found
+        if shared and (rests <= set("-_. ") | {""} or len(rests) == 1):
+            return shared
     for view in VIEWS:
         pattern = rf"(?i)^(.+?)[-_. ]*{view}[-_. ]*\d+$"
         views = [re.match(pattern, name) for name in names]

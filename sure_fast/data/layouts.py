@@ -72,25 +72,8 @@ def discover(
         Files starting with a dot are passed over. Layout `folders` reads every mask once to learn the classes, unless
         `label_map` tells them; two values of which one is 0, such as 0 and 255, are background and a class.
     """
-    root = Path(root)
-    if layout != "auto" and layout not in LAYOUTS:
-        raise DataError(f"layout: expected 'auto' or one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if part not in PARTS:
-        raise DataError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
-    if not root.exists():
-        raise DataError(f"{root}: expected a folder with a data set, got nothing there")
-    mapping = checked_map(label_map)
-    chosen = layout
-    if layout == "auto":
-        chosen = _find_layout(root, images is not None or labels is not None, require_labels)
-    if chosen != "folders" and (images is not None or labels is not None):
-        raise DataError(f"images, labels: expected only with layout 'folders', got them with {chosen!r}")
-    if chosen == "msd_nnunet":
-        listing = list_msd_nnunet(root, part, faults)
-    elif chosen == "acdc":
-        listing = _list_acdc(root, part, faults)
-    else:
-        listing = list_folders(root, images, labels, faults)
+    root, mapping = Path(root), checked_map(label_map)
+    chosen, listing = _list(root, layout, part, images, labels, require_labels, faults)
     cases = sorted(listing.cases, key=lambda case: case.name)
     if not cases and faults:
         raise DataError(f"{faults[0].reason} (and no sound case beside {len(faults)} faulty)")
@@ -122,6 +105,33 @@ def discover(
     )
     notes = [Fault("data set", note) for note in listing.notes]
     return CaseList([replace(case, info=info) for case in cases], info, notes)
+
+
+def _list(
+    root: Path,
+    layout: str,
+    part: str,
+    images: str | os.PathLike[str] | None,
+    labels: str | os.PathLike[str] | None,
+    require_labels: bool,
+    faults: list[Fault] | None,
+) -> tuple[str, Listing]:
+    """The layout of the folder and what it lists."""
+    if layout != "auto" and layout not in LAYOUTS:
+        raise DataError(f"layout: expected 'auto' or one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if part not in PARTS:
+        raise DataError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if not root.exists():
+        raise DataError(f"{root}: expected a folder with a data set, got nothing there")
+    of_folders = images is not None or labels is not None
+    chosen = _find_layout(root, of_folders, require_labels) if layout == "auto" else layout
+    if chosen != "folders" and of_folders:
+        raise DataError(f"images, labels: expected only with layout 'folders', got them with {chosen!r}")
+    if chosen == "msd_nnunet":
+        return chosen, list_msd_nnunet(root, part, faults)
+    if chosen == "acdc":
+        return chosen, _list_acdc(root, part, faults)
+    return chosen, list_folders(root, images, labels, faults)
 
 
 def _read(cases: Sequence[Case], look: Callable[[Case], object], faults: list[Fault] | None) -> list[Case]:
@@ -176,9 +186,9 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
     if not require_labels and holds_images(root):
         return "folders"
     entries = sorted(path.name for path in root.iterdir())
-    found = "an empty folder" if not entries else ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "")
+    held = "an empty folder" if not entries else ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "")
     raise DataError(
-        f"{root}: expected dataset.json, patientNNN/ folders (ACDC), or images/ with masks/ or labels/, got {found}"
+        f"{root}: expected dataset.json, patientNNN/ folders (ACDC), or images/ with masks/ or labels/, got {held}"
     )
 
 

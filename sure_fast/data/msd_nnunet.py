@@ -33,25 +33,25 @@ def list_msd_nnunet(root: Path, part: str, faults: list[Fault] | None = None) ->
     listing.num_channels = len(channels)
     for wanted in ("training", "test") if part == "all" else (part,):
         if wanted == "training" and isinstance(content.get("dataset"), dict):
-            found = _listed_by_name(path, content["dataset"], faults)
-            listing.notes += _number_noted(path, content, len(found))
+            listed = _listed_by_name(path, content["dataset"], faults)
+            listing.notes += _number_noted(path, content, len(listed))
         elif isinstance(content.get(wanted), list) and (content[wanted] or "file_ending" not in content):
-            found = _listed_pairs(path, content[wanted], wanted, len(channels), faults)
+            listed = _listed_pairs(path, content[wanted], wanted, len(channels), faults)
             if wanted == "training":
-                found += _validation(path, content, len(channels), faults)
-                listing.notes += _number_noted(path, content, len(content["training"]), len(found))
+                listed += _validation(path, content, len(channels), faults)
+                listing.notes += _number_noted(path, content, len(content["training"]), len(listed))
                 if any(isinstance(entry, dict) and "fold" in entry for entry in content["training"]):
                     listing.notes.append(f'{path}: the "fold" of its entries is not read; give --fold or --split')
         elif "file_ending" in content:
             before = len(faults or ())
-            found = _scanned(path, content["file_ending"], wanted, len(channels), faults, listing.notes)
+            listed = _scanned(path, content["file_ending"], wanted, len(channels), faults, listing.notes)
             if wanted == "training":
-                _check_number(path, content, [*found, *(faults or ())[before:]])
+                _check_number(path, content, [*listed, *(faults or ())[before:]])
         elif wanted == "training":
             raise DataError(f'{path}: expected "training" pairs (MSD) or "file_ending" (nnU-Net v2), got neither')
         else:
-            found = []
-        listing.cases += found
+            listed = []
+        listing.cases += listed
     return listing
 
 
@@ -118,10 +118,10 @@ def _number_noted(path: Path, content: dict[str, Any], *counts: int) -> list[str
     return [f"{path}: lists {counts[0]} training cases, and says numTraining {wanted}; those of the list are used"]
 
 
-def _check_number(path: Path, content: dict[str, Any], found: Sequence[Case | Fault]) -> None:
+def _check_number(path: Path, content: dict[str, Any], listed: Sequence[Case | Fault]) -> None:
     """Cases that cannot be used count too: they are told apart."""
     wanted = content.get("numTraining")
-    names = {entry.name if isinstance(entry, Case) else entry.case for entry in found}
+    names = {entry.name if isinstance(entry, Case) else entry.case for entry in listed}
     count = len({channel[0] if (channel := channel_of(name)) else name for name in names})
     if isinstance(wanted, int) and wanted != count:
         raise DataError(f"{path}: expected the {wanted} training cases of numTraining, got {count} in imagesTr")
@@ -199,7 +199,7 @@ def _listed_pairs(
         image = entry.get("image") if isinstance(entry, dict) else entry
         return stem(Path(image)) if isinstance(image, str) else repr(image)
 
-    return [found for entry in entries for found in attempted(partial(case, entry), name(entry), faults)]
+    return [pair for entry in entries for pair in attempted(partial(case, entry), name(entry), faults)]
 
 
 def _listed_by_name(path: Path, entries: dict[str, Any], faults: list[Fault] | None) -> list[Case]:
@@ -210,7 +210,7 @@ def _listed_by_name(path: Path, entries: dict[str, Any], faults: list[Fault] | N
         label = _present(path, _inside(path, entry.get("label")))
         return Case(name, name, files[0], label, tuple(files[1:]))
 
-    return [found for name, entry in entries.items() for found in attempted(partial(case, name, entry), name, faults)]
+    return [pair for name, entry in entries.items() for pair in attempted(partial(case, name, entry), name, faults)]
 
 
 def _ending_with(
@@ -260,7 +260,7 @@ def _scanned(
         name, number = channel
         if number != 0:
             raise DataError(f"{file}: expected also channel {name}_0000{ending}, got nothing there")
-        others = {found for found in files if channel_of(found) and found.rpartition("_")[0] == name} - {base}
+        others = {stem for stem in files if channel_of(stem) and stem.rpartition("_")[0] == name} - {base}
         more = [files.get(f"{name}_{c:04d}", folder / f"{name}_{c:04d}{ending}") for c in range(1, num_channels)]
         if num_channels > 1 and not others and is_picture(file) and stored_channels(file) == num_channels:
             more = []  # a coloured picture is one file

@@ -24,13 +24,13 @@ def order(source: str, target: str) -> list[tuple[int, bool]]:
     """
     if len(source) != len(target):
         raise DataError(f"expected {len(target)} spatial axes, for voxels ordered as {target}, got {len(source)}")
-    found = []
+    axes = []
     for code in target:
         same, turned = source.find(code), source.find(OPPOSITE.get(code, "?"))
         if same < 0 and turned < 0:
             raise DataError(f"orientation: expected voxels that can be brought to {target}, got {source}")
-        found.append((max(same, turned), same < 0))
-    return found
+        axes.append((max(same, turned), same < 0))
+    return axes
 
 
 def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
@@ -44,10 +44,10 @@ def reorient(array: np.ndarray, source: str, target: str) -> np.ndarray:
         A view. `reorient(result, target, source)` is the array again.
     """
     lead = array.ndim - len(source)
-    places = order(source, target)
-    turned = array.transpose(*range(lead), *(lead + axis for axis, _ in places))
-    places_flipped = (..., *(slice(None, None, -1 if flip else 1) for _, flip in places))
-    return turned[places_flipped]
+    axes = order(source, target)
+    turned = array.transpose(*range(lead), *(lead + axis for axis, _ in axes))
+    flipped = (..., *(slice(None, None, -1 if flip else 1) for _, flip in axes))
+    return turned[flipped]
 
 
 def reorient_affine(affine: np.ndarray, shape: Sequence[int], source: str, target: str) -> np.ndarray:
@@ -74,5 +74,5 @@ def most_common(orientations: Iterable[str | None], among: Sequence[str] = ()) -
 
     Of equals it is the one that is more often in `among`, then the first in the alphabet.
     """
-    counts = Counter(found for found in orientations if found)
-    return min(counts, key=lambda found: (-counts[found], -among.count(found), found)) if counts else None
+    counts = Counter(orientation for orientation in orientations if orientation)
+    return min(counts, key=lambda code: (-counts[code], -among.count(code), code)) if counts else None

@@ -166,11 +166,11 @@ def _holds(root: Path, recipe: dict[str, object]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("phantom")
+        stored = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("phantom")
     except (OSError, ValueError, AttributeError):
-        found = None
-    if found != recipe:
-        what = "other files" if found is None else f"phantoms made with {found}"
+        stored = None
+    if stored != recipe:
+        what = "other files" if stored is None else f"phantoms made with {stored}"
         raise DataError(f"{root}: expected no folder, an empty one, or phantoms made with {recipe}, got {what}")
     return True
 

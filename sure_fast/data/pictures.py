@@ -49,10 +49,10 @@ def read_picture(path: Path, label: bool) -> np.ndarray:
         with Image.open(path) as picture:
             refusal = _refusal(picture, label)
             if refusal is None:
-                found = _pixels(path, picture, label)
-                if isinstance(found, np.ndarray):
-                    return np.ascontiguousarray(found)
-                refusal = found
+                pixels = _pixels(path, picture, label)
+                if isinstance(pixels, np.ndarray):
+                    return np.ascontiguousarray(pixels)
+                refusal = pixels
     # Pillow raises OSError, SyntaxError, ValueError and its own bomb error, depending on the decoder.
     except Exception as error:
         raise DataError(f"{path}: expected a readable picture, got {type(error).__name__}: {error}") from None

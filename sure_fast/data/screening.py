@@ -46,26 +46,26 @@ class Screening(NamedTuple):
 
 def screen(cases: Iterable[Case]) -> Screening:
     """Reads the cases one by one and keeps none of them in memory."""
-    found = Screening({}, [], [], {}, {})
+    screening = Screening({}, [], [], {}, {})
     for case in cases:
         try:
             sample = load_case(case)
         except DataError as error:
-            found.faults.append(Fault(case.name, str(error)))
+            screening.faults.append(Fault(case.name, str(error)))
             continue
-        found.shapes[case.name] = tuple(sample.image.shape)
-        found.orientations[case.name] = sample.orientation
-        found.spacings[case.name] = sample.spacing_mm
-        found.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
+        screening.shapes[case.name] = tuple(sample.image.shape)
+        screening.orientations[case.name] = sample.orientation
+        screening.spacings[case.name] = sample.spacing_mm
+        screening.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
         if sample.tilt_degrees > OBLIQUE_DEGREES:
-            found.notes.append(
+            screening.notes.append(
                 Fault(
                     case.name,
                     f"{case.image}: oblique affine, {sample.tilt_degrees:.1f} degrees off the axes of the scanner; "
                     "used in the order of its voxels",
                 )
             )
-    return found
+    return screening
 
 
 def together(parts: Sequence[Screening], faults: Iterable[Fault] = (), notes: Iterable[Fault] = ()) -> Screening:
@@ -90,9 +90,9 @@ def notes_of_all(screening: Screening, names: Sequence[str], orientation: str | 
     """
     notes = []
     stored = Counter(screening.orientations[name] or "none" for name in names)
-    others = {found: number for found, number in sorted(stored.items()) if found != orientation}
+    others = {other: number for other, number in sorted(stored.items()) if other != orientation}
     if orientation is not None and others:
-        kinds = ", ".join(f"{found} {number}" for found, number in others.items())
+        kinds = ", ".join(f"{other} {number}" for other, number in others.items())
         notes.append(
             f"{sum(others.values())} of {len(names)} cases are stored in another orientation ({kinds}) and are brought "
             f"to {orientation}, in which the network is trained; predictions are written as the input is stored"

@@ -55,17 +55,17 @@ def read_split(path: str | os.PathLike[str], cases: Sequence[Case], fold: str | 
     path = Path(path)
     parts = _chosen(path, _content(path), fold)
     by_name = {case.name: case for case in cases}
-    place: dict[str, str] = {}
+    part_of: dict[str, str] = {}
     lists: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
     for part, names in parts.items():
         for entry in names:
             name = _name(entry, by_name)
             if name is None:
                 raise DataError(f"{path}: expected names of cases in {part!r}, got {entry!r}, which the data has not")
-            if name in place:
-                where = "twice" if place[name] == part else f"and {place[name]!r}"
+            if name in part_of:
+                where = "twice" if part_of[name] == part else f"and {part_of[name]!r}"
                 raise DataError(f"{path}: expected every case in one part, got {name!r} in {part!r} {where}")
-            place[name] = part
+            part_of[name] = part
             lists[part].append(by_name[name])
     if not lists["train"]:
         raise DataError(f"{path}: expected at least one case in 'train', got none")

@@ -113,7 +113,7 @@ def find_cases(
         ConfigError: the split cannot be made, or has no validation cases although the run needs them.
     """
 
-    def found() -> tuple[CaseList, Split, list[Fault]]:
+    def listed_and_split() -> tuple[CaseList, Split, list[Fault]]:
         faults: list[Fault] | None = [] if config.data.skip_bad else None
         every = discover(folder, config.data.layout, label_map=config.data.label_map or None, faults=faults)
         cases = CaseList([case for case in every if case.name not in set(without)], every.info, every.notes)
@@ -132,7 +132,7 @@ def find_cases(
             raise ConfigError(f"{prefix}{error}") from None
         return cases, split, told
 
-    cases, split, told = distributed.from_main(found)
+    cases, split, told = distributed.from_main(listed_and_split)
     for name, needs in (("weights", config.run.weights == "best"), ("patience", config.run.patience > 0)):
         if needs and not split.val:
             wanted = "last" if name == "weights" else "0"
@@ -152,7 +152,7 @@ def brought_to(orientation: str | None, cases: CaseList, split: Split) -> tuple[
 
 def orientation_of(screening: Screening, split: Split) -> str | None:
     """That of the most training cases, of equals the one of the most cases; None where they are pictures."""
-    every = [found for found in screening.orientations.values() if found]
+    every = [orientation for orientation in screening.orientations.values() if orientation]
     return most_common([screening.orientations[case.name] for case in split.train], every)
 
 
@@ -259,20 +259,20 @@ def _split(file: Path) -> dict[str, list[str]]:
     raise ConfigError(f"{file}: expected the lists train, val and test of a run, got something else")
 
 
-def check_classes(folder: Path, found: dict[int, str], trained: dict[int, str]) -> list[str]:
+def check_classes(folder: Path, present: dict[int, str], trained: dict[int, str]) -> list[str]:
     """A note where classes of the data are called otherwise than in training.
 
     Raises:
         ConfigError: another number of classes, or a class under the number of another, for which it would be taken.
     """
-    if len(found) != len(trained):
-        raise ConfigError(f"data {folder}: expected {len(trained)} classes as in training, got {len(found)}")
+    if len(present) != len(trained):
+        raise ConfigError(f"data {folder}: expected {len(trained)} classes as in training, got {len(present)}")
     numbers = {name.lower(): number for number, name in trained.items()}
-    for number, name in found.items():
+    for number, name in present.items():
         wanted = numbers.get(name.lower(), number)
         if wanted != number:
             raise ConfigError(f"data {folder}: expected {name!r} to be class {wanted} as in training, got {number}")
-    others = [f"{name} ({trained[number]} in training)" for number, name in found.items()
+    others = [f"{name} ({trained[number]} in training)" for number, name in present.items()
               if number and name.lower() != trained[number].lower()]  # fmt: skip
     return [f"classes are called otherwise than in training: {', '.join(others)}"] if others else []
 
@@ -293,13 +293,13 @@ def look_over_others(chosen: Sequence[Case], plan: ModelPlan) -> list[str]:
         DataError: a case that cannot be used.
         ConfigError: one of another kind than the network was trained on.
     """
-    found = screen([replace(case, info=case.info and replace(case.info, orientation=None)) for case in chosen])
-    if found.faults:
-        raise DataError(found.faults[0].reason)
+    screening = screen([replace(case, info=case.info and replace(case.info, orientation=None)) for case in chosen])
+    if screening.faults:
+        raise DataError(screening.faults[0].reason)
     for case in chosen:
-        check_shape(case, found.shapes[case.name], plan)
-    mixed = notes_of_all(found, [case.name for case in chosen], plan.orientation)
-    return told([*found.notes, *mixed], kept_in=None)
+        check_shape(case, screening.shapes[case.name], plan)
+    mixed = notes_of_all(screening, [case.name for case in chosen], plan.orientation)
+    return told([*screening.notes, *mixed], kept_in=None)
 
 
 def evaluated_part(cases: CaseList, folder: Path, run_folder: Path, part: str | None) -> tuple[str, list[Case]]:

@@ -178,9 +178,9 @@ def largest(value: int) -> int:
     """Of all ranks, on every rank."""
     if world_size() == 1:
         return value
-    found = torch.tensor(value)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    most = torch.tensor(value)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
 
 
 def same_start(model: torch.nn.Module) -> None:

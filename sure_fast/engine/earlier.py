@@ -32,7 +32,7 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
     """
     preset = content.get("preset", "sure")
     record = METHODS.get(preset) if isinstance(preset, str) else None
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     for name, value in content.items():
         if name in ("loss", "inference"):
             wanted = record and {"loss": LOSSES.get(record.loss), "inference": record.inference}[name]
@@ -45,8 +45,8 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
                 continue
             if value is None or (key not in record.options and value in _defaults(key)):
                 continue
-        found.setdefault(section, {})[key] = value
-    return found
+        sections.setdefault(section, {})[key] = value
+    return sections
 
 
 def _defaults(key: str) -> list[Any]:

@@ -65,7 +65,7 @@ class EvaluationResult:
 
     @property
     def mean(self) -> dict[str, float]:
-        return {metric: found.mean for metric, found in self.statistics.items()}
+        return {metric: statistics.mean for metric, statistics in self.statistics.items()}
 
     @property
     def absent(self) -> dict[str, int]:
@@ -111,8 +111,8 @@ def validation_dice(
     for case in distributed.share(cases):
         sample = load_case(case, normalized=True)
         assert sample.label is not None
-        place = home(device, sample.label.shape, info.num_classes)
-        prediction, label = predict(sample.image[None].to(place)).argmax(1), sample.label[None].to(place)
+        where = home(device, sample.label.shape, info.num_classes)
+        prediction, label = predict(sample.image[None].to(where)).argmax(1), sample.label[None].to(where)
         rows.append(compute_dice(prediction, label, info.num_classes, ignore_index=info.ignore_index)[0][0])
     model.train(training)
     dice = torch.stack(distributed.interleave(distributed.gather([row.cpu() for row in rows]))).mean(0)

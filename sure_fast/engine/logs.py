@@ -160,14 +160,14 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _cut(path: Path, epoch: int, step: int, keep: Callable[[dict[str, Any]], object]) -> None:
     """Leaves in metrics.jsonl the rows of the first `step` steps and `epoch` epochs, and hands them to `keep`."""
-    limits, found = {"step": step, "epoch": epoch}, {"step": 0, "epoch": 0}
+    limits, kept = {"step": step, "epoch": epoch}, {"step": 0, "epoch": 0}
     with replacing(path) as file:
         for row in read_rows(path):
             kind = row["kind"]
             if row[kind] < limits[kind] + (kind == "epoch"):  # epochs are counted from 1
-                found[kind] += 1
+                kept[kind] += 1
                 file.write((json.dumps(row) + "\n").encode())
                 keep(row)
-    if found != limits:
+    if kept != limits:
         print(f"{path}: expected the rows of {step} steps and {epoch} epochs before the checkpoint, got those of "
-              f"{found['step']} and {found['epoch']}; the others are lost", file=sys.stderr)  # fmt: skip
+              f"{kept['step']} and {kept['epoch']}; the others are lost", file=sys.stderr)  # fmt: skip

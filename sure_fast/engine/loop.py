@@ -130,10 +130,10 @@ class Trainer:
 
     def resume(self, report: Callable[[str], object]) -> bool:
         """Goes to the last checkpoint that can be read; False where there is none yet."""
-        found = distributed.from_main(lambda: checkpoint.load_latest(self.checkpoint(), report))
-        if found is None:
+        latest = distributed.from_main(lambda: checkpoint.load_latest(self.checkpoint(), report))
+        if latest is None:
             return False
-        path, content = found
+        path, content = latest
         if content["plan"] != self.plan:
             raise ValueError(f"checkpoint {path}: is of another network than this run's")
         try:
@@ -143,7 +143,7 @@ class Trainer:
         if distributed.is_main():
             for partial in path.parent.glob("*" + PARTIAL):  # of a run that was killed while it wrote
                 partial.unlink()
-        report(f"continues at {self._place()} from {path}")
+        report(f"continues at {self._moment()} from {path}")
         return True
 
     def train(
@@ -209,7 +209,7 @@ class Trainer:
         at = self.progress
         return at.epoch >= self.config.run.epochs or 0 < self.config.run.patience <= at.unimproved
 
-    def _place(self) -> str:
+    def _moment(self) -> str:
         return f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
 
     def _epoch(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> dict[str, Any]:
@@ -264,7 +264,7 @@ class Trainer:
         """By a signal that came too late for the last step to see it."""
         number = stop.agreed()
         if number:
-            raise Interrupted(number, f" at {self._place()}; the state is saved in {path}")
+            raise Interrupted(number, f" at {self._moment()}; the state is saved in {path}")
 
     def _steps(self, log: MetricsLog | None, progress: bool, stop: StopRequest) -> None:
         """The batches of the epoch that are not yet done."""
@@ -301,7 +301,7 @@ class Trainer:
             if number or (every and at.step - saved >= every):
                 path, saved = self._checkpoint(log), at.step
             if number:
-                raise Interrupted(number, f" at {self._place()}; the state is saved in {path}")
+                raise Interrupted(number, f" at {self._moment()}; the state is saved in {path}")
 
     def step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
         """Batch `number` of the epoch; with `accumulate` the last of each group, and of the epoch, changes the weights.
@@ -309,9 +309,9 @@ class Trainer:
         The gradient is that of the mean over the group of the loss of the batch of all ranks.
         """
         started = self.clock()
-        place = number % self.config.optimizer.accumulate
-        group = min(self.config.optimizer.accumulate, len(self.batches) - (number - place))
-        if place == 0:
+        in_group = number % self.config.optimizer.accumulate
+        group = min(self.config.optimizer.accumulate, len(self.batches) - (number - in_group))
+        if in_group == 0:
             self.optimization.zero_grad()
         network = self.cut_network()
         logits = network(image)
@@ -334,7 +334,7 @@ class Trainer:
         self.progress.supervision_seconds += loss_seconds
         self.progress.network_seconds += network.seconds
         started = self.clock()
-        if place == group - 1:
+        if in_group == group - 1:
             norm = self.optimization.gradient_norm()
             if not math.isfinite(norm) and not self.optimization.overflowed(norm):
                 self._stop(f"the gradient's norm is {norm}")
@@ -355,7 +355,7 @@ class Trainer:
         )
 
     def _stop(self, what: str) -> None:
-        place, at = self._place(), self.progress
+        moment, at = self._moment(), self.progress
         begun = at.batch % self.config.optimizer.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
-        raise RunFailure(f"{place}: {what}; the state before this step is saved in {self.save()}")
+        raise RunFailure(f"{moment}: {what}; the state before this step is saved in {self.save()}")

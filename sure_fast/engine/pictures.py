@@ -96,9 +96,9 @@ def save_case(
 
 def _letter(axis: Any, letters: Sequence[str]) -> None:
     """Where the patient's left, right, front, back, head and feet are."""
-    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"),
+    edges = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"),
               (0.5, 0.02, "center", "bottom"))  # fmt: skip
-    for letter, (x, y, horizontal, vertical) in zip(letters, places, strict=True):
+    for letter, (x, y, horizontal, vertical) in zip(letters, edges, strict=True):
         axis.text(x, y, letter, color="yellow", transform=axis.transAxes, ha=horizontal, va=vertical)
 
 

@@ -132,8 +132,8 @@ def summaries(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for kind, severity in order:
         group = groups[kind, severity]
         for metric in [key for key in group[0] if key not in ("case", "kind", "severity")]:
-            found = summarize(math.nan if row[metric] is None else row[metric] for row in group)
-            result.append({"kind": kind, "severity": severity, "metric": metric, **found._asdict()})
+            statistics = summarize(math.nan if row[metric] is None else row[metric] for row in group)
+            result.append({"kind": kind, "severity": severity, "metric": metric, **statistics._asdict()})
     return result
 
 

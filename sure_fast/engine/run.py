@@ -222,14 +222,14 @@ def try_out(
     device = distributed.own_device(config.run.device)
     check_device(config, device)
     with tempfile.TemporaryDirectory(prefix="sure_fast-") as own:
-        place = distributed.from_main(lambda: Path(own) / "run")
-        run = _begin(config, place, progress)
-        dataset = training_set(run, place, progress)
-        trainer = loop.Trainer(run.config, run.plan, dataset, run.split.val, run.cases.info, device, place)
+        folder = distributed.from_main(lambda: Path(own) / "run")
+        run = _begin(config, folder, progress)
+        dataset = training_set(run, folder, progress)
+        trainer = loop.Trainer(run.config, run.plan, dataset, run.split.val, run.cases.info, device, folder)
         if benchmark is not None:
-            found = trial.benchmark(trainer, benchmark)
+            timings = trial.benchmark(trainer, benchmark)
             if distributed.is_main():
-                print(json.dumps(found, indent=1), flush=True)
+                print(json.dumps(timings, indent=1), flush=True)
         elif profile:
             trace = trial.profile(trainer, output / "profile")
             say(f"the trace is in {trace}; open it in a browser at ui.perfetto.dev or chrome://tracing")
@@ -278,8 +278,8 @@ def _begin(config: TrainConfig, output: Path, progress: bool) -> Run:
         distributed.barrier()  # every rank has read what is moved
         run.folder = distributed.from_main(begin)
         if config.data.folder is None:
-            found = find_cases(config, run.folder, "phantom set")
-            run.cases, run.split = brought_to(run.plan.orientation, *found)
+            cases_and_split = find_cases(config, run.folder, "phantom set")
+            run.cases, run.split = brought_to(run.plan.orientation, *cases_and_split)
         return run
 
 
@@ -305,7 +305,7 @@ def check_output(config: TrainConfig, output: Path, overwrite: bool) -> None:
 
 def products(output: Path) -> list[Path]:
     """Files and folders in `output` that are called as those of a run."""
-    return [found for name in PRODUCTS for found in sorted(output.glob(name))]
+    return [path for name in PRODUCTS for path in sorted(output.glob(name))]
 
 
 def clear(output: Path) -> None:

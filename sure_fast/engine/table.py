@@ -40,15 +40,15 @@ CHANCE = {key: 0.5 if key.startswith("ur_") else 0.0 for key in SINGLE if key.st
 
 def wrong_sides(result: EvaluationResult) -> list[str]:
     """UCC and UR that are on the wrong side of chance, their whole 95 % interval with them, or that of one case."""
-    found = []
+    wrong = []
     for key, chance in CHANCE.items():
         title, wanted = SINGLE[key]
         statistics = result.statistics[key]
         sign = -1.0 if wanted.startswith("-") else 1.0
         bounds = [b for b in (statistics.low, statistics.high) if not math.isnan(b)] or [statistics.mean]
         if all(sign * (bound - chance) < 0 for bound in bounds):
-            found.append(f"{title} {number(statistics.mean)} (wanted {wanted}, chance {chance:g})")
-    return found
+            wrong.append(f"{title} {number(statistics.mean)} (wanted {wanted}, chance {chance:g})")
+    return wrong
 
 
 def decimals(value: float) -> int:
@@ -99,10 +99,10 @@ def table(result: EvaluationResult) -> str:
     lines = [f"{head}   ({len(result.per_case)} cases)"]
     statistics = result.statistics
     for title, key, wanted in rows:
-        found = statistics[key]
-        mean, low, high, std = map(number, (found.mean, found.low, found.high, found.std))
+        row = statistics[key]
+        mean, low, high, std = map(number, (row.mean, row.low, row.high, row.std))
         interval = "–" if low == "–" else f"{low} … {high}"
-        lines.append(f"{title:{width}}  {mean:>8}  {interval:>18}  {std:>8}  {wanted:>6}  {found.undefined:>9}")
+        lines.append(f"{title:{width}}  {mean:>8}  {interval:>18}  {std:>8}  {wanted:>6}  {row.undefined:>9}")
     absent = [f"{name} in {number}" for name, number in result.absent.items() if number]
     if absent:
         lines.append(f"in neither label nor prediction (Dice 1, HD95 0): {', '.join(absent)} of the cases")

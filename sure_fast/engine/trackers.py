@@ -88,10 +88,10 @@ def start(config: TrainConfig, output: Path, member: int) -> list[Tracker]:
     file = output / RUNS
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     suffix = f"-{member}" if member else ""
-    found: list[Tracker] = []
+    trackers: list[Tracker] = []
     for name in config.run.loggers:
         tracker = TRACKERS[name](config, output, output.resolve().name + suffix, known.get(name + suffix))
         known[name + suffix] = tracker.identifier
         write_text(file, json.dumps(known, indent=1))
-        found.append(tracker)
-    return found
+        trackers.append(tracker)
+    return trackers

@@ -173,12 +173,12 @@ def profile(trainer: Trainer, folder: Path) -> Path:
 
     for _ in range(WARM_UP):
         step()
-    with torch.profiler.profile(activities=activities, record_shapes=True, profile_memory=True) as found:
+    with torch.profiler.profile(activities=activities, record_shapes=True, profile_memory=True) as profiler:
         for _ in range(TRACED):
             step()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (f"trace-{distributed.rank()}.json" if distributed.rank() else "trace.json")
-    found.export_chrome_trace(str(path))
+    profiler.export_chrome_trace(str(path))
     return path
 
 

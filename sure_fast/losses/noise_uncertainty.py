@@ -110,7 +110,7 @@ def draw_noisy_images(
     image = _checks.batched_image("image", image)
     size = _checks.patch_size(patch_size, image.dim() - 2)
     _checks.room_for(size, image.shape[2:])
-    centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
+    centers, valid = _checks.centers_and_valid(centers, valid, (image.shape[0], *image.shape[2:]), image)
     drawn = draw_noise_patches(image, levels, patch_size=size, noise=noise, noise_std=noise_std, generator=generator)
     return NoisyImages(add_noise_patches(image, centers, valid, drawn), centers, valid, levels)
 

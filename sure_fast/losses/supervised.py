@@ -68,7 +68,7 @@ class UncertaintySupervisedLoss(nn.Module):
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
         num_patches: patches per class.
         mining_every: steps from one search for hard samples to the next; in those between, the patches get random
-            places that do not overlap, and no forward is needed to find them.
+            centers that do not overlap, and no forward is needed to find them.
         noise: what the two levels μ ~ U(0, 1) are: "mean" of the noise, as in the paper, or "std", its standard
             deviation at mean 0.
         noise_std: standard deviation of the noise patches with "mean", in units of the (normalised) image.
@@ -134,8 +134,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.beta = _checks.positive("beta", beta, zero=True)
         self.gamma = _checks.positive("gamma", gamma, zero=True)
         self.weights = check_weights(order_weight, distance_weight, far_weight)
-        self.total = total
-        self.annealing_epochs = annealing_epochs
+        self.total, self.annealing_epochs = total, annealing_epochs
         _checks.patch_size(patch_size)
         self.patch_size = patch_size
         self.num_patches = _checks.count("num_patches", num_patches)
@@ -149,20 +148,11 @@ class UncertaintySupervisedLoss(nn.Module):
         self.noise_threshold = noise_threshold
         self.backend = backend
         self.options: dict[str, Any] = {
-            "kind": kind,
-            "evidence": evidence,
-            "ignore_index": ignore_index,
-            "class_weights": class_weights,
-            "gradient_threshold": gradient_threshold,
-            "noise_threshold": noise_threshold,
-            "pairs": pairs,
-            "num_pairs": num_pairs,
-            "per_class": per_class,
-            "operator": operator,
-            "spacing": spacing,
-            "channels": channels,
-            "blur_sigma": blur_sigma,
-        }
+            "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
+            "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold,
+            "pairs": pairs, "num_pairs": num_pairs, "per_class": per_class,
+            "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma,
+        }  # fmt: skip
         check_options(**self.options)
         self.ops = ("uncertainty_supervision", *(MINING_OPS if self.gamma else ()))
         _backends.check(backend, *self.ops)
@@ -350,6 +340,6 @@ class UncertaintySupervisedLoss(nn.Module):
 
 
 def _no_hard_sample(label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps of which no voxel is hard, so that `sample_hard_patches` fills all its slots with random places."""
+    """Maps of which no voxel is hard, so that `sample_hard_patches` fills all its slots with random centers."""
     nothing = torch.zeros(label.shape, dtype=torch.float32, device=label.device)
     return nothing, nothing + 1.0, nothing

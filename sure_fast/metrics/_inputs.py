@@ -75,10 +75,10 @@ def mask_of(mask: Array | None, other_name: str, other: Tensor) -> Tensor:
     """bool, of the shape of a map [N, *S]: the voxels that count; None: all."""
     if mask is None:
         return torch.ones_like(other, dtype=torch.bool)
-    found = as_tensor("mask", mask)
-    if found.dtype not in _checks.INTEGERS:
-        raise TypeError(f"mask: expected booleans, got {found.dtype}")
-    return like("mask", found != 0, other_name, other)
+    given = as_tensor("mask", mask)
+    if given.dtype not in _checks.INTEGERS:
+        raise TypeError(f"mask: expected booleans, got {given.dtype}")
+    return like("mask", given != 0, other_name, other)
 
 
 def label_map(name: str, value: Array) -> Tensor:
@@ -172,16 +172,16 @@ def classes(name: str, value: int) -> int:
 
 def rising_levels(name: str, value: Any) -> tuple[float, float]:
     """Two noise levels, the weaker first."""
-    found = _checks.numbers(name, value, "two numbers, the weaker noise level first")
-    if len(found) != 2 or not -float("inf") < found[0] < found[1] < float("inf"):
+    levels = _checks.numbers(name, value, "two numbers, the weaker noise level first")
+    if len(levels) != 2 or not -float("inf") < levels[0] < levels[1] < float("inf"):
         raise ValueError(f"{name}: expected the weaker noise level first, of two, got {value}")
-    return float(found[0]), float(found[1])
+    return float(levels[0]), float(levels[1])
 
 
 def spacing_mm(name: str, value: Sequence[float], dims: int | None = None) -> list[float]:
     """One number > 0 for each axis; `dims` None: of an image whose axes are not known yet."""
     what = f"{'2 or 3' if dims is None else dims} numbers > 0, one per axis"
-    found = [float(s) for s in _checks.numbers(name, value, what)]
-    if len(found) not in ((2, 3) if dims is None else (dims,)) or not all(0.0 < s < float("inf") for s in found):
-        raise ValueError(f"{name}: expected {what}, got {found}")
-    return found
+    steps = [float(s) for s in _checks.numbers(name, value, what)]
+    if len(steps) not in ((2, 3) if dims is None else (dims,)) or not all(0.0 < s < float("inf") for s in steps):
+        raise ValueError(f"{name}: expected {what}, got {steps}")
+    return steps

@@ -144,10 +144,10 @@ class Summary:
         """Plain data by column; an undefined number is null."""
         return {
             column: {
-                **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found._asdict().items()},
+                **{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in statistics._asdict().items()},
                 "absent": int(absent),
             }
-            for column, found, absent in zip(self.columns, self.statistics, self.absent, strict=True)
+            for column, statistics, absent in zip(self.columns, self.statistics, self.absent, strict=True)
         }
 
 
@@ -204,11 +204,11 @@ class CaseMetric:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        found = getattr(type(self), "function", None) if function is None else function
-        if not callable(found):
+        chosen = getattr(type(self), "function", None) if function is None else function
+        if not callable(chosen):
             raise TypeError(f"function: expected a function of a batch, got {function!r}")
-        self._function: Callable[..., Any] = found
-        check_options(found, options)
+        self._function: Callable[..., Any] = chosen
+        check_options(chosen, options)
         _check_bootstrap(level, resamples, seed)
         self.options = options
         self._given = None if columns is None else _names("columns", columns)
@@ -270,8 +270,8 @@ class CaseMetric:
             distributed.all_gather_object(states, (self._columns, self._rows))
         columns = {names for names, _ in states if names is not None}
         if len(columns) != 1:
-            found = f"{len(columns)} different ones: {sorted(columns)}" if columns else "no case"
-            raise ValueError(f"compute: expected cases with one set of columns, got {found}")
+            several = f"{len(columns)} different ones: {sorted(columns)}" if columns else "no case"
+            raise ValueError(f"compute: expected cases with one set of columns, got {several}")
         rows, seen = [], set()
         for _, part in states:
             for row in part:

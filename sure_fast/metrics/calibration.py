@@ -90,9 +90,9 @@ def _adaptive(p: Tensor, y: Tensor, bins: int, top_label: bool) -> Tensor:
         hit = torch.arange(classes, device=p.device)[:, None] == y
     ordered, order = p.sort(1)
     gap = tie_mean(ordered, hit.double().gather(1, order)) - ordered
-    place = torch.arange(n, device=p.device) * bins // max(n, 1)
+    bin_of = torch.arange(n, device=p.device) * bins // max(n, 1)
     sums = torch.zeros((len(p), bins), dtype=torch.float64, device=p.device)
-    error = sums.scatter_add_(1, place.expand(len(p), n), gap).abs().sum(1) / n
+    error = sums.scatter_add_(1, bin_of.expand(len(p), n), gap).abs().sum(1) / n
     return error[0] if top_label else error
 
 

@@ -93,9 +93,9 @@ def ueo_of_stats(stats: SegmentationStats, *, per_class: bool = True) -> Tensor:
 def _ueo(number: Tensor, errors: Tensor) -> Tensor:
     """Of the histograms [N, levels] of all voxels and [N, K, levels] of the wrong ones."""
     above = number.flip(-1).cumsum(-1).flip(-1)[:, None, 1:]
-    found = errors.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    detected = errors.flip(-1).cumsum(-1).flip(-1)[..., 1:]
     every = errors.sum(-1, keepdim=True)
-    return (2.0 * found / (every + above)).amax(-1).masked_fill(every[..., 0] == 0, torch.nan)
+    return (2.0 * detected / (every + above)).amax(-1).masked_fill(every[..., 0] == 0, torch.nan)
 
 
 @options(num_classes=classes, ignore_index=_checks.index)
@@ -178,8 +178,8 @@ def compute_risk_coverage(
     for risk in _risks(*_checked(uncertainty, prediction, target, num_classes, ignore_index)):
         n = len(risk)
         last = (torch.arange(1, points + 1, device=risk.device) * n + points - 1) // points  # rounded up
-        place = (last - 1).clamp(min=0)
-        curves.append(risk[place] if n else risk.new_full((points,), torch.nan))
+        index = (last - 1).clamp(min=0)
+        curves.append(risk[index] if n else risk.new_full((points,), torch.nan))
     return torch.stack(curves) if curves else torch.zeros((0, points), dtype=torch.float64)
 
 

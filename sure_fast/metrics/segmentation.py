@@ -147,13 +147,17 @@ def compute_surface_metrics(
     spacing_mm = checked_spacing("spacing_mm", spacing_mm, t.dim() - 1)
     if t.dim() == 4 and t.shape[1] > 1:  # with a channel axis a volume is no map per class
         p, t = p[:, None], t[:, None]
-    found = surface_distances(p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index)
+    surfaces = surface_distances(
+        p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index
+    )
     size = t.shape[-len(spacing_mm) :]
-    there = found.voxels > 0
+    there = surfaces.voxels > 0
     missing, absent = ~there.all(-1), ~there.any(-1)
     diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, size, strict=True)))
-    hd95, assd = (d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (found.percentile, found.average))
-    return SurfaceMetrics(hd95, assd, found.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
+    hd95, assd = (
+        d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (surfaces.percentile, surfaces.average)
+    )
+    return SurfaceMetrics(hd95, assd, surfaces.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
 
 
 @options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
@@ -166,8 +170,8 @@ def compute_hd95(
     ignore_index: int | None = None,
 ) -> PerClass:
     """95th percentile of the Hausdorff distance (mm); see `compute_surface_metrics`, which has all in one call."""
-    found = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
-    return PerClass(found.hd95_mm, found.absent)
+    surfaces = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    return PerClass(surfaces.hd95_mm, surfaces.absent)
 
 
 @options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
@@ -180,8 +184,8 @@ def compute_assd(
     ignore_index: int | None = None,
 ) -> PerClass:
     """Average symmetric surface distance (mm); see `compute_surface_metrics`, which has all in one call."""
-    found = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
-    return PerClass(found.assd_mm, found.absent)
+    surfaces = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    return PerClass(surfaces.assd_mm, surfaces.absent)
 
 
 @options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm, ignore_index=_checks.index)
@@ -195,10 +199,10 @@ def compute_nsd(
     ignore_index: int | None = None,
 ) -> PerClass:
     """Normalized surface Dice at a tolerance (mm); see `compute_surface_metrics`, which has all in one call."""
-    found = compute_surface_metrics(
+    surfaces = compute_surface_metrics(
         prediction, target, num_classes, spacing_mm, tolerance_mm=tolerance_mm, ignore_index=ignore_index
     )
-    return PerClass(found.nsd, found.absent)
+    return PerClass(surfaces.nsd, surfaces.absent)
 
 
 class DiceMetric(CaseMetric):

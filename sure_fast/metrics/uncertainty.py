@@ -166,18 +166,18 @@ def thin_by_gradient(gradient: Array, mask: Array | None, step: float = 0.04) ->
     mask = mask_of(mask, "gradient", gradient)
     thinned = torch.zeros_like(mask)
     for g, keep, out in zip(gradient.flatten(1).double(), mask.flatten(1), thinned.flatten(1), strict=True):
-        places = keep.nonzero().squeeze(1)
-        if not len(places):
+        voxels = keep.nonzero().squeeze(1)
+        if not len(voxels):
             continue
-        if not g[places].isfinite().all():
-            out[places] = True  # no grid; the metrics then see the NaN
+        if not g[voxels].isfinite().all():
+            out[voxels] = True  # no grid; the metrics then see the NaN
             continue
-        ordered, order = g[places].sort(stable=True)
+        ordered, order = g[voxels].sort(stable=True)
         grid = torch.arange(float(ordered[0]), float(ordered[-1]) + step, step, dtype=torch.float64, device=g.device)
         above = torch.searchsorted(ordered, grid).clamp(max=len(ordered) - 1)
         below = (above - 1).clamp(min=0)
         nearest = torch.where((grid - ordered[below]) <= (ordered[above] - grid), below, above)
-        out[places[order[nearest.unique()]]] = True
+        out[voxels[order[nearest.unique()]]] = True
     return thinned.reshape(shape)
 
 
@@ -235,9 +235,9 @@ def _levels(noisy: Sequence[Array], mask: Array | None) -> tuple[list[Tensor], T
         raise TypeError(f"noisy: expected a list of maps, one a noise level, got {type(noisy).__name__}")
     if len(noisy) < 2:
         raise ValueError(f"noisy: expected the uncertainty under at least two levels, got {len(noisy)}")
-    found = maps("noisy[0]", noisy[0], **{f"noisy[{k}]": u for k, u in enumerate(noisy) if k})
-    flags = mask_of(mask, "noisy[0]", found[0])
-    return [u.double().flatten(1) for u in found], flags.flatten(1)
+    uncertainties = maps("noisy[0]", noisy[0], **{f"noisy[{k}]": u for k, u in enumerate(noisy) if k})
+    flags = mask_of(mask, "noisy[0]", uncertainties[0])
+    return [u.double().flatten(1) for u in uncertainties], flags.flatten(1)
 
 
 def _mean(values: Tensor, levels: Sequence[Tensor], counts: Tensor) -> Tensor:

@@ -56,10 +56,10 @@ architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _architecture_of(index: int) -> str | None:
-    found = torch.cuda.get_device_capability(index)
-    if found >= OLDEST:
+    own = torch.cuda.get_device_capability(index)
+    if own >= OLDEST:
         return None
-    return f"the device has compute capability {found[0]}.{found[1]}, and the kernels need {OLDEST[0]}.{OLDEST[1]}"
+    return f"the device has compute capability {own[0]}.{own[1]}, and the kernels need {OLDEST[0]}.{OLDEST[1]}"
 
 
 @functools.cache

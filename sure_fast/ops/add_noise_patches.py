@@ -1,4 +1,4 @@
-"""Copies of images with noise patches at given places."""
+"""Copies of images with noise patches at given centers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def add_noise_patches(
             f"noise: expected [M, *patch] with {image.dim() - 2} odd edges, got {_checks.shape_text(noise.shape)}"
         )
     _checks.same_device("noise", noise, "image", image)
-    centers, valid = _checks.places_of(centers, valid, (image.shape[0], *image.shape[2:]), image)
+    centers, valid = _checks.centers_and_valid(centers, valid, (image.shape[0], *image.shape[2:]), image)
     chosen = _backends.choose("add_noise_patches", backend, image)
     if chosen != "reference":
         return _op(image, centers, valid, noise, chosen)

@@ -118,7 +118,7 @@ def sample_hard_patches(
     Math:
         A voxel is hard when u_noisy - u <= 0. Per image and class, up to `num_patches` centers are drawn uniformly
         among its hard voxels; those of class 0 (background) need d < max_distance. Patches lie inside the image and do
-        not overlap, over all classes of the image. Slots left open are filled with random places that do not
+        not overlap, over all classes of the image. Slots left open are filled with random centers that do not
         overlap, of any label; when no room is left they stay invalid. Li et al., MICCAI 2025
         (arXiv 2509.17098), active selection.
 

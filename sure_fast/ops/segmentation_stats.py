@@ -135,8 +135,8 @@ def segmentation_stats(
         row = (classes + 1) * bins
         parts = records.split([classes * classes, row, row, row, levels, (classes + 1) * levels, 1], 1)
         shapes = ((classes, classes), *[(classes + 1, bins)] * 3, (levels,), (classes + 1, levels))
-        found = tuple(part.reshape(-1, *shape) for part, shape in zip(parts[:-1], shapes, strict=True))
+        counts = tuple(part.reshape(-1, *shape) for part, shape in zip(parts[:-1], shapes, strict=True))
     else:
         _checks.labels_in_range("target", target, classes, ignore_index)
-        found = _reference(logits, target, evidence=evidence, bins=bins, levels=levels, ignore_index=ignore_index)
-    return SegmentationStats(*(x if k == 2 else x.to(torch.int64) for k, x in enumerate(found)))
+        counts = _reference(logits, target, evidence=evidence, bins=bins, levels=levels, ignore_index=ignore_index)
+    return SegmentationStats(*(x if k == 2 else x.to(torch.int64) for k, x in enumerate(counts)))

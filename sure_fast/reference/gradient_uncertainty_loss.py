@@ -36,10 +36,10 @@ def gradient_uncertainty_loss(
     g = g - g.sum(1, keepdim=True) / size
     if pairs == "exact":
         with torch.no_grad():
-            found = partners(g, u.detach(), mask, group)
-            violations = found.number.sum(1, keepdim=True).to(torch.float64) / 2
+            compared = partners(g, u.detach(), mask, group)
+            violations = compared.number.sum(1, keepdim=True).to(torch.float64) / 2
             # Σ v⁺ is linear in u over the violating pairs: this is its slope.
-            slope = (g * found.number - found.sum_g) / violations.clamp(min=1)
+            slope = (g * compared.number - compared.sum_g) / violations.clamp(min=1)
         per_image = (u * slope).sum(1)
     else:
         first, second = sampled_pairs(mask, group, num_pairs, seed)
@@ -59,13 +59,13 @@ def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int 
     last = torch.iinfo(torch.int64).max
     by_group = group.masked_fill(~mask, last).argsort(dim=1, stable=True)
     ordered = group.masked_fill(~mask, last).gather(1, by_group)
-    place = torch.arange(n, device=mask.device).expand(rows, n)
+    index = torch.arange(n, device=mask.device).expand(rows, n)
     new = torch.ones_like(mask)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    start = place.where(new, 0).cummax(1).values
+    start = index.where(new, 0).cummax(1).values
     ends = torch.ones_like(mask)
     ends[:, :-1] = new[:, 1:]
-    stop = place.where(ends, n).flip(1).cummin(1).values.flip(1) + 1
+    stop = index.where(ends, n).flip(1).cummin(1).values.flip(1) + 1
     size = (stop - start).where(ordered != last, 0)
     # Element i stands for its `size` ordered pairs (i, start … stop − 1).
     until = size.cumsum(1)

@@ -30,16 +30,16 @@ def _tied(rank: Tensor, mask: Tensor) -> Tensor:
     """Pairs of equal masked elements in a row: Σ_i (number of equal ones before i)."""
     ordered = rank.masked_fill(~mask, torch.iinfo(torch.int64).max).sort(1).values
     n = rank.shape[1]
-    place = torch.arange(n, device=rank.device).expand_as(rank)
+    index = torch.arange(n, device=rank.device).expand_as(rank)
     new = torch.ones_like(mask)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    before = place - place.where(new, 0).cummax(1).values
-    return before.where(place < mask.sum(1, keepdim=True), 0).sum(1)
+    before = index - index.where(new, 0).cummax(1).values
+    return before.where(index < mask.sum(1, keepdim=True), 0).sum(1)
 
 
 def _close(a: Tensor, b: Tensor, mask: Tensor, tolerance: float) -> Tensor:
     """Pairs of equal a with 0 < |Δb| < tolerance, per row: within each run of equal a, sorted by b."""
-    found = []
+    numbers = []
     for row_a, row_b, keep in zip(a, b, mask, strict=True):
         values, rank = row_b[keep].unique(return_inverse=True)
         group = row_a[keep].unique(return_inverse=True)[1]
@@ -49,5 +49,5 @@ def _close(a: Tensor, b: Tensor, mask: Tensor, tolerance: float) -> Tensor:
         key = (group * stride + rank).sort()[0]
         start, rank = key // stride * stride, key % stride
         close = torch.searchsorted(key, start + beyond[rank]) - torch.searchsorted(key, key, right=True)
-        found.append(close.clamp(min=0).sum())  # inf + tolerance is no further than inf
-    return torch.stack(found)
+        numbers.append(close.clamp(min=0).sum())  # inf + tolerance is no further than inf
+    return torch.stack(numbers)

@@ -44,13 +44,13 @@ def partners(g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None) ->
     while width < n:
         width *= 2
     rank = dense_rank(u, mask)
-    place_key = dense_rank(g, mask) * (n + 1) + (n - rank)
+    index_key = dense_rank(g, mask) * (n + 1) + (n - rank)
     if group is not None:
         # A higher group comes later and lies lower: no pair across groups counts.
         group = group.to(torch.int64)
-        place_key = place_key + group * (n + 1) ** 2
+        index_key = index_key + group * (n + 1) ** 2
         rank = rank - group * (n + 1)
-    order = place_key.masked_fill(~mask, torch.iinfo(torch.int64).max).argsort(1)
+    order = index_key.masked_fill(~mask, torch.iinfo(torch.int64).max).argsort(1)
     below_all = torch.iinfo(torch.int64).min
     key = torch.full((rows, width), below_all, dtype=torch.int64, device=g.device)
     key[:, :n] = rank.masked_fill(~mask, below_all).gather(1, order)
@@ -58,7 +58,7 @@ def partners(g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None) ->
     weight[:, :n] = g.masked_fill(~mask, 0.0).gather(1, order)
 
     count, sum_g = _dense(key, weight)
-    place = torch.arange(width, device=g.device).expand(rows, width)
+    index = torch.arange(width, device=g.device).expand(rows, width)
     half = _BLOCK
     while half < width:
         blocks = key.reshape(rows, -1, 2, half)
@@ -69,15 +69,15 @@ def partners(g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None) ->
         right_sum = _prefix(weights[:, :, 1].gather(-1, right_order))
         smaller = torch.searchsorted(left, right)  # for each of the right: how many of the left lie below
         not_greater = torch.searchsorted(right, left, right=True)
-        places = place.reshape(rows, -1, 2, half)
-        right_place = places[:, :, 1].gather(-1, right_order).reshape(rows, -1)
-        left_place = places[:, :, 0].gather(-1, left_order).reshape(rows, -1)
-        count.scatter_add_(1, right_place, smaller.reshape(rows, -1))
-        sum_g.scatter_add_(1, right_place, left_sum.gather(-1, smaller).reshape(rows, -1))
+        indices = index.reshape(rows, -1, 2, half)
+        right_index = indices[:, :, 1].gather(-1, right_order).reshape(rows, -1)
+        left_index = indices[:, :, 0].gather(-1, left_order).reshape(rows, -1)
+        count.scatter_add_(1, right_index, smaller.reshape(rows, -1))
+        sum_g.scatter_add_(1, right_index, left_sum.gather(-1, smaller).reshape(rows, -1))
         # The padding is below everything, so it is never among the greater ones.
-        count.scatter_add_(1, left_place, (half - not_greater).reshape(rows, -1))
+        count.scatter_add_(1, left_index, (half - not_greater).reshape(rows, -1))
         above = right_sum[..., -1:] - right_sum.gather(-1, not_greater)
-        sum_g.scatter_add_(1, left_place, above.reshape(rows, -1))
+        sum_g.scatter_add_(1, left_index, above.reshape(rows, -1))
         half *= 2
     real = torch.zeros((rows, n), dtype=torch.int64, device=g.device)
     counts = real.scatter(1, order, count[:, :n]).masked_fill(~mask, 0)

@@ -14,14 +14,14 @@ def average_rank(values: Tensor, mask: Tensor) -> Tensor:
     inside = mask.gather(1, order)
     by_inside = inside.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     ordered, order = ordered.gather(1, by_inside), order.gather(1, by_inside)
-    place = torch.arange(n, device=values.device).expand_as(values)
+    index = torch.arange(n, device=values.device).expand_as(values)
     size = mask.sum(1, keepdim=True)
     new = torch.ones_like(mask)
-    new[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]) | (place[:, 1:] == size)
-    start = place.where(new, 0).cummax(1).values
+    new[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]) | (index[:, 1:] == size)
+    start = index.where(new, 0).cummax(1).values
     ends = torch.ones_like(mask)
     ends[:, :-1] = new[:, 1:]
-    stop = place.where(ends, n).flip(1).cummin(1).values.flip(1)
+    stop = index.where(ends, n).flip(1).cummin(1).values.flip(1)
     rank = (start + stop).to(torch.float64) / 2
     return torch.empty_like(rank).scatter_(1, order, rank)
 
