@@ -327,10 +327,10 @@ def weights(name: str, value: Any, number: int | None = None) -> list[float] | T
         if value.device.type == "cpu" and not torch.compiler.is_compiling():
             weights(name, value.tolist(), number)
         return value
-    found = [float(w) for w in numbers(name, value, what)]
-    if number not in (None, len(found)) or not all(0 <= w < float("inf") for w in found) or not sum(found) > 0:
-        raise ValueError(f"{name}: expected {what}, got {found}")
-    return found
+    values = [float(w) for w in numbers(name, value, what)]
+    if number not in (None, len(values)) or not all(0 <= w < float("inf") for w in values) or not sum(values) > 0:
+        raise ValueError(f"{name}: expected {what}, got {values}")
+    return values
 
 
 def spacing(value: Sequence[float] | float | None, dims: int | None = None) -> list[float] | None:
