@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch.autograd import forward_ad
 
 BACKENDS = ("cpu", "triton", "cuda", "reference")
 
@@ -115,7 +116,22 @@ class use_backend(ContextDecorator):
 
 
 def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
-    """The backend that runs this call; raises where a requested one cannot."""
+    """The backend that runs this call; raises where a requested one cannot, or where a tangent would be lost.
+
+    Args:
+        args, kwargs: as `supports` takes them, every tensor of the call that could carry a tangent among them.
+    """
+    chosen = _chosen(op, backend, *args, **kwargs)
+    if forward_ad._current_level >= 0 and chosen != "reference":
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None:
+                raise ValueError(
+                    f"{op}: backend {chosen!r} has no forward-mode derivative; use backward(), or backend='reference'"
+                )
+    return chosen
+
+
+def _chosen(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
     wanted = _checked(backend, "backend") if backend is not None else _requested
     supported = _registry[op]
     if wanted is not None:

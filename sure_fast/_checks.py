@@ -46,6 +46,30 @@ def integer(name: str, value: object) -> Tensor:
     return t
 
 
+def whole(name: str, value: object) -> Tensor:
+    """Labels in an integer type: as they are, of booleans, or of whole numbers in a floating type, as MONAI loads them.
+
+    What is no whole number becomes a label that no network has, which is refused or left out as such: on a GPU and in a
+    compiled step nobody looks at the values.
+    """
+    t = tensor(name, value)
+    if t.dtype == torch.bool:
+        return t.to(torch.uint8)
+    if t.dtype not in FLOATS:
+        return integer(name, t)
+    constant(name, t)
+    exact = (t == t.round()) & (t.abs() < 2**31)
+    if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(exact.all()):
+        raise ValueError(
+            f"{name}: expected whole numbers as labels, got {t[~exact][0].item():g}; use .argmax(1) on one map per class"
+        )
+    return t.where(exact, NO_LABEL).to(torch.int64)
+
+
+NO_LABEL = -(2.0**62)
+"""In the place of a label that is no whole number."""
+
+
 def equals(value: Tensor, number: int) -> Tensor:
     """value == number, for integers; PyTorch would wrap a number that the type cannot hold: uint8 255 == -1."""
     limits = torch.iinfo(value.dtype)
@@ -101,8 +125,8 @@ def logits(name: str, value: object) -> Tensor:
 
 
 def label(name: str, value: object, like: Tensor | None = None, like_name: str = "logits") -> Tensor:
-    """Integer [N, *S] or [N, 1, *S]; returned as [N, *S], held against `like` [N, C, *S] when given."""
-    t = integer(name, value)
+    """[N, *S] or [N, 1, *S], as `whole` takes it; returned as [N, *S], held against `like` [N, C, *S] when given."""
+    t = whole(name, value)
     if like is not None:
         wanted = (like.shape[0], *like.shape[2:])
         if tuple(t.shape) == (wanted[0], 1, *wanted[1:]):

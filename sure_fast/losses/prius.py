@@ -92,7 +92,7 @@ def same_label_pairs(
     label: Tensor, ignore_index: int | None = None, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Disjoint random pairs of voxels of one label, over the whole batch: two index tensors into label.flatten()."""
-    label = _checks.integer("label", label)
+    label = _checks.whole("label", label)
     _checks.index("ignore_index", ignore_index)
     _checks.generator(generator)
     flat = label.flatten()

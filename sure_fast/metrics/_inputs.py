@@ -83,7 +83,7 @@ def mask_of(mask: Array | None, other_name: str, other: Tensor) -> Tensor:
 
 def label_map(name: str, value: Array) -> Tensor:
     """Integer labels as [N, *S] of [N, *S] or [N, 1, *S]; one map per class is refused."""
-    t = _checks.integer(name, as_tensor(name, value))
+    t = _checks.whole(name, as_tensor(name, value))
     if t.dim() == 5 and t.shape[1] != 1:
         raise ValueError(
             f"{name}: expected labels [N, *S] or [N, 1, *S], got {_checks.shape_text(t.shape)}; "

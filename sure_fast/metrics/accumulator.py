@@ -64,9 +64,11 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
         every.append(float(v))
     defined = sorted(v for v in every if not math.isnan(v))
     n, undefined = len(defined), len(every) - len(defined)
+    unit = _unit(defined)
+    defined = [v / unit for v in defined]
     mean = _mean(defined)
     if n < 2 or math.isinf(mean):
-        return Statistics(mean, math.nan, math.nan, math.nan, n, undefined)
+        return Statistics(mean * unit, math.nan, math.nan, math.nan, n, undefined)
     std = math.sqrt(math.fsum((v - mean) ** 2 for v in defined) / (n - 1))
     generator = torch.Generator().manual_seed(seed)
     table = torch.tensor(defined, dtype=torch.float64)
@@ -80,7 +82,7 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
     )
     tail = (1.0 - level) / 2.0
     low, high = means.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
-    return Statistics(mean, std, low, high, n, undefined)
+    return Statistics(mean * unit, std * unit, low * unit, high * unit, n, undefined)
 
 
 def _check_bootstrap(level: float, resamples: int, seed: int) -> None:
@@ -94,6 +96,14 @@ def _names(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, str) for v in value):
         raise TypeError(f"{name}: expected a list of names, got {value!r}")
     return tuple(value)
+
+
+def _unit(values: Sequence[float]) -> float:
+    """A power of two; squares and sums of the values in it neither leave the range of a double nor vanish."""
+    largest = max((abs(v) for v in values if not math.isinf(v)), default=0.0)
+    if 2.0**-400 < largest < 2.0**400 or largest == 0.0:
+        return 1.0
+    return 2.0**600 if largest > 1.0 else 2.0**-600
 
 
 def _mean(values: Sequence[float]) -> float:

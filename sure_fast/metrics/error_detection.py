@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..ops._calls import single_or_double
 from ..ops.pair_concordance import pair_concordance
 from ..ops.segmentation_stats import SegmentationStats
 from ._inputs import Array, classes, counted, counts_of, label_maps, map_beside, uncertainty_map
 from ._options import options
 from .accumulator import CaseMetric
+from .stats import level_of
 from .ties import tie_mean
 
 at_least_two = partial(_checks.count, least=2)
@@ -30,7 +32,7 @@ def _checked(
     p, t = label_maps(prediction, target, num_classes, ignore_index)
     counts = counted(t, ignore_index)
     u = uncertainty_map(uncertainty, t, counts) if bounded else map_beside("uncertainty", uncertainty, t)
-    return u.flatten(1).double(), p.flatten(1).long(), t.flatten(1).long(), counts.flatten(1)
+    return single_or_double(u.flatten(1)), p.flatten(1).long(), t.flatten(1).long(), counts.flatten(1)
 
 
 @options(num_classes=classes, per_class=_checks.flag, levels=at_least_two, ignore_index=_checks.index)
@@ -70,7 +72,7 @@ def compute_ueo(
         tensor([1.], dtype=torch.float64)
     """
     u, p, t, counts = _checked(uncertainty, prediction, target, num_classes, ignore_index, bounded=True)
-    level = (u * levels).nan_to_num(0.0).ceil().long().sub(1).clamp(0, levels - 1)
+    level = level_of(u, levels)
     wrong = [(p == c) != (t == c) for c in range(num_classes)] if per_class else [p != t]
 
     def histogram(of: Tensor) -> Tensor:

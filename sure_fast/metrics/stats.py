@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ..ops._calls import single_or_double
 from ..ops.segmentation_stats import SegmentationStats
 from ._inputs import Array, counted, probability_maps, uncertainty_map
 from ._options import options
@@ -54,14 +55,14 @@ def probability_stats(
         u = 1.0 - best
     else:
         u = uncertainty_map(uncertainty, label, voxels).flatten(1)
-    level = (u.detach().double() * levels).nan_to_num(0.0).ceil().long().sub(1).clamp(0, levels - 1)
+    level = level_of(u, levels)
     number, confidence, hits, errors = [], [], [], []
     for c in range(classes + 1):
         if c < classes:
             probability, hit, wrong = p[:, c], y == c, (y == c) != (prediction == c)
         else:
             probability, hit, wrong = best, y == prediction, y != prediction
-        bin_of = (probability * bins).nan_to_num(0.0).long().clamp(0, bins - 1)
+        bin_of = bin_of_probability(probability, bins)
         number.append(_histogram(bin_of, bins, counts))
         confidence.append(_histogram(bin_of, bins, probability.double().where(counts, 0.0)))
         hits.append(_histogram(bin_of, bins, hit & counts))
@@ -75,6 +76,23 @@ def probability_stats(
         _histogram(level, levels, counts).long(),
         torch.stack(errors, 1).long(),
     )
+
+
+def _edges(value: Tensor, bins: int) -> Tensor:
+    """1/bins … (bins - 1)/bins, rounded as the values are, at least to float32."""
+    return (torch.arange(1, bins, dtype=torch.float64, device=value.device) / bins).to(value.dtype)
+
+
+def bin_of_probability(p: Tensor, bins: int) -> Tensor:
+    """int64, k where k/bins <= p < (k + 1)/bins; the last also holds 1, the first NaN."""
+    p = single_or_double(p.detach()).nan_to_num(0.0).contiguous()
+    return torch.bucketize(p, _edges(p, bins), right=True)
+
+
+def level_of(u: Tensor, levels: int) -> Tensor:
+    """int64, k where k/levels < u <= (k + 1)/levels; the first also holds 0 and NaN."""
+    u = single_or_double(u.detach()).nan_to_num(0.0).contiguous()
+    return torch.bucketize(u, _edges(u, levels))
 
 
 def _histogram(index: Tensor, size: int, weight: Tensor) -> Tensor:

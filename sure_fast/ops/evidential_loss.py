@@ -242,8 +242,7 @@ def checked_weights(
 
 
 def _region_target(target: object, logits: Tensor) -> Tensor:
-    t = _checks.tensor("target", target)
-    t = _checks.integer("target", t.to(torch.uint8) if t.dtype == torch.bool else t)
+    t = _checks.whole("target", target)
     if t.shape != logits.shape:
         raise ValueError(
             f"target: expected one 0 or 1 per region and voxel, {_checks.shape_text(logits.shape)}, "

@@ -200,7 +200,7 @@ def gradient_uncertainty_loss(
     seed = seed_tensor(seed)
     if label is not None:
         label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
-    chosen = _backends.choose("gradient_uncertainty_loss", backend, u)
+    chosen = _backends.choose("gradient_uncertainty_loss", backend, u, g, d)
     if chosen != "reference":
         loss, _ = _op(u, g, d, label, threshold, num_pairs if pairs == "sampled" else 0, seed, chosen)
         return loss.sum().div(max(len(u), 1)).to(torch.float64 if u.dtype == torch.float64 else torch.float32)

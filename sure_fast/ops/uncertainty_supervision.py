@@ -458,7 +458,8 @@ def uncertainty_supervision(
         kind, evidence, ignore_index, weights, float(gradient_threshold), float(noise_threshold),
         num_pairs if pairs == "sampled" else 0, per_class, seed, operator, steps, channels,
     )  # fmt: skip
-    chosen = _backends.choose("uncertainty_supervision", backend, logits, image=image, channels=channels)
+    answers = None if noise is None else noise.logits
+    chosen = _backends.choose("uncertainty_supervision", backend, logits, answers, image=image, channels=channels)
     fused = chosen != "reference" and max(options.gradient_threshold, options.noise_threshold) < BYTE_REACH
     if chosen != "cpu" or not fused:  # else the kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
