@@ -318,7 +318,7 @@ def test_tensors_of_functions(owner, name):
     function, arguments = FUNCTIONS[owner], arguments_of(owner, FUNCTIONS[owner])
     right = arguments[name]
     values = ["typo", 3.0, [1, 2], torch.zeros(()), torch.zeros(3, dtype=right.dtype)]
-    values.append(right.to(torch.complex64) if right.is_floating_point() else right.float())
+    values.append(right.to(torch.complex64) if right.is_floating_point() else right.float() + 0.5)
     alone = sum(isinstance(value, torch.Tensor) for value in arguments.values()) == 1
     settles = alone or (
         name == "image" and owner in ("add_noise_patches", "draw_noisy_images")

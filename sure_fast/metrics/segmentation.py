@@ -143,7 +143,7 @@ def compute_surface_metrics(
     """
     p, t = label_maps(prediction, target, num_classes, ignore_index)
     if len(spacing_mm) == 3 and t.dim() == 3 and target.ndim == 4:  # a volume of one plane, read as a channel
-        p, t = p[:, None], t[:, None]
+        p, t = p[:, None, None], t[:, None, None]
     spacing_mm = checked_spacing("spacing_mm", spacing_mm, t.dim() - 1)
     if t.dim() == 4 and t.shape[1] > 1:  # with a channel axis a volume is no map per class
         p, t = p[:, None], t[:, None]

@@ -129,6 +129,13 @@ def _(prediction: Tensor, target: Tensor, num_classes: int, *_: object) -> Tenso
     return target.new_empty((target.shape[0], num_classes - 1, 10), dtype=torch.float64)
 
 
+def _planar(name: str, value: object) -> Tensor:
+    """Labels as [N, *S]; [N, 1, H, W] as two-dimensional."""
+    t = _checks.label(name, value)
+    channel = isinstance(value, Tensor) and value.dim() == 4 and value.shape[1] == 1
+    return t.squeeze(1) if channel else t
+
+
 def surface_distances(
     prediction: Tensor,
     target: Tensor,
@@ -152,7 +159,8 @@ def surface_distances(
         symmetric SurfaceDistanceMetric and SurfaceDiceMetric without subvoxels.
 
     Args:
-        prediction, target: integer labels [N, \*S] or, in 3D, [N, 1, \*S], in [0, num_classes).
+        prediction, target: integer labels [N, \*S] or [N, 1, \*S], in [0, num_classes). [N, 1, H, W] is two-dimensional:
+            a volume of one plane, all of whose voxels are at its surface, is [N, 1, 1, H, W].
         num_classes: C <= 65536, the background 0 included.
         spacing: voxel size per spatial axis (mm); None measures in voxels.
         percentile: in [0, 100].
@@ -180,8 +188,7 @@ def surface_distances(
         >>> sure_fast.surface_distances(target.roll(1, 1), target, 2, spacing=(1.5, 1.0)).percentile
         tensor([[1.5000]], dtype=torch.float64)
     """
-    target = _checks.label("target", target)
-    prediction = _checks.label("prediction", prediction)
+    target, prediction = _planar("target", target), _planar("prediction", prediction)
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction: expected the shape of target {_checks.shape_text(target.shape)}, "

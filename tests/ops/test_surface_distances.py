@@ -58,7 +58,7 @@ def test_the_surface_is_where_a_face_is_open(backend):
     solid = torch.ones(1, 5, 6, 7, dtype=torch.long)
     assert sure_fast.surface_distances(solid, solid, 2, backend=backend).voxels.tolist() == [[[150, 150]]]
     # one axis of one voxel: in a volume all of it is open, in an image nothing lies along it
-    assert sure_fast.surface_distances(solid[:, :1], solid[:, :1], 2, backend=backend).voxels[0, 0, 0] == 42
+    assert sure_fast.surface_distances(solid[:, None, :1], solid[:, None, :1], 2, backend=backend).voxels[0, 0, 0] == 42
     assert sure_fast.surface_distances(solid[:, 0], solid[:, 0], 2, backend=backend).voxels[0, 0, 0] == 22
 
 
