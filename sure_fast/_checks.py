@@ -61,7 +61,8 @@ def whole(name: str, value: object) -> Tensor:
     exact = (t == t.round()) & (t.abs() < 2**31)
     if t.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(exact.all()):
         raise ValueError(
-            f"{name}: expected whole numbers as labels, got {t[~exact][0].item():g}; use .argmax(1) on one map per class"
+            f"{name}: expected whole numbers as labels, got {t[~exact][0].item():g}; "
+            "use .argmax(1) on one map per class"
         )
     return t.where(exact, NO_LABEL).to(torch.int64)
 

@@ -99,6 +99,7 @@ WRONG = {
     "top_label": FLAG,
     "total": CHOICE,
     "weight": NOT_NEGATIVE,
+    "weighting": CHOICE,
 }
 """Wrong values of every option of every public callable."""
 LEVELS_OF_NOISE = [(0.9, 0.1), (0.1,), (0.1, 0.1), (NAN, 0.9), "12", 3, None, (0.1, 0.5, 0.9), (0.1, INF)]

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .. import _checks
 from ..ops.segmentation_stats import SegmentationStats
 from ..ops.surface_distances import surface_distances
-from ._inputs import Array, classes, counts_of, label_maps
+from ._inputs import Array, classes, counted, counts_of, label_maps
 from ._inputs import spacing_mm as checked_spacing
 from ._options import options
 from .accumulator import CaseMetric, PerClass
 from .stats import confusion_matrix
+from .surface_elements import element_distances, percentile_by_size
 
 distance_mm = partial(_checks.positive, zero=True)
+WEIGHTINGS = ("voxels", "surface")
+check_weighting = partial(_checks.choice, allowed=WEIGHTINGS)
+HAUSDORFF_PERCENT = 95.0
+WITHIN = 1.0 + 1e-6
+"""A distance is within a tolerance up to this multiple of it, as of `sure_fast.surface_distances`."""
 
 
 @options(num_classes=classes, ignore_index=_checks.index)
@@ -107,7 +114,8 @@ class SurfaceMetrics(NamedTuple):
     """bool: in neither label nor prediction."""
 
 
-@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm, ignore_index=_checks.index)
+@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm,
+         weighting=check_weighting, ignore_index=_checks.index)  # fmt: skip
 def compute_surface_metrics(
     prediction: Array,
     target: Array,
@@ -115,16 +123,20 @@ def compute_surface_metrics(
     spacing_mm: Sequence[float],
     *,
     tolerance_mm: float = 1.0,
+    weighting: str = "voxels",
     ignore_index: int | None = None,
 ) -> SurfaceMetrics:
     r"""95th percentile of the Hausdorff distance, average symmetric surface distance, surface Dice at a tolerance.
 
     Math:
-        As of `sure_fast.surface_distances`, which computes all of them at once.
+        As of `sure_fast.surface_distances`, which computes all of them at once: every surface voxel counts as one, and
+        distances are those between centers of voxels. With "surface" the surfaces are those that marching cubes lays
+        between the voxels, and each of their elements counts by its length or area (Nikolov et al., arXiv 1809.04430).
 
     Args:
         prediction, target: integer labels, [N, \*S] or [N, 1, \*S]. num_classes: C. spacing_mm: voxel size per axis.
-        tolerance_mm: of NSD. ignore_index: voxels of this target are background in both.
+        tolerance_mm: of NSD. weighting: what a surface counts by, "voxels" or "surface", which is in plain PyTorch.
+        ignore_index: voxels of this target are background in both.
 
     Returns:
         SurfaceMetrics(hd95_mm, assd_mm, nsd, absent), float64. Both empty: 0, 0 and 1, and flagged; one empty: the
@@ -147,48 +159,85 @@ def compute_surface_metrics(
     spacing_mm = checked_spacing("spacing_mm", spacing_mm, t.dim() - 1)
     if t.dim() == 4 and t.shape[1] > 1:  # with a channel axis a volume is no map per class
         p, t = p[:, None], t[:, None]
-    surfaces = surface_distances(
-        p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index
-    )
+    if weighting == "voxels":
+        surfaces = surface_distances(
+            p, t, num_classes, spacing=spacing_mm, tolerance=tolerance_mm, ignore_index=ignore_index
+        )
+        hd95, assd, nsd, there = surfaces.percentile, surfaces.average, surfaces.within, surfaces.voxels > 0
+    else:
+        hd95, assd, nsd, there = _by_size(*_foreground(p, t, ignore_index), num_classes, spacing_mm, tolerance_mm)
     size = t.shape[-len(spacing_mm) :]
-    there = surfaces.voxels > 0
     missing, absent = ~there.all(-1), ~there.any(-1)
     diagonal = math.sqrt(sum((s * n) ** 2 for s, n in zip(spacing_mm, size, strict=True)))
-    hd95, assd = (
-        d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (surfaces.percentile, surfaces.average)
-    )
-    return SurfaceMetrics(hd95, assd, surfaces.within.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
+    hd95, assd = (d.masked_fill(missing, diagonal).masked_fill(absent, 0.0) for d in (hd95, assd))
+    return SurfaceMetrics(hd95, assd, nsd.masked_fill(missing, 0.0).masked_fill(absent, 1.0), absent)
 
 
-@options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
+def _foreground(prediction: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Both without the ignored voxels, and without a channel axis of volumes."""
+    ignored = ~counted(target, ignore_index)
+    p, t = prediction.masked_fill(ignored, 0), target.masked_fill(ignored, 0)
+    return (p[:, 0], t[:, 0]) if t.dim() == 5 else (p, t)
+
+
+def _by_size(
+    prediction: Tensor, target: Tensor, num_classes: int, spacing_mm: Sequence[float], tolerance_mm: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Percentile, average and share within the tolerance, [N, C - 1], and which map has the class, [N, C - 1, 2]."""
+    shape = (len(target), num_classes - 1)
+    results = torch.full((*shape, 3), torch.nan, dtype=torch.float64, device=target.device)
+    there = torch.zeros((*shape, 2), dtype=torch.bool, device=target.device)
+    for n in range(shape[0]):
+        for c in range(1, num_classes):
+            masks = [_checks.equals(labels[n], c) for labels in (prediction, target)]
+            there[n, c - 1] = torch.stack([mask.any() for mask in masks])
+            if not bool(there[n, c - 1].all()):
+                continue
+            d_p, size_p, d_t, size_t = element_distances(masks[0], masks[1], spacing_mm)
+            sides, whole = ((d_p, size_p), (d_t, size_t)), size_p.sum() + size_t.sum()
+            results[n, c - 1, 0] = max(percentile_by_size(d, size, HAUSDORFF_PERCENT) for d, size in sides)
+            results[n, c - 1, 1] = sum((d * size).sum() for d, size in sides) / whole
+            results[n, c - 1, 2] = sum(size[d <= tolerance_mm * WITHIN].sum() for d, size in sides) / whole
+    hd95, assd, nsd = results.unbind(-1)
+    return hd95, assd, nsd, there
+
+
+@options(num_classes=classes, spacing_mm=checked_spacing, weighting=check_weighting, ignore_index=_checks.index)
 def compute_hd95(
     prediction: Array,
     target: Array,
     num_classes: int,
     spacing_mm: Sequence[float],
     *,
+    weighting: str = "voxels",
     ignore_index: int | None = None,
 ) -> PerClass:
     """95th percentile of the Hausdorff distance (mm); see `compute_surface_metrics`, which has all in one call."""
-    surfaces = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    surfaces = compute_surface_metrics(
+        prediction, target, num_classes, spacing_mm, weighting=weighting, ignore_index=ignore_index
+    )
     return PerClass(surfaces.hd95_mm, surfaces.absent)
 
 
-@options(num_classes=classes, spacing_mm=checked_spacing, ignore_index=_checks.index)
+@options(num_classes=classes, spacing_mm=checked_spacing, weighting=check_weighting, ignore_index=_checks.index)
 def compute_assd(
     prediction: Array,
     target: Array,
     num_classes: int,
     spacing_mm: Sequence[float],
     *,
+    weighting: str = "voxels",
     ignore_index: int | None = None,
 ) -> PerClass:
     """Average symmetric surface distance (mm); see `compute_surface_metrics`, which has all in one call."""
-    surfaces = compute_surface_metrics(prediction, target, num_classes, spacing_mm, ignore_index=ignore_index)
+    surfaces = compute_surface_metrics(
+        prediction, target, num_classes, spacing_mm, weighting=weighting, ignore_index=ignore_index
+    )
     return PerClass(surfaces.assd_mm, surfaces.absent)
 
 
-@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm, ignore_index=_checks.index)
+@options(num_classes=classes, spacing_mm=checked_spacing, tolerance_mm=distance_mm,
+         weighting=check_weighting, ignore_index=_checks.index)  # fmt: skip
 def compute_nsd(
     prediction: Array,
     target: Array,
@@ -196,12 +245,14 @@ def compute_nsd(
     spacing_mm: Sequence[float],
     *,
     tolerance_mm: float = 1.0,
+    weighting: str = "voxels",
     ignore_index: int | None = None,
 ) -> PerClass:
     """Normalized surface Dice at a tolerance (mm); see `compute_surface_metrics`, which has all in one call."""
     surfaces = compute_surface_metrics(
-        prediction, target, num_classes, spacing_mm, tolerance_mm=tolerance_mm, ignore_index=ignore_index
-    )
+        prediction, target, num_classes, spacing_mm, tolerance_mm=tolerance_mm, weighting=weighting,
+        ignore_index=ignore_index,
+    )  # fmt: skip
     return PerClass(surfaces.nsd, surfaces.absent)
 
 

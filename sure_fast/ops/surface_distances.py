@@ -159,8 +159,8 @@ def surface_distances(
         symmetric SurfaceDistanceMetric and SurfaceDiceMetric without subvoxels.
 
     Args:
-        prediction, target: integer labels [N, \*S] or [N, 1, \*S], in [0, num_classes). [N, 1, H, W] is two-dimensional:
-            a volume of one plane, all of whose voxels are at its surface, is [N, 1, 1, H, W].
+        prediction, target: integer labels [N, \*S] or [N, 1, \*S], in [0, num_classes). [N, 1, H, W] is planar; a volume
+            of one plane, all of whose voxels are at its surface, is [N, 1, 1, H, W].
         num_classes: C <= 65536, the background 0 included.
         spacing: voxel size per spatial axis (mm); None measures in voxels.
         percentile: in [0, 100].
