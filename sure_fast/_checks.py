@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -292,13 +293,20 @@ def finite(name: str, value: float) -> float:
     return number
 
 
-def count(name: str, value: int, *, least: int = 1) -> int:
-    """An integer >= least."""
+def count(name: str, value: int, *, least: int = 1, most: int = 2**53) -> int:
+    """An integer from `least` to `most`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer >= {least}, got {_shown(value)}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{name}: expected at most {most}, got {value}")
     return int(value)
+
+
+MOST = 65536
+"""Of what an op or a metric makes a table: classes, bins, levels."""
+table_size = partial(count, most=MOST)
 
 
 def index(name: str, value: int | None) -> int | None:

@@ -64,7 +64,7 @@ def region_distance(label: Tensor, num_classes: int, ignore_index: int | None = 
         float32 [N, *S], exact; in a region without an outside the diagonal of the image.
     """
     label = _checks.label("label", label)
-    _checks.count("num_classes", num_classes)
+    _checks.table_size("num_classes", num_classes)
     _checks.index("ignore_index", ignore_index)
     _checks.labels_in_range("label", label, num_classes, ignore_index)
     return _region_distance(label, num_classes, ignore_index)

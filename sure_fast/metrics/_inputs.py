@@ -164,7 +164,7 @@ def counts_of(stats: object) -> SegmentationStats:
 
 
 def classes(name: str, value: int) -> int:
-    number = _checks.count(name, value, least=0)
+    number = _checks.table_size(name, value, least=0)
     if number < 2:
         raise ValueError(f"{name}: expected at least 2, the background included, got {value}")
     return number

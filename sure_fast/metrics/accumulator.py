@@ -88,7 +88,7 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
 def _check_bootstrap(level: float, resamples: int, seed: int) -> None:
     if not 0.0 < _checks.finite("level", level) < 1.0:
         raise ValueError(f"level: expected 0 < level < 1, got {level}")
-    _checks.count("resamples", resamples)
+    _checks.count("resamples", resamples, most=10_000_000)
     _checks.seed("seed", seed)
 
 

@@ -14,7 +14,7 @@ from .stats import probability_stats
 from .ties import tie_mean
 
 
-@options(bins=_checks.count, top_label=_checks.flag, ignore_index=_checks.index)
+@options(bins=_checks.table_size, top_label=_checks.flag, ignore_index=_checks.index)
 def compute_ece(
     probabilities: Array, target: Array, *, bins: int = 10, top_label: bool = False, ignore_index: int | None = None
 ) -> Tensor:
@@ -54,7 +54,7 @@ def ece_of_stats(stats: SegmentationStats, *, top_label: bool = False) -> Tensor
     return gaps[:, -1] if top_label else gaps[:, :-1]
 
 
-@options(bins=_checks.count, top_label=_checks.flag, ignore_index=_checks.index)
+@options(bins=_checks.table_size, top_label=_checks.flag, ignore_index=_checks.index)
 def compute_adaptive_ece(
     probabilities: Array, target: Array, *, bins: int = 10, top_label: bool = False, ignore_index: int | None = None
 ) -> Tensor:

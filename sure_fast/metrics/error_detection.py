@@ -17,7 +17,7 @@ from .accumulator import CaseMetric
 from .stats import level_of
 from .ties import tie_mean
 
-at_least_two = partial(_checks.count, least=2)
+at_least_two = partial(_checks.table_size, least=2)
 
 
 def _checked(
@@ -159,7 +159,7 @@ def compute_aurc(
     return torch.stack([risk.mean() for risk in risks]) if risks else torch.zeros(0, dtype=torch.float64)
 
 
-@options(num_classes=classes, points=_checks.count, ignore_index=_checks.index)
+@options(num_classes=classes, points=_checks.table_size, ignore_index=_checks.index)
 def compute_risk_coverage(
     uncertainty: Array,
     prediction: Array,

@@ -17,7 +17,7 @@ from ._inputs import Array, classes, counted, counts_of, label_maps
 from ._inputs import spacing_mm as checked_spacing
 from ._options import options
 from .accumulator import CaseMetric, PerClass
-from .stats import confusion_matrix
+from .stats import class_counts
 from .surface_elements import element_distances, percentile_by_size
 
 distance_mm = partial(_checks.positive, zero=True)
@@ -52,9 +52,7 @@ def compute_dice(prediction: Array, target: Array, num_classes: int, *, ignore_i
         >>> compute_dice(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2).values
         tensor([[0.6667]], dtype=torch.float64)
     """
-    return _dice(
-        confusion_matrix(*label_maps(prediction, target, num_classes, ignore_index), num_classes, ignore_index)
-    )
+    return _dice(*_sizes(prediction, target, num_classes, ignore_index))
 
 
 @options(num_classes=classes, ignore_index=_checks.index)
@@ -72,17 +70,17 @@ def compute_iou(prediction: Array, target: Array, num_classes: int, *, ignore_in
         >>> compute_iou(torch.tensor([[[1, 1, 0]]]), torch.tensor([[[1, 0, 0]]]), 2).values
         tensor([[0.5000]], dtype=torch.float64)
     """
-    return _iou(confusion_matrix(*label_maps(prediction, target, num_classes, ignore_index), num_classes, ignore_index))
+    return _iou(*_sizes(prediction, target, num_classes, ignore_index))
 
 
 def dice_of_stats(stats: SegmentationStats) -> PerClass:
     """What `compute_dice` returns, from `sure_fast.segmentation_stats`."""
-    return _dice(counts_of(stats).confusion)
+    return _dice(*_overlap(counts_of(stats).confusion))
 
 
 def iou_of_stats(stats: SegmentationStats) -> PerClass:
     """What `compute_iou` returns, from `sure_fast.segmentation_stats`."""
-    return _iou(counts_of(stats).confusion)
+    return _iou(*_overlap(counts_of(stats).confusion))
 
 
 def _overlap(confusion: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,14 +89,19 @@ def _overlap(confusion: Tensor) -> tuple[Tensor, Tensor]:
     return both, (confusion.sum(1) + confusion.sum(2))[:, 1:].double()
 
 
-def _dice(confusion: Tensor) -> PerClass:
-    both, sizes = _overlap(confusion)
+def _sizes(prediction: Array, target: Array, num_classes: int, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """As `_overlap`, of label maps."""
+    p, t = label_maps(prediction, target, num_classes, ignore_index)
+    both, *sizes = class_counts(p, t, num_classes, ignore_index)
+    return both[:, 1:].double(), (sizes[0] + sizes[1])[:, 1:].double()
+
+
+def _dice(both: Tensor, sizes: Tensor) -> PerClass:
     absent = sizes == 0
     return PerClass((2.0 * both / sizes).masked_fill(absent, 1.0), absent)
 
 
-def _iou(confusion: Tensor) -> PerClass:
-    both, sizes = _overlap(confusion)
+def _iou(both: Tensor, sizes: Tensor) -> PerClass:
     absent = sizes == 0
     return PerClass((both / (sizes - both)).masked_fill(absent, 1.0), absent)
 

@@ -12,7 +12,7 @@ from ._inputs import Array, counted, probability_maps, uncertainty_map
 from ._options import options
 
 
-@options(bins=_checks.count, levels=_checks.count, ignore_index=_checks.index)
+@options(bins=_checks.table_size, levels=_checks.table_size, ignore_index=_checks.index)
 def probability_stats(
     probabilities: Array,
     target: Array,
@@ -101,13 +101,18 @@ def _histogram(index: Tensor, size: int, weight: Tensor) -> Tensor:
     return out.scatter_add_(1, index, weight.double())
 
 
-def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    """int64 [N, C, C]: voxels of checked label maps by target, then prediction."""
-    counts = counted(target, ignore_index)
-    pairs = target.long().where(counts, 0) * num_classes + prediction.long()
-    size = num_classes * num_classes
-    # voxels that do not count go into one more cell
-    pairs = pairs.masked_fill(~counts, size).flatten(1)
-    pairs = pairs + torch.arange(len(pairs), device=pairs.device)[:, None] * (size + 1)
-    counts = torch.bincount(pairs.flatten(), minlength=len(pairs) * (size + 1)).reshape(len(pairs), size + 1)
-    return counts[:, :size].reshape(-1, num_classes, num_classes)
+def class_counts(
+    prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """int64 [N, C] each: of checked label maps the voxels of a class in both, in the prediction and in the target."""
+    counts = counted(target, ignore_index).flatten(1)
+    p, t = prediction.long().flatten(1), target.long().flatten(1)
+
+    def number(label: Tensor, among: Tensor) -> Tensor:
+        # voxels that do not count go into one more cell
+        cells = label.masked_fill(~among, num_classes)
+        cells = cells + torch.arange(len(cells), device=cells.device)[:, None] * (num_classes + 1)
+        size = len(cells) * (num_classes + 1)
+        return torch.bincount(cells.flatten(), minlength=size).reshape(-1, num_classes + 1)[:, :num_classes]
+
+    return number(t, counts & (p == t)), number(p, counts), number(t, counts)

@@ -119,7 +119,7 @@ def segmentation_stats(
     logits = _checks.logits("logits", logits).detach()
     target = _checks.label("target", target, logits)
     _checks.choice("evidence", evidence, EVIDENCE)
-    bins, levels = _checks.count("bins", bins), _checks.count("levels", levels)
+    bins, levels = _checks.table_size("bins", bins), _checks.table_size("levels", levels)
     ignore_index = _checks.index("ignore_index", ignore_index)
     classes = logits.shape[1]
     chosen = _backends.choose("segmentation_stats", backend, logits)

@@ -13,8 +13,6 @@ from ..reference.surface_distances import surface_distances as _reference
 from . import _calls
 from ._calls import workspace
 
-MOST_CLASSES = 1 << 16
-
 
 class SurfaceDistances(NamedTuple):
     """Of every image and foreground class, float64 [N, C - 1]; NaN where a surface is missing."""
@@ -159,8 +157,8 @@ def surface_distances(
         symmetric SurfaceDistanceMetric and SurfaceDiceMetric without subvoxels.
 
     Args:
-        prediction, target: integer labels [N, \*S] or [N, 1, \*S], in [0, num_classes). [N, 1, H, W] is planar; a volume
-            of one plane, all of whose voxels are at its surface, is [N, 1, 1, H, W].
+        prediction, target: integer labels [N, \*S] or [N, 1, \*S], in [0, num_classes). [N, 1, H, W] is planar; a
+            volume of one plane, all of whose voxels are at its surface, is [N, 1, 1, H, W].
         num_classes: C <= 65536, the background 0 included.
         spacing: voxel size per spatial axis (mm); None measures in voxels.
         percentile: in [0, 100].
@@ -195,8 +193,8 @@ def surface_distances(
             f"got {_checks.shape_text(prediction.shape)}"
         )
     _checks.same_device("prediction", prediction, "target", target)
-    if not 2 <= _checks.count("num_classes", num_classes, least=0) <= MOST_CLASSES:
-        raise ValueError(f"num_classes: expected 2 to {MOST_CLASSES}, the background included, got {num_classes}")
+    if not 2 <= _checks.count("num_classes", num_classes, least=0) <= _checks.MOST:
+        raise ValueError(f"num_classes: expected 2 to {_checks.MOST}, the background included, got {num_classes}")
     if not 0.0 <= _checks.finite("percentile", percentile) <= 100.0:
         raise ValueError(f"percentile: expected a number in [0, 100], got {percentile}")
     ignore_index = _checks.index("ignore_index", ignore_index)

@@ -16,9 +16,9 @@ def add_noise_patches(image: Tensor, centers: Tensor, valid: Tensor, noise: Tens
     flat = torch.zeros(voxels.shape[:-1], dtype=torch.int64, device=image.device)
     for axis, size in enumerate(image.shape[2:]):
         flat = flat * size + voxels[..., axis].clamp(0, size - 1)
-    images = torch.cat([image] * len(noise))
+    images = image.repeat(len(noise), *[1] * (image.dim() - 1))
     index = flat.flatten(1)[:, None].expand(-1, image.shape[1], -1)
-    for copy, patch in zip(images.flatten(2).chunk(len(noise)), noise, strict=True):
+    for copy, patch in zip(images.flatten(2).unflatten(0, (len(noise), len(image))), noise, strict=True):
         # a patch that does not exist adds 0 somewhere
         values = patch.reshape(1, 1, -1) * valid[:, :, None].to(image.dtype)
         copy.scatter_add_(2, index, values.expand(flat.shape).flatten(1)[:, None].expand(index.shape))
