@@ -179,7 +179,8 @@ def gradient_uncertainty_loss(
         `uncertainty`. The number of violating pairs is a constant.
 
     Notes:
-        Ties in g or u contribute nothing. Deterministic; sums in float64. Images without a boundary count as 0 in the
+        Ties in g or u contribute nothing. A u or g of the band that is no finite number makes the value of its image
+        NaN, and the gradient of the band. Deterministic; sums in float64. Images without a boundary count as 0 in the
         mean over images. The published code cuts its sampled pairs into chunks of 20 000 and adds the chunks' means: to
         carry its β over, multiply it by (sampled pairs / 20 000), rounded up.
 

@@ -46,6 +46,9 @@ def gradient_uncertainty_loss(
         v = (g.gather(1, first) - g.gather(1, second)) * (u.gather(1, first) - u.gather(1, second))
         violating = (v.detach() > 0) | v.detach().isnan()
         per_image = v.where(violating, 0.0).sum(1) / violating.sum(1).clamp(min=1)
+    spoiled = (~(u.isfinite() & g.isfinite()) & mask).any(1, keepdim=True) & mask
+    factor = torch.zeros_like(u).masked_fill(spoiled, torch.nan)
+    per_image = per_image + (u.where(spoiled, 0.0) * factor).sum(1)
     return per_image.mean().to(out_dtype)
 
 

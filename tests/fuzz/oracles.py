@@ -125,10 +125,10 @@ def boundary_distance(label, spacing, ignore):
 def pairs_above(a, b):
     """Mean of (a_i - a_j)(b_i - b_j) over the unordered pairs where it is positive, or 0; and the number of them.
 
-    A pair that is tied in a or in b counts as none, be it of two infinities; a NaN makes the mean NaN.
+    A pair that is tied in a or in b counts as none; what is not finite makes the mean NaN.
     """
-    if np.isnan(a).any() or np.isnan(b).any():
-        return (np.nan if len(a) > 1 else 0.0), 0
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return np.nan, 0
     total, number = 0.0, 0
     for i, j in itertools.combinations(range(len(a)), 2):
         if a[i] != a[j] and b[i] != b[j] and (a[i] > a[j]) == (b[i] > b[j]):
