@@ -20,11 +20,11 @@ struct Tensor {
 
 // A [N, C, V] view of a tensor whose spatial axes step by one stride; strides in elements.
 struct View {
-  const void* data;      // [N, C, V]
-  DType dtype;           // of an element
-  int64_t batch;         // N
-  int64_t channels;      // C
-  int64_t voxels;        // V of an image
+  const void* data;        // [N, C, V]
+  DType dtype;             // of an element
+  int64_t batch;           // N
+  int64_t channels;        // C
+  int64_t voxels;          // V of an image
   int64_t batch_stride;    // in elements
   int64_t channel_stride;  // in elements
   int64_t voxel_stride;    // in elements

@@ -70,10 +70,10 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   const RowCounts x = block_sum<kRowThreads>(own, shared);
   if (threadIdx.x != 0) return;
   const unsigned long long n = begins[row + 1] - begins[row], pairs = n > 0 ? n * (n - 1) / 2 : 0;
-  const unsigned long long counts[6] = {
+  const unsigned long long record[6] = {
       x.concordant, pairs - x.concordant - x.tied_a - x.tied_b + x.both, x.tied_a - x.both, x.tied_b - x.both, x.both,
       x.close};
-  for (int i = 0; i < 6; ++i) out[row * 6 + i] = x.spoiled != 0 ? -1 : static_cast<int64_t>(counts[i]);
+  for (int i = 0; i < 6; ++i) out[row * 6 + i] = x.spoiled != 0 ? -1 : static_cast<int64_t>(record[i]);
 }
 
 // Bytes of scratch where `counts` is null.

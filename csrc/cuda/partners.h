@@ -251,6 +251,7 @@ __global__ void __launch_bounds__(kDealThreads) deal_tile(Dealing<kWeighted> d, 
     for (int k = 0; k < kDealItems; ++k) {
       x[k] = first + k < size ? load(d, (kDealBits - 1) & 1, begin + first + k) : Element{0, 0, 0, 0};
     }
+#pragma unroll 1  // of the bits: more would take more registers
     for (int bit = kDealBits - 1; bit >= 0; --bit) {
       scan_tile(x, first, size, bit, shared);
       deal_in_tile(x, first, size, bit, shared);
