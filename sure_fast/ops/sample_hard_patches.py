@@ -24,7 +24,7 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
 
 PATCH_SIZE, NUM_PATCHES = 3, 3
 """Voxels of an edge, and patches of a class, of arXiv 2509.17098's code."""
-MOST_CUDA_CLASSES = 254
+MOST_CUDA_CLASSES = _cpu.MOST_CUDA_CLASSES
 """Classes that the bytes of the CUDA kernel can tell apart."""
 
 
