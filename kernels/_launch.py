@@ -29,7 +29,7 @@ def writable(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def place(voxels, BLOCK: tl.constexpr):
+def own_voxels(voxels, BLOCK: tl.constexpr):
     """The voxels of this program, int64 [BLOCK], and which of them exist; axis 0 of the grid."""
     v = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return v, v < voxels
@@ -48,4 +48,5 @@ def stencil(lane, height, width, stride_h, stride_w, WIDE: tl.constexpr):
 
 
 def needs_wide(height: int, width: int, stride_h: int, stride_w: int) -> bool:
+    """Whether offsets in a plane, which are in elements, do not fit int32."""
     return (height - 1) * stride_h + (width - 1) * stride_w >= 2**31

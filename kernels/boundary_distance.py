@@ -18,13 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .. import _cpu
 from ._launch import needs_wide, on_device_of, stencil
 
 LANES = 256
 FEW_LANES = 128  # of one warp, which finds its largest distance without a barrier
 PLANES = 16
-BEYOND, IGNORED = tl.constexpr(255), tl.constexpr(254)  # squared distances in a byte
-BYTE_REACH = 15.9  # squared distances below its square fit a byte with two values to spare
+BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
 
 
 @triton.jit
@@ -53,9 +53,22 @@ def _counts(label, at, ignore):
 
 @triton.jit
 def _boundary(
-    label, out, depth, height, width, stride_n, stride_d, stride_h, stride_w, ignore,
-    LONG: tl.constexpr, VOLUME: tl.constexpr, WIDE: tl.constexpr, PLANES: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    label,  # [N, D, H, W] integers; D = 1 in 2D
+    out,  # bytes [N, D, H, W] contiguous, written
+    depth,  # D in voxels
+    height,  # H in voxels
+    width,  # W in voxels
+    stride_n,  # of label, in elements: along N
+    stride_d,  # along D
+    stride_h,  # along H
+    stride_w,  # along W
+    ignore,  # label that is no neighbour, or None
+    LONG: tl.constexpr,  # labels are int64
+    VOLUME: tl.constexpr,  # D > 1
+    WIDE: tl.constexpr,  # offsets in a plane take int64
+    PLANES: tl.constexpr,  # of a program
+    LANES: tl.constexpr,  # voxels of a plane that a program has
+):
     """0 on boundary voxels, BEYOND elsewhere."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     _, _, above, here, below, left, middle, right = stencil(lane, height, width, stride_h, stride_w, WIDE)
@@ -85,8 +98,8 @@ def _boundary(
 
 @triton.jit
 def _line(depth, height, width, AXIS: tl.constexpr, LANES: tl.constexpr):
-    """Of the voxels of this program: where they are in the batch, their place in the plane, which of them exist; and
-    their position along the axis, its length and stride."""
+    """Of the voxels of this program: their index in the batch and in the plane, which of them exist; and their position
+    along the axis, its length and stride."""
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     d = tl.program_id(1)
     at = (tl.program_id(2).to(tl.int64) * depth + d) * height * width + lane
@@ -101,22 +114,38 @@ def _line(depth, height, width, AXIS: tl.constexpr, LANES: tl.constexpr):
 
 @triton.jit
 def _window(
-    x, out, label, depth, height, width, stride_n, stride_d, stride_h, stride_w, ignore, reach, most, step,
-    AXIS: tl.constexpr, LAST: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """Bytes: min over |k| <= reach of x[i + k] + k^2. LAST: 0 bytes for the next axis, 1 distances, 2 squares."""
+    x,  # squared distances so far in voxels, bytes [N, D, H, W] contiguous
+    out,  # the same with this axis, or float32 distances; written
+    label,  # [N, D, H, W] integers, read where OUTPUT is "squares"
+    depth,  # D in voxels
+    height,  # H in voxels
+    width,  # W in voxels
+    stride_n,  # of label, in elements: along N
+    stride_d,  # along D
+    stride_h,  # along H
+    stride_w,  # along W
+    ignore,  # label whose voxels are IGNORED, or None
+    reach,  # voxels to look, both ways
+    most,  # squared distance in voxels, from above which all is beyond
+    step,  # of a voxel, in the unit of the distances
+    AXIS: tl.constexpr,  # 0, 1, 2: D, H, W
+    OUTPUT: tl.constexpr,  # "axis": squares for the next axis; of the last one "distances", or "squares" to keep
+    LANES: tl.constexpr,  # voxels of a plane that a program has
+):
+    """Bytes: min over |k| <= reach of x[i + k] + k^2."""
     at, lane, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
     best = tl.load(x + at, mask=inside, other=BEYOND).to(tl.int32)
     for k in tl.range(1, reach + 1):
         before = tl.load(x + at - k * stride, mask=inside & (position >= k), other=BEYOND)
         after = tl.load(x + at + k * stride, mask=inside & (position + k < size), other=BEYOND)
         best = tl.minimum(best, tl.minimum(before, after).to(tl.int32) + k * k)
-    if LAST == 0:
+    if OUTPUT == "axis":
         tl.store(out + at, best.to(tl.uint8), mask=inside)
-    elif LAST == 1:
+    elif OUTPUT == "distances":
         distance = tl.where(best > most, float("inf"), step * tl.sqrt_rn(best.to(tl.float32)))
         tl.store(out + at, distance, mask=inside)
     else:
+        tl.static_assert(OUTPUT == "squares")
         best = tl.where(best > most, BEYOND, best)
         if ignore is not None:
             p = tl.minimum(lane, height * width - 1)
@@ -128,10 +157,20 @@ def _window(
 
 @triton.jit
 def _outward(
-    x, out, depth, height, width, reach, squared_step, farthest,
-    AXIS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """Floats: min over |k| <= reach of x[i + k] + (k step)^2; x is FIRST the boundary in bytes; LAST: the root."""
+    x,  # squared distances so far [N, D, H, W] contiguous, float32; FIRST: the boundary in bytes
+    out,  # the same with this axis, float32, written
+    depth,  # D in voxels
+    height,  # H in voxels
+    width,  # W in voxels
+    reach,  # voxels to look, both ways
+    squared_step,  # (step of a voxel)^2, in the unit of the distances squared
+    farthest,  # the square from above which all is infinite, in the same unit
+    AXIS: tl.constexpr,  # 0, 1, 2: D, H, W
+    FIRST: tl.constexpr,  # of the axes
+    LAST: tl.constexpr,  # of the axes: the root is written
+    LANES: tl.constexpr,  # voxels of a plane that a program has
+):
+    """Floats: min over |k| <= reach of x[i + k] + (k step)^2."""
     at, _, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
     best = tl.load(x + at, mask=inside, other=0).to(tl.float32)
     if FIRST:
@@ -160,17 +199,18 @@ def _outward(
 
 
 def in_bytes(spacing: Sequence[float], limit: float | None) -> bool:
+    """Whether the squared distances within the limit fit a byte."""
     equal = all(step == spacing[0] for step in spacing)
-    return limit is not None and equal and limit * (1 + 1e-12) < BYTE_REACH * spacing[0]
+    return limit is not None and equal and _cpu.squares_fit_bytes(limit, spacing[0])
 
 
 def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore: int | None, out: Tensor) -> None:
-    """Writes to contiguous `out` [N, *S] the distance, or in uint8 the squared distance in voxels where `in_bytes`: 255
-    beyond the limit, 254 on ignored voxels."""
+    """Writes to contiguous `out` [N, *S] the distance, or in uint8 the squared distance in voxels where
+    `in_bytes`: BEYOND of what is farther than the limit, IGNORED of ignored voxels."""
     volume = label if label.dim() == 4 else label.unsqueeze(1)
     images, depth, height, width = volume.shape
     size, strides = (depth, height, width), volume.stride()
-    steps = (spacing[0], *spacing)[-3:]
+    step = (spacing[0], *spacing)[-3:]
     axes = (2, 1, 0) if depth > 1 else (2, 1)
     boundary = torch.empty(volume.shape, dtype=torch.uint8, device=label.device)
 
@@ -186,23 +226,24 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
         x = boundary
         if in_bytes(spacing, limit):
             assert limit is not None
-            most, reach = limit / spacing[0], int(limit / spacing[0] * (1 + 1e-12))
-            last = 2 if out.dtype == torch.uint8 else 1
+            steps = limit / spacing[0]
+            reach, most = _cpu.steps_within(steps, _cpu.BEYOND), _cpu.squared_steps_within(steps)
+            last = "squares" if out.dtype == torch.uint8 else "distances"
             for axis in axes:
                 final = axis == axes[-1]
                 y = out if final else torch.empty_like(boundary)
                 _window[grid(LANES)](
-                    x, y, volume, *size, *strides, ignore, reach, int(most * most * (1 + 1e-12)), spacing[0], axis,
-                    last if final else 0, LANES,
+                    x, y, volume, *size, *strides, ignore, reach, most, spacing[0], axis, last if final else "axis",
+                    LANES,
                 )  # fmt: skip
                 x = y
             return
-        farthest = math.inf if limit is None else limit * limit * (1 + 2e-6)
+        farthest = math.inf if limit is None else limit * limit * _cpu.FLOAT_SLACK
         for axis in axes:
             final, length = axis == axes[-1], size[axis] - 1
-            reach = length if limit is None else min(length, int(limit / steps[axis] * (1 + 1e-12)))
+            reach = length if limit is None else _cpu.steps_within(limit / step[axis], length)
             y = out if final else torch.empty(volume.shape, device=label.device)
             _outward[grid(FEW_LANES)](
-                x, y, *size, reach, steps[axis] ** 2, farthest, axis, axis == 2, final, FEW_LANES, num_warps=1
+                x, y, *size, reach, step[axis] ** 2, farthest, axis, axis == 2, final, FEW_LANES, num_warps=1
             )
             x = y

@@ -12,51 +12,73 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import BLOCK, on_device_of, place, unrolled, writable
+from ._launch import BLOCK, on_device_of, own_voxels, unrolled, writable
 from ._math import evidence
 
 
 @triton.jit
-def total_alpha(z, v, inside, channel_stride, voxel_stride, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr):
+def total_alpha(
+    z, v, inside, channel_stride, voxel_stride, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr
+):
     """A of voxels v of the image at z."""
     total = tl.zeros(v.shape, tl.float32)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         at = z + tl.cast(c, tl.int64) * channel_stride + v * voxel_stride
-        total += 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), KIND)[0]
+        total += 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), EVIDENCE)[0]
     return total
 
 
 @triton.jit
 def _forward(
-    z, u, voxels, stride_n, stride_c, stride_v,
-    C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
+    z,  # logits [N, C, V]
+    u,  # [N, V] contiguous, written
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    BLOCK: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
     image = tl.program_id(1).to(tl.int64)
-    v, inside = place(voxels, BLOCK)
-    total = total_alpha(z + image * stride_n, v, inside, stride_c, stride_v, C, KIND, UNROLL)
+    v, inside = own_voxels(voxels, BLOCK)
+    total = total_alpha(z + image * stride_n, v, inside, stride_c, stride_v, C, EVIDENCE, UNROLL)
     value = tl.div_rn(tl.full(v.shape, C, tl.float32), total)  # at most 1
     tl.store(u + image * voxels + v, value.to(u.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward(
-    z, slope, gradient, voxels, stride_n, stride_c, stride_v, out_n, out_c, out_v,
-    C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
+    z,  # logits [N, C, V]
+    slope,  # d loss / d u [N, V] contiguous
+    gradient,  # d loss / d z [N, C, V], written
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    out_n,  # of gradient, in elements: along N
+    out_c,  # along C
+    out_v,  # along V
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    BLOCK: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
     image = tl.program_id(1).to(tl.int64)
-    v, inside = place(voxels, BLOCK)
+    v, inside = own_voxels(voxels, BLOCK)
     z += image * stride_n
-    total = total_alpha(z, v, inside, stride_c, stride_v, C, KIND, UNROLL)
+    total = total_alpha(z, v, inside, stride_c, stride_v, C, EVIDENCE, UNROLL)
     g = tl.load(slope + image * voxels + v, mask=inside, other=0.0).to(tl.float32) * -C / (total * total)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         channel = tl.cast(c, tl.int64)
         logit = tl.load(z + channel * stride_c + v * stride_v, mask=inside, other=0.0).to(tl.float32)
-        value = g * evidence(logit, KIND)[1]
+        value = g * evidence(logit, EVIDENCE)[1]
         at = gradient + image * out_n + channel * out_c + v * out_v
         tl.store(at, value.to(gradient.dtype.element_ty), mask=inside)
 
 
-def forward(logits: Tensor, evidence: int, out: Tensor) -> None:
+def forward(logits: Tensor, evidence: str, out: Tensor) -> None:
     """Writes u to contiguous `out` [N, 1, *S]."""
     z = logits.flatten(2)
     images, classes, voxels = z.shape
@@ -66,7 +88,8 @@ def forward(logits: Tensor, evidence: int, out: Tensor) -> None:
             _forward[grid](z, out, voxels, *z.stride(), classes, evidence, BLOCK, unrolled(classes))
 
 
-def backward(slope: Tensor, logits: Tensor, evidence: int) -> Tensor:
+def backward(slope: Tensor, logits: Tensor, evidence: str) -> Tensor:
+    """The gradient of the logits from the loss's derivative by u."""
     z, slope = logits.flatten(2), slope.contiguous()
     gradient, flat = writable(logits)
     images, classes, voxels = z.shape

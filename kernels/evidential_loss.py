@@ -13,19 +13,21 @@ comes from the cache). Bound by arithmetic: C + 2 digamma and entropic forward, 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..ops._sums import kernel_layout
-from ._launch import on_device_of, place, unrolled, writable
+from ..ops._sums import kernel_layout, sums_layout
+from ._launch import on_device_of, own_voxels, unrolled, writable
 from ._math import digamma_entropic, evidence, logarithm, trigamma_entropic
 
 LANES = 512  # voxels of a program of four warps; twice as many need too many registers
 
-DIGAMMA, LOG, MSE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # the order of KINDS
+DATA, KL = tl.constexpr(sums_layout(1).means.start), tl.constexpr(sums_layout(1).means.start + 1)  # in a row of sums
+BY_CLASS = tl.constexpr(sums_layout(1).by_class.start)  # sum p_c, then sum p_c y_c, then sum y_c
 
 
 @triton.jit
@@ -74,18 +76,11 @@ def _far(squared, at, label, inside, far_above):
 
 
 @triton.jit
-def _forward(
-    z, target, weights, squared, u, data_of, kl_of, partials, voxels, stride_n, stride_c, stride_v, ignore, far_above,
-    constant,
-    C: tl.constexpr, KIND: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr, WIDTH: tl.constexpr,
-    LANES: tl.constexpr, UNROLL: tl.constexpr,
+def _totals(
+    z, label, v, inside, stride_c, stride_v,
+    C: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    z, number = _map(z, stride_n, stride_c, REGIONS)
-    v, inside = place(voxels, LANES)
-    at = number * voxels + v
-    label, bad = _labels(target, at, inside, ignore, C)
-    counts = label >= 0
-    partials += (number * tl.num_programs(0) + tl.program_id(0)) * WIDTH
+    """A, B, and alpha of the voxel's class."""
     total = tl.zeros(v.shape, tl.float32)
     other = tl.zeros(v.shape, tl.float32)
     own = tl.zeros(v.shape, tl.float32)
@@ -95,7 +90,16 @@ def _forward(
         total += a
         other += tl.where(mine, 1.0, a)
         own = tl.where(mine, a, own)
-    inverse = 1.0 / total
+    return total, other, own
+
+
+@triton.jit
+def _by_class(
+    z, label, inverse, partials, v, inside, stride_c, stride_v,
+    C: tl.constexpr, KIND: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """Stores the block's sums by class; returns what the classes add to a voxel's data and KL terms."""
+    counts = label >= 0
     kl = tl.zeros(v.shape, tl.float32)
     data = tl.zeros(v.shape, tl.float32)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
@@ -104,28 +108,74 @@ def _forward(
         psi, h = digamma_entropic(a)
         kl += tl.where(mine, 0.0, h)
         p = a * inverse
-        if KIND == DIGAMMA:
+        if KIND == "digamma":
             data -= tl.where(mine, psi, 0.0)
-        if KIND == MSE:
+        if KIND == "mse":
             data += p * p
-        tl.store(partials + 2 + c, tl.sum(tl.where(counts, p, 0.0)))
-        tl.store(partials + 2 + C + c, tl.sum(tl.where(mine, p, 0.0)))
-        tl.store(partials + 2 + 2 * C + c, tl.sum(tl.where(mine, 1.0, 0.0)))
-    psi, h = digamma_entropic(other)
-    kl += (C - 1) * psi - h - constant
-    if KIND == DIGAMMA:
+        tl.store(partials + BY_CLASS + c, tl.sum(tl.where(counts, p, 0.0)))
+        tl.store(partials + BY_CLASS + C + c, tl.sum(tl.where(mine, p, 0.0)))
+        tl.store(partials + BY_CLASS + 2 * C + c, tl.sum(tl.where(mine, 1.0, 0.0)))
+    return data, kl
+
+
+@triton.jit
+def _data_term(data, total, own, inverse, counts, KIND: tl.constexpr):
+    """The data term from what the classes have added to it."""
+    if KIND == "digamma":
         data += digamma_entropic(total)[0]
-    elif KIND == LOG:
+    elif KIND == "log":
         data = logarithm(total) - logarithm(tl.where(counts, own, 1.0)) + (own + total) * 0.0  # a NaN stays one
     else:
+        tl.static_assert(KIND == "mse")
         data = 1.0 - 2.0 * own * inverse + data + (1.0 - data) / (total + 1.0)
+    return data
+
+
+@triton.jit
+def _forward(
+    z,  # logits [N, C, V], or of regions [N, R, V]
+    target,  # labels [N, V], of regions [N, R, V] of 0 and 1; contiguous integers
+    weights,  # of a voxel's data and KL terms by its class [C], or None
+    squared,  # squared distance to the boundary in voxels, bytes [N, V], or None: no voxel is far
+    u,  # [maps, V], written in its dtype, or None
+    data_of,  # data term of each voxel [maps, V], float32, written, or None
+    kl_of,  # KL term of each voxel, as data_of
+    partials,  # sums of each block [maps, blocks, WIDTH], float32, written
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    ignore,  # label that counts nowhere, or None
+    far_above,  # a voxel that counts is far where squared > far_above
+    constant,  # ln Gamma(C) + 1
+    C: tl.constexpr,  # classes, of regions 2
+    KIND: tl.constexpr,  # name of the data term
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    REGIONS: tl.constexpr,  # R, or 0: the channels are classes
+    FAR: tl.constexpr,  # where in a row the sum of u over the far voxels is, and behind it their number
+    WIDTH: tl.constexpr,  # of a row of sums
+    LANES: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
+    z, number = _map(z, stride_n, stride_c, REGIONS)
+    v, inside = own_voxels(voxels, LANES)
+    at = number * voxels + v
+    label, bad = _labels(target, at, inside, ignore, C)
+    counts = label >= 0
+    partials += (number * tl.num_programs(0) + tl.program_id(0)) * WIDTH
+    total, other, own = _totals(z, label, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS, UNROLL)
+    inverse = 1.0 / total
+    data, kl = _by_class(z, label, inverse, partials, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL)
+    psi, h = digamma_entropic(other)
+    kl += (C - 1) * psi - h - constant
+    data = _data_term(data, total, own, inverse, counts, KIND)
     if weights is not None:
         weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
         data, kl = data * weight, kl * weight
     data = tl.where(bad, float("nan"), tl.where(counts, data, 0.0))
     kl = tl.where(counts, kl, 0.0)
-    tl.store(partials, tl.sum(data))
-    tl.store(partials + 1, tl.sum(kl))
+    tl.store(partials + DATA, tl.sum(data))
+    tl.store(partials + KL, tl.sum(kl))
     if data_of is not None:
         tl.store(data_of + at, data, mask=inside)
         tl.store(kl_of + at, kl, mask=inside)
@@ -134,120 +184,185 @@ def _forward(
         tl.store(u + at, uncertainty.to(u.dtype.element_ty), mask=inside)
     if squared is not None:
         far = _far(squared, at, label, inside, far_above)
-        tl.store(partials + 2 + 3 * C, tl.sum(tl.where(far, uncertainty, 0.0)))
-        tl.store(partials + 3 + 3 * C, tl.sum(tl.where(far, 1.0, 0.0)))
+        tl.store(partials + FAR, tl.sum(tl.where(far, uncertainty, 0.0)))
+        tl.store(partials + FAR + 1, tl.sum(tl.where(far, 1.0, 0.0)))
 
 
 @triton.jit
-def _slope_of_p(p, total, mine, g_p, g_py, g_data, KIND: tl.constexpr):
-    """dL/dp_c."""
-    g = g_p + tl.where(mine, g_py, 0.0)
-    if KIND == MSE:
-        g += g_data * (2.0 * p * (1.0 - 1.0 / (total + 1.0)) - tl.where(mine, 2.0, 0.0))
-    return g
-
-
-@triton.jit
-def _backward(
-    z, target, weights, squared, slope_u, scale_u, slope_data, slope_kl, coefficients, gradient,
-    voxels, stride_n, stride_c, stride_v, out_n, out_c, out_v, ignore, far_above,
-    C: tl.constexpr, KIND: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr, WIDTH: tl.constexpr,
-    LANES: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
-    z, number = _map(z, stride_n, stride_c, REGIONS)
-    gradient = _map(gradient, out_n, out_c, REGIONS)[0]
-    v, inside = place(voxels, LANES)
-    at = number * voxels + v
-    label = _labels(target, at, inside, ignore, C)[0]
-    counts = label >= 0
-    if REGIONS > 0:
-        coefficients += (number % REGIONS) * WIDTH
-    g_data = tl.zeros(v.shape, tl.float32) + tl.load(coefficients).to(tl.float32)
-    g_kl = tl.zeros(v.shape, tl.float32) + tl.load(coefficients + 1).to(tl.float32)
+def _slopes_of_terms(coefficients, slope_data, slope_kl, weights, label, at, inside):
+    """The loss's derivatives by a voxel's data and KL terms."""
+    g_data = tl.zeros(at.shape, tl.float32) + tl.load(coefficients + DATA).to(tl.float32)
+    g_kl = tl.zeros(at.shape, tl.float32) + tl.load(coefficients + KL).to(tl.float32)
     if slope_data is not None:
         g_data += tl.load(slope_data + at, mask=inside, other=0.0).to(tl.float32)
         g_kl += tl.load(slope_kl + at, mask=inside, other=0.0).to(tl.float32)
     if weights is not None:
-        weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
+        weight = tl.load(weights + label, mask=label >= 0, other=0.0).to(tl.float32)
         g_data, g_kl = g_data * weight, g_kl * weight
-    g_u = tl.zeros(v.shape, tl.float32)
+    return g_data, g_kl
+
+
+@triton.jit
+def _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_above, FAR: tl.constexpr):
+    """The loss's derivative by a voxel's u."""
+    g_u = tl.zeros(at.shape, tl.float32)
     if slope_u is not None:
         g_u += tl.load(slope_u + at, mask=inside, other=0.0).to(tl.float32)
     if scale_u is not None:
         g_u *= tl.load(scale_u).to(tl.float32)
     if squared is not None:
         far = _far(squared, at, label, inside, far_above)
-        g_u += tl.where(far, tl.load(coefficients + 2 + 3 * C).to(tl.float32), 0.0)
+        g_u += tl.where(far, tl.load(coefficients + FAR).to(tl.float32), 0.0)
+    return g_u
+
+
+@triton.jit
+def _slopes_of_sums(coefficients, c, C: tl.constexpr):
+    """The loss's derivatives by sum p_c and sum p_c y_c."""
+    g_p = tl.load(coefficients + BY_CLASS + c).to(tl.float32)
+    g_py = tl.load(coefficients + BY_CLASS + C + c).to(tl.float32)
+    return g_p, g_py
+
+
+@triton.jit
+def _moments(
+    z, label, coefficients, v, inside, stride_c, stride_v,
+    C: tl.constexpr, KIND: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr, UNROLL: tl.constexpr,
+):  # fmt: skip
+    """A, B, sum_c alpha_c dL/dp_c by the sums by class; and, of "mse" alone, alpha of the voxel's class and
+    sum_c alpha_c^2."""
     total = tl.zeros(v.shape, tl.float32)
     other = tl.zeros(v.shape, tl.float32)
     own = tl.zeros(v.shape, tl.float32)
-    mean_g = tl.zeros(v.shape, tl.float32)  # sum_c alpha_c dL/dp_c, less what MSE adds
+    weighted = tl.zeros(v.shape, tl.float32)
     moment = tl.zeros(v.shape, tl.float32)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
         mine = label == c
-        g_p = tl.load(coefficients + 2 + c).to(tl.float32)
-        g_py = tl.load(coefficients + 2 + C + c).to(tl.float32)
+        g_p, g_py = _slopes_of_sums(coefficients, c, C)
         total += a
         other += tl.where(mine, 1.0, a)
-        mean_g += a * (g_p + tl.where(mine, g_py, 0.0))
-        if KIND == MSE:
+        weighted += a * (g_p + tl.where(mine, g_py, 0.0))
+        if KIND == "mse":
             own = tl.where(mine, a, own)
             moment += a * a
-    # through p = alpha / A: dL/dalpha_c = (g_c - sum_k g_k p_k) / A
-    inverse = 1.0 / total
-    mean_g *= inverse
-    through_u = -C * g_u * inverse * inverse
-    if KIND == DIGAMMA:
+    return total, other, weighted, own, moment
+
+
+@triton.jit
+def _slope_of_all(total, inverse, weighted, own, moment, through_u, g_data, KIND: tl.constexpr):
+    """What dL/dalpha_c has of every class: through A, and through p = alpha / A, of which
+    dL/dalpha_c = (g_c - sum_k g_k p_k) / A, g = dL/dp."""
+    mean_g = weighted * inverse
+    if KIND == "digamma":
         common = g_data * trigamma_entropic(total)[0]
-    elif KIND == LOG:
+    elif KIND == "log":
         common = g_data * inverse
     else:
+        tl.static_assert(KIND == "mse")
         moment *= inverse * inverse
         more = 1.0 / (total + 1.0)
         mean_g += g_data * 2.0 * ((1.0 - more) * moment - own * inverse)
         common = -g_data * (1.0 - moment) * more * more
-    common += through_u - mean_g * inverse
-    psi1, slope_other = trigamma_entropic(other)
-    slope_other = (C - 1) * psi1 - slope_other
+    return common + (through_u - mean_g * inverse)
+
+
+@triton.jit
+def _slope_of_class(a, total, inverse, mine, g_p, g_py, g_data, g_kl, common, slope_other, KIND: tl.constexpr):
+    """dL/dalpha_c of a voxel that counts."""
+    trigamma, slope_own = trigamma_entropic(a)
+    p = a * inverse
+    by_p = g_p + tl.where(mine, g_py, 0.0)
+    if KIND == "mse":
+        by_p += g_data * (2.0 * p * (1.0 - 1.0 / (total + 1.0)) - tl.where(mine, 2.0, 0.0))
+    derivative = common + by_p * inverse
+    if KIND == "digamma":
+        derivative -= tl.where(mine, g_data * trigamma, 0.0)
+    if KIND == "log":
+        derivative -= tl.where(mine, g_data / a, 0.0)
+    return derivative + tl.where(mine, 0.0, g_kl * (slope_own + slope_other))
+
+
+@triton.jit
+def _backward(
+    z,  # logits [N, C, V], or of regions [N, R, V]
+    target,  # labels [N, V], of regions [N, R, V] of 0 and 1; contiguous integers
+    weights,  # of a voxel's data and KL terms by its class [C], or None
+    squared,  # squared distance to the boundary in voxels, bytes [N, V], or None: no voxel is far
+    slope_u,  # d loss / d u [maps, V], or None: 0
+    scale_u,  # [1], which slope_u is multiplied by, or None
+    slope_data,  # d loss / d data term of each voxel [maps, V], or None: 0
+    slope_kl,  # the same of the KL term
+    coefficients,  # d loss / d sums [WIDTH], of regions [R, WIDTH], float64
+    gradient,  # d loss / d z, shaped as z, written
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    out_n,  # of gradient, in elements: along N
+    out_c,  # along C
+    out_v,  # along V
+    ignore,  # label that counts nowhere, or None
+    far_above,  # a voxel that counts is far where squared > far_above
+    C: tl.constexpr,  # classes, of regions 2
+    KIND: tl.constexpr,  # name of the data term
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    REGIONS: tl.constexpr,  # R, or 0: the channels are classes
+    FAR: tl.constexpr,  # where in a row of sums that of u over the far voxels is
+    WIDTH: tl.constexpr,  # of a row of sums
+    LANES: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
+    z, number = _map(z, stride_n, stride_c, REGIONS)
+    gradient = _map(gradient, out_n, out_c, REGIONS)[0]
+    v, inside = own_voxels(voxels, LANES)
+    at = number * voxels + v
+    label = _labels(target, at, inside, ignore, C)[0]
+    counts = label >= 0
+    if REGIONS > 0:
+        coefficients += (number % REGIONS) * WIDTH
+    g_data, g_kl = _slopes_of_terms(coefficients, slope_data, slope_kl, weights, label, at, inside)
+    g_u = _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_above, FAR)
+    total, other, weighted, own, moment = _moments(
+        z, label, coefficients, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL
+    )
+    inverse = 1.0 / total
+    through_u = -C * g_u * inverse * inverse
+    common = _slope_of_all(total, inverse, weighted, own, moment, through_u, g_data, KIND)
+    trigamma, slope_other = trigamma_entropic(other)
+    slope_other = (C - 1) * trigamma - slope_other
     presence = tl.zeros(v.shape, tl.float32)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         a, slope = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
         mine = label == c
-        g_p = tl.load(coefficients + 2 + c).to(tl.float32)
-        g_py = tl.load(coefficients + 2 + C + c).to(tl.float32)
-        psi1, slope_own = trigamma_entropic(a)
-        d = common + _slope_of_p(a * inverse, total, mine, g_p, g_py, g_data, KIND) * inverse
-        if KIND == DIGAMMA:
-            d -= tl.where(mine, g_data * psi1, 0.0)
-        if KIND == LOG:
-            d -= tl.where(mine, g_data / a, 0.0)
-        d += tl.where(mine, 0.0, g_kl * (slope_own + slope_other))
-        d = slope * tl.where(counts, d, through_u)
+        g_p, g_py = _slopes_of_sums(coefficients, c, C)
+        of_alpha = _slope_of_class(a, total, inverse, mine, g_p, g_py, g_data, g_kl, common, slope_other, KIND)
+        of_logit = slope * tl.where(counts, of_alpha, through_u)
         if REGIONS > 0:
-            presence += d
+            presence += of_logit
         else:
             to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
-            tl.store(to, d.to(gradient.dtype.element_ty), mask=inside)
+            tl.store(to, of_logit.to(gradient.dtype.element_ty), mask=inside)
     if REGIONS > 0:
         tl.store(gradient + v * out_v, presence.to(gradient.dtype.element_ty), mask=inside)
 
 
-def _settings(z: Tensor, kind: int, evidence: int, regions: bool, squared: Tensor | None) -> dict[str, int]:
+def _settings(z: Tensor, kind: str, evidence: str, regions: bool, squared: Tensor | None) -> dict[str, Any]:
+    """The constants that both kernels are compiled for."""
     classes = 2 if regions else z.shape[1]
     layout = kernel_layout(classes)
     return {
         "C": classes, "KIND": kind, "EVIDENCE": evidence, "REGIONS": z.shape[1] if regions else 0,
-        "WIDTH": layout.terms.stop if squared is None else layout.far_number + 1, "LANES": LANES,
-        "UNROLL": unrolled(classes),
+        "FAR": layout.clean_far, "WIDTH": layout.terms.stop if squared is None else layout.far_number + 1,
+        "LANES": LANES, "UNROLL": unrolled(classes),
     }  # fmt: skip
 
 
 def forward(
     logits: Tensor,
     target: Tensor,
-    kind: int,
-    evidence: int,
+    kind: str,
+    evidence: str,
     ignore: int | None,
     weights: Tensor | None,
     regions: bool,
@@ -262,14 +377,14 @@ def forward(
     is greater than far_above, and their number. Writes u, data and KL of every voxel where they are given."""
     z, target = logits.flatten(2), target.contiguous()
     settings = _settings(z, kind, evidence, regions, squared)
-    images, groups, voxels = len(z), max(settings["REGIONS"], 1), z.shape[2]
-    blocks = triton.cdiv(voxels, LANES)
+    images, groups, voxels = len(z), z.shape[1] if regions else 1, z.shape[2]
+    blocks, classes = triton.cdiv(voxels, LANES), settings["C"]
     partials = z.new_empty((images, groups, blocks, settings["WIDTH"]), dtype=torch.float32)
     if partials.numel():
         with on_device_of(z):
             _forward[blocks, images * groups](
                 z, target, weights, squared, uncertainty, data, kl, partials, voxels, *z.stride(), ignore, far_above,
-                math.lgamma(settings["C"]) + 1.0, **settings,
+                math.lgamma(classes) + 1.0, **settings,
             )  # fmt: skip
     return partials.sum((0, 2), dtype=torch.float64)
 
@@ -278,8 +393,8 @@ def backward(
     coefficients: Tensor,
     logits: Tensor,
     target: Tensor,
-    kind: int,
-    evidence: int,
+    kind: str,
+    evidence: str,
     ignore: int | None,
     weights: Tensor | None,
     regions: bool,
@@ -296,7 +411,7 @@ def backward(
     z, target = logits.flatten(2), target.contiguous()
     gradient, flat = writable(logits)
     settings = _settings(z, kind, evidence, regions, squared)
-    maps = len(z) * max(settings["REGIONS"], 1)
+    maps = len(z) * (z.shape[1] if regions else 1)
     uncertainty, data, kl = (t if t is None else t.contiguous() for t in (uncertainty, data, kl))
     if flat.numel():
         with on_device_of(z):

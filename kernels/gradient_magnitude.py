@@ -3,7 +3,8 @@
 Grid (blocks of 256 voxels of a plane, pieces of 16 planes, images). A program walks along D and keeps, of three planes,
 the image smoothed in the plane and its two derivatives there: 9 loads a voxel, of which one misses the cache.
 Channels are summed as they are read; "max" takes each for an image and the largest of K magnitudes afterwards.
-Bytes per voxel: the image once (1.1 times with the planes around a piece), the output once. Bound by memory.
+float32 arithmetic, no reduction. Bytes per voxel: the image once (1.1 times with the planes around a piece), the output
+once. Bound by memory.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def _value(x, at):
 
 @triton.jit
 def _plane(
-    x, above, here, below, left, middle, right, stride_k, w0, w1, w2, K: tl.constexpr, SOBEL: tl.constexpr
+    x, above, here, below, left, middle, right, stride_k, weight0, weight1, weight2,
+    K: tl.constexpr, SOBEL: tl.constexpr,
 ):  # fmt: skip
     """Of one plane, with the channels summed: the image smoothed, its derivative along H and the one along W."""
     smooth = tl.zeros(here.shape, tl.float32)
@@ -35,7 +37,7 @@ def _plane(
     along_w = tl.zeros(here.shape, tl.float32)
     for k in tl.range(0, K):
         image = x + tl.cast(k, tl.int64) * stride_k
-        weight = tl.where(k == 0, w0, tl.where(k == 1, w1, w2))
+        weight = tl.where(k == 0, weight0, tl.where(k == 1, weight1, weight2))
         a1, h0, h1 = _value(image, above + middle), _value(image, here + left), _value(image, here + middle)
         h2, b1 = _value(image, here + right), _value(image, below + middle)
         if SOBEL:
@@ -54,11 +56,31 @@ def _plane(
 
 @triton.jit
 def _forward(
-    x, out, depth, height, width, stride_n, stride_g, stride_k, stride_d, stride_h, stride_w,
-    scale_d, scale_h, scale_w, w0, w1, w2,
-    GROUPS: tl.constexpr, K: tl.constexpr, SOBEL: tl.constexpr, VOLUME: tl.constexpr, WIDE: tl.constexpr,
-    PLANES: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    x,  # images [N, channels, D, H, W]; D = 1 in 2D
+    out,  # magnitudes [N, GROUPS, D, H, W] contiguous, written
+    depth,  # D in voxels
+    height,  # H in voxels
+    width,  # W in voxels
+    stride_n,  # of x, in elements: of an image
+    stride_g,  # of a group
+    stride_k,  # of a channel that is summed
+    stride_d,  # along D
+    stride_h,  # along H
+    stride_w,  # along W
+    scale_d,  # of differences along D: 1 / spacing in mm or voxels, times the operator's unit
+    scale_h,  # along H
+    scale_w,  # along W
+    weight0,  # of the first channel
+    weight1,  # of the second channel
+    weight2,  # of all others
+    GROUPS: tl.constexpr,  # maps of an image that are each measured: 1, or of "max" all channels
+    K: tl.constexpr,  # channels of a group, which are summed
+    SOBEL: tl.constexpr,  # else central differences
+    VOLUME: tl.constexpr,  # D > 1
+    WIDE: tl.constexpr,  # offsets in a plane take int64
+    PLANES: tl.constexpr,  # of a program
+    LANES: tl.constexpr,  # voxels of a plane that a program has
+):
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
     h, w, above, here, below, left, middle, right = stencil(lane, height, width, stride_h, stride_w, WIDE)
     group = tl.program_id(2)
@@ -68,27 +90,29 @@ def _forward(
         scale_h = scale_h * tl.where((h == 0) | (h == height - 1), 2.0, 1.0)
         scale_w = scale_w * tl.where((w == 0) | (w == width - 1), 2.0, 1.0)
     if not VOLUME:
-        _, gh, gw = _plane(x, above, here, below, left, middle, right, stride_k, w0, w1, w2, K, SOBEL)
+        _, gh, gw = _plane(x, above, here, below, left, middle, right, stride_k, weight0, weight1, weight2, K, SOBEL)
         gh, gw = gh * scale_h, gw * scale_w
         tl.store(out, tl.sqrt_rn(gh * gh + gw * gw).to(out.dtype.element_ty), mask=lane < height * width)
     else:
         first = tl.program_id(1) * PLANES
         at = x + tl.maximum(first - 1, 0).to(tl.int64) * stride_d
-        s0, h0, w0_ = _plane(at, above, here, below, left, middle, right, stride_k, w0, w1, w2, K, SOBEL)
+        s0, h0, w0 = _plane(at, above, here, below, left, middle, right, stride_k, weight0, weight1, weight2, K, SOBEL)
         at = x + first.to(tl.int64) * stride_d
-        s1, h1, w1_ = _plane(at, above, here, below, left, middle, right, stride_k, w0, w1, w2, K, SOBEL)
+        s1, h1, w1 = _plane(at, above, here, below, left, middle, right, stride_k, weight0, weight1, weight2, K, SOBEL)
         for d in tl.range(first, tl.minimum(first + PLANES, depth)):
             at = x + tl.minimum(d + 1, depth - 1).to(tl.int64) * stride_d
-            s2, h2, w2_ = _plane(at, above, here, below, left, middle, right, stride_k, w0, w1, w2, K, SOBEL)
+            s2, h2, w2 = _plane(
+                at, above, here, below, left, middle, right, stride_k, weight0, weight1, weight2, K, SOBEL
+            )
             gd = (s2 - s0) * scale_d
             if SOBEL:
-                gh, gw = (h0 + 2.0 * h1 + h2) * scale_h, (w0_ + 2.0 * w1_ + w2_) * scale_w
+                gh, gw = (h0 + 2.0 * h1 + h2) * scale_h, (w0 + 2.0 * w1 + w2) * scale_w
             else:
                 gd *= tl.where((d == 0) | (d == depth - 1), 2.0, 1.0)
-                gh, gw = h1 * scale_h, w1_ * scale_w
+                gh, gw = h1 * scale_h, w1 * scale_w
             magnitude = tl.sqrt_rn(gd * gd + gh * gh + gw * gw).to(out.dtype.element_ty)
             tl.store(out + tl.cast(d, tl.int64) * height * width, magnitude, mask=lane < height * width)
-            s0, h0, w0_, s1, h1, w1_ = s1, h1, w1_, s2, h2, w2_
+            s0, h0, w0, s1, h1, w1 = s1, h1, w1, s2, h2, w2
 
 
 def forward(image: Tensor, sobel: bool, scale: Sequence[float], weights: Sequence[float] | None, out: Tensor) -> None:

@@ -18,11 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import BLOCK, on_device_of, place, unrolled
+from .. import _cpu
+from ._launch import BLOCK, on_device_of, own_voxels, unrolled
 from ._math import evidence
 from .dirichlet_uncertainty import total_alpha
 
-BEYOND, IGNORED = tl.constexpr(255), tl.constexpr(254)  # of squared distances in a byte
+BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
+NOWHERE = tl.constexpr(torch.iinfo(torch.int64).max)  # squared steps to the boundary of an image without one
 SEARCH = 4096  # voxels of a program that looks for the boundary
 LANES = 128  # centers of a program
 WARPS = 8  # of a block of voxels: with three logits at hand, four would spill a register
@@ -38,27 +40,47 @@ def _is_far(distance, squared, at, inside, threshold, most):
 
 
 @triton.jit
-def _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr):
+def _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
     z += tl.program_id(1).to(tl.int64) * stride_n
-    return tl.sum(tl.where(far, C / total_alpha(z, v, far, stride_c, stride_v, C, KIND, UNROLL), 0.0))
+    return tl.sum(tl.where(far, C / total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL), 0.0))
 
 
 @triton.jit
 def _far_sums(
-    z, z1, z2, distance, squared, partials, voxels,
-    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2, threshold, most,
-    CLEAN: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
+    z,  # clean logits [N, C, V]
+    z1,  # first noisy logits [N, C, V]
+    z2,  # second noisy logits [N, C, V]
+    distance,  # to the boundary [N, V] contiguous float32, in the unit of the threshold; or None:
+    squared,  # squared distance in voxels, bytes [N, V] contiguous
+    partials,  # of each block the sums of u, u1, u2 and the number of far voxels [N, blocks, 4], float32, written
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    n1,  # of z1, in elements: along N
+    c1,  # along C
+    v1,  # along V
+    n2,  # of z2, in elements: along N
+    c2,  # along C
+    v2,  # along V
+    threshold,  # far is where distance > threshold,
+    most,  # or squared > most
+    CLEAN: tl.constexpr,  # whether u is summed; else its sum is 0
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    BLOCK: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
     image = tl.program_id(1).to(tl.int64)
-    v, inside = place(voxels, BLOCK)
+    v, inside = own_voxels(voxels, BLOCK)
     far = _is_far(distance, squared, image * voxels + v, inside, threshold, most)
     partials += (image * tl.num_programs(0) + tl.program_id(0)) * 4
     clean = 0.0
     if CLEAN:
-        clean = _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C, KIND, UNROLL)
+        clean = _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL)
     tl.store(partials, clean)
-    tl.store(partials + 1, _sum_of_u(z1, n1, c1, v1, v, far, C, KIND, UNROLL))
-    tl.store(partials + 2, _sum_of_u(z2, n2, c2, v2, v, far, C, KIND, UNROLL))
+    tl.store(partials + 1, _sum_of_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL))
+    tl.store(partials + 2, _sum_of_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL))
     tl.store(partials + 3, tl.sum(tl.where(far, 1.0, 0.0)))
 
 
@@ -79,8 +101,18 @@ def _voxel_of(centers, valid, i, count, depth, height, width, DIMS: tl.constexpr
 
 @triton.jit
 def _search(
-    squared, centers, valid, nearest, patches, count, depth, height, width, DIMS: tl.constexpr, SEARCH: tl.constexpr
-):  # fmt: skip
+    squared,  # squared distance in voxels, bytes [N, V] contiguous
+    centers,  # voxels [N, P, DIMS], int64
+    valid,  # [N, P], bytes 0 or 1
+    nearest,  # squared voxels to the boundary [N, P], int64, lowered
+    patches,  # P
+    count,  # N P
+    depth,  # D in voxels; V = D H W
+    height,  # H in voxels
+    width,  # W in voxels
+    DIMS: tl.constexpr,  # 2 or 3
+    SEARCH: tl.constexpr,  # voxels of a program
+):
     """Squared steps from a center beyond the map's reach to the nearest boundary voxel; all blocks of a center, then
     those of the next."""
     voxels = tl.cast(depth, tl.int64) * height * width
@@ -91,46 +123,71 @@ def _search(
     if tl.load(image + center, mask=center >= 0, other=0).to(tl.int32) == BEYOND:
         v = tl.program_id(0) % blocks * SEARCH + tl.arange(0, SEARCH)
         inside = v < voxels
-        boundary = tl.load(image + v, mask=inside, other=255) == 0
+        boundary = tl.load(image + v, mask=inside, other=BEYOND) == 0
         w = v % width - center % width
         h = v // width % height - center // width % height
         d = v // width // height - center // width // height
-        steps = tl.where(boundary, d * d + h * h + w * w, 0x7FFFFFFFFFFFFFFF)
+        steps = tl.where(boundary, d * d + h * h + w * w, NOWHERE)
         tl.atomic_min(nearest + i, tl.min(steps))
 
 
 @triton.jit
 def _u_at(
-    z, image, voxel, real, stride_n, stride_c, stride_v, C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr
+    z, image, voxel, real, stride_n, stride_c, stride_v, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr
 ):  # fmt: skip
     """u in float64; NaN of a center outside the image."""
-    total = total_alpha(z + image * stride_n, voxel, real, stride_c, stride_v, C, KIND, UNROLL)
+    total = total_alpha(z + image * stride_n, voxel, real, stride_c, stride_v, C, EVIDENCE, UNROLL)
     return tl.where(real, C / total.to(tl.float64), float("nan"))
 
 
 @triton.jit
 def _centers(
-    z, z1, z2, distance, squared, nearest, centers, valid, values, patches, count, depth, height, width,
-    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2,
-    DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
+    z,  # clean logits [N, C, V]
+    z1,  # first noisy logits [N, C, V]
+    z2,  # second noisy logits [N, C, V]
+    distance,  # to the boundary [N, V] contiguous float32, or None:
+    squared,  # squared distance in voxels, bytes [N, V] contiguous
+    nearest,  # squared voxels to the boundary of centers where squared is BEYOND [N, P], int64; None with distance
+    centers,  # voxels [N, P, DIMS], int64
+    valid,  # [N, P], bytes 0 or 1
+    values,  # [4, N P] float64, written
+    patches,  # P
+    count,  # N P
+    depth,  # D in voxels; V = D H W
+    height,  # H in voxels
+    width,  # W in voxels
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    n1,  # of z1, in elements: along N
+    c1,  # along C
+    v1,  # along V
+    n2,  # of z2, in elements: along N
+    c2,  # along C
+    v2,  # along V
+    DIMS: tl.constexpr,  # 2 or 3
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    LANES: tl.constexpr,  # centers of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
     """values [4, count] float64: u, u1, u2 and d of each center; d is NaN where there is none."""
     i = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = i < count
     voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     real = voxel >= 0
     image = i // patches
-    tl.store(values + i, _u_at(z, image, voxel, real, stride_n, stride_c, stride_v, C, KIND, UNROLL), mask=inside)
-    tl.store(values + count + i, _u_at(z1, image, voxel, real, n1, c1, v1, C, KIND, UNROLL), mask=inside)
-    tl.store(values + 2 * count + i, _u_at(z2, image, voxel, real, n2, c2, v2, C, KIND, UNROLL), mask=inside)
+    tl.store(values + i, _u_at(z, image, voxel, real, stride_n, stride_c, stride_v, C, EVIDENCE, UNROLL), mask=inside)
+    tl.store(values + count + i, _u_at(z1, image, voxel, real, n1, c1, v1, C, EVIDENCE, UNROLL), mask=inside)
+    tl.store(values + 2 * count + i, _u_at(z2, image, voxel, real, n2, c2, v2, C, EVIDENCE, UNROLL), mask=inside)
     at = image * depth * height * width + voxel
     if squared is None:
         d = tl.load(distance + at, mask=real, other=0.0).to(tl.float64)
     else:
         s = tl.load(squared + at, mask=real, other=0).to(tl.int64)
-        found = tl.load(nearest + i, mask=real & (s == BEYOND), other=0)
-        s = tl.where(s == BEYOND, found, s)
-        d = tl.where(s == 0x7FFFFFFFFFFFFFFF, float("inf"), tl.sqrt(s.to(tl.float64)))
+        searched = tl.load(nearest + i, mask=real & (s == BEYOND), other=0)
+        s = tl.where(s == BEYOND, searched, s)
+        d = tl.where(s == NOWHERE, float("inf"), tl.sqrt(s.to(tl.float64)))
         d = tl.where(s == IGNORED, float("nan"), d)
     tl.store(values + 3 * count + i, tl.where(voxel == -1, float("nan"), d), mask=inside)
 
@@ -148,7 +205,15 @@ def _wrong(values, i, count, m1, m2, threshold):
 
 
 @triton.jit
-def _order(values, levels, term, slopes, count, threshold, LANES: tl.constexpr):
+def _order(
+    values,  # u, u1, u2, d of the centers [4, count], float64
+    levels,  # of the noise, its standard deviation or mean [2]
+    term,  # [1], float64, written
+    slopes,  # [2, count], float64, written
+    count,  # N P
+    threshold,  # centers of d <= threshold count, in the unit of d
+    LANES: tl.constexpr,  # centers at a time
+):
     """One program. slopes [2, count]: d term / d u1 and u2."""
     m1, m2 = tl.load(levels).to(tl.float64), tl.load(levels + 1).to(tl.float64)
     lane = tl.arange(0, LANES).to(tl.int64)
@@ -166,9 +231,9 @@ def _order(values, levels, term, slopes, count, threshold, LANES: tl.constexpr):
     for first in tl.range(0, count, LANES):
         i = first + lane
         _, _, _, b12, b1, b2 = _wrong(values, i, count, m1, m2, threshold)
-        apart = tl.where(b12, (m2 - m1) * each12, 0.0)
-        tl.store(slopes + i, apart - tl.where(b1, m1 * each1, 0.0), mask=i < count)
-        tl.store(slopes + count + i, -apart - tl.where(b2, m2 * each2, 0.0), mask=i < count)
+        of_both = tl.where(b12, (m2 - m1) * each12, 0.0)
+        tl.store(slopes + i, of_both - tl.where(b1, m1 * each1, 0.0), mask=i < count)
+        tl.store(slopes + count + i, -of_both - tl.where(b2, m2 * each2, 0.0), mask=i < count)
 
 
 @triton.jit
@@ -177,7 +242,15 @@ def _is_finite(d):
 
 
 @triton.jit
-def _distance(values, sums, slopes, patches, count, threshold, LANES: tl.constexpr):
+def _distance(
+    values,  # u, u1, u2, d of the centers [4, count], float64
+    sums,  # [2, N, blocks, 2], float64, written
+    slopes,  # [2, count], float64, written
+    patches,  # P
+    count,  # N P
+    threshold,  # centers of d <= threshold are near, in the unit of d
+    LANES: tl.constexpr,  # centers of a program
+):
     """Grid (N, 2 noisy images, blocks of centers): each center i against all j, so that every pair is met twice.
     sums [2, N, blocks, 2]: v and the number of the violations; slopes [2, count]: their sum of d v / d u_i."""
     image, k, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -209,42 +282,92 @@ def _distance(values, sums, slopes, patches, count, threshold, LANES: tl.constex
 @triton.jit
 def _far_gradient(
     z, gradient, coefficient, stride_n, stride_c, stride_v, out_n, out_c, out_v, v, inside, far,
-    C: tl.constexpr, KIND: tl.constexpr, UNROLL: tl.constexpr,
+    C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     z += image * stride_n
     gradient += image * out_n
-    total = total_alpha(z, v, far, stride_c, stride_v, C, KIND, UNROLL)
+    total = total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL)
     g = tl.load(coefficient).to(tl.float32) * -C / (total * total)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         channel = tl.cast(c, tl.int64)
         logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
-        value = tl.where(far, g * evidence(logit, KIND)[1], 0.0)
+        value = tl.where(far, g * evidence(logit, EVIDENCE)[1], 0.0)
         tl.store(gradient + channel * out_c + v * out_v, value.to(gradient.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward(
-    z, z1, z2, g, g1, g2, distance, squared, coefficients, voxels,
-    stride_n, stride_c, stride_v, n1, c1, v1, n2, c2, v2, out_n, out_c, out_v, m1, b1, w1, m2, b2, w2, threshold, most,
-    CLEAN: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
-):  # fmt: skip
-    v, inside = place(voxels, BLOCK)
+    z,  # clean logits [N, C, V]
+    z1,  # first noisy logits [N, C, V]
+    z2,  # second noisy logits [N, C, V]
+    g,  # gradient of z, shaped as it is, written where CLEAN
+    g1,  # that of z1
+    g2,  # that of z2
+    distance,  # to the boundary [N, V] contiguous float32, in the unit of the threshold; or None:
+    squared,  # squared distance in voxels, bytes [N, V] contiguous
+    coefficients,  # d loss / d sums of u, u1, u2 over the far voxels [3], float64
+    voxels,  # V
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    n1,  # of z1, in elements: along N
+    c1,  # along C
+    v1,  # along V
+    n2,  # of z2, in elements: along N
+    c2,  # along C
+    v2,  # along V
+    out_n,  # of g, in elements: along N
+    out_c,  # along C
+    out_v,  # along V
+    out_n1,  # of g1, in elements: along N
+    out_c1,  # along C
+    out_v1,  # along V
+    out_n2,  # of g2, in elements: along N
+    out_c2,  # along C
+    out_v2,  # along V
+    threshold,  # far is where distance > threshold,
+    most,  # or squared > most
+    CLEAN: tl.constexpr,  # whether the clean logits are in the far term
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    BLOCK: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
+    v, inside = own_voxels(voxels, BLOCK)
     far = _is_far(distance, squared, tl.program_id(1).to(tl.int64) * voxels + v, inside, threshold, most)
     if CLEAN:
         _far_gradient(
-            z, g, coefficients, stride_n, stride_c, stride_v, out_n, out_c, out_v, v, inside, far, C, KIND, UNROLL
+            z, g, coefficients, stride_n, stride_c, stride_v, out_n, out_c, out_v, v, inside, far, C, EVIDENCE, UNROLL
         )
-    _far_gradient(z1, g1, coefficients + 1, n1, c1, v1, m1, b1, w1, v, inside, far, C, KIND, UNROLL)
-    _far_gradient(z2, g2, coefficients + 2, n2, c2, v2, m2, b2, w2, v, inside, far, C, KIND, UNROLL)
+    _far_gradient(z1, g1, coefficients + 1, n1, c1, v1, out_n1, out_c1, out_v1, v, inside, far, C, EVIDENCE, UNROLL)
+    _far_gradient(z2, g2, coefficients + 2, n2, c2, v2, out_n2, out_c2, out_v2, v, inside, far, C, EVIDENCE, UNROLL)
 
 
 @triton.jit
 def _add_centers(
-    z, gradient, slopes, centers, valid, patches, count, depth, height, width,
-    stride_n, stride_c, stride_v, out_n, out_c, out_v,
-    DIMS: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, LANES: tl.constexpr, CHANNELS: tl.constexpr,
-):  # fmt: skip
+    z,  # noisy logits [N, C, V]
+    gradient,  # shaped as z, added to
+    slopes,  # d loss / d u of the centers [N, P], float64
+    centers,  # voxels [N, P, DIMS], int64
+    valid,  # [N, P], bytes 0 or 1
+    patches,  # P
+    count,  # N P
+    depth,  # D in voxels; V = D H W
+    height,  # H in voxels
+    width,  # W in voxels
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    out_n,  # of gradient, in elements: along N
+    out_c,  # along C
+    out_v,  # along V
+    DIMS: tl.constexpr,  # 2 or 3
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    LANES: tl.constexpr,  # centers at a time
+    CHANNELS: tl.constexpr,  # the power of two from C on
+):
     """Axis 0: centers. The first of those that share a voxel adds the slopes of all."""
     i = tl.program_id(0).to(tl.int64)
     voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
@@ -261,7 +384,7 @@ def _add_centers(
     if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
         c = tl.arange(0, CHANNELS).to(tl.int64)
         logit = tl.load(z + image * stride_n + c * stride_c + voxel * stride_v, mask=c < C, other=0.0).to(tl.float32)
-        e, d = evidence(logit, KIND)
+        e, d = evidence(logit, EVIDENCE)
         total = tl.sum(tl.where(c < C, 1.0 + e, 0.0))
         at = gradient + image * out_n + c * out_c + voxel * out_v
         value = tl.load(at, mask=c < C, other=0.0).to(tl.float32) - change.to(tl.float32) * C / (total * total) * d
@@ -278,7 +401,7 @@ class Arguments:
         levels: Tensor,
         valid: Tensor,
         threshold: float,
-        evidence: int,
+        evidence: str,
         *,
         distance: Tensor | None = None,
         squared: Tensor | None = None,
@@ -291,7 +414,7 @@ class Arguments:
         self.levels = levels.to(logits[0].device, non_blocking=True)
         self.distance = None if distance is None else distance.to(torch.float32).contiguous()
         self.squared = squared
-        self.threshold, self.most = threshold, int(threshold * threshold * (1 + 1e-12))
+        self.threshold, self.most = threshold, _cpu.squared_steps_within(threshold)
         self.clean, self.evidence, self.unroll = clean_far, evidence, unrolled(self.classes)
         self.patches, self.dims = centers.shape[1:]
         self.count = self.images * self.patches
@@ -307,7 +430,7 @@ def center_values(a: Arguments) -> Tensor:
     values = z.new_empty((4, a.count), dtype=torch.float64)
     nearest = None
     if a.squared is not None:
-        nearest = torch.full((a.count,), torch.iinfo(torch.int64).max, device=z.device)
+        nearest = torch.full((a.count,), NOWHERE.value, device=z.device)
         _search[(triton.cdiv(a.voxels, SEARCH) * a.count,)](
             a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
         )

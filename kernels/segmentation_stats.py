@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import BLOCK, on_device_of, place, unrolled
+from .. import _cpu
+from ._launch import BLOCK, on_device_of, own_voxels, unrolled
 from ._math import evidence
 
 FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
@@ -44,21 +45,10 @@ def _add(record, values, mask, size, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _forward(
-    z, target, record, voxels, width, stride_n, stride_c, stride_v, ignore,
-    C: tl.constexpr, EVIDENCE: tl.constexpr, BINS: tl.constexpr, LEVELS: tl.constexpr,
-    CLASSES: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, UNROLL: tl.constexpr,
+def _predict(
+    z, v, inside, stride_c, stride_v, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr
 ):  # fmt: skip
-    image = tl.program_id(1).to(tl.int64)
-    z += image * stride_n
-    v, inside = place(voxels, BLOCK)
-    y = tl.load(target + image * voxels + v, mask=inside, other=0).to(tl.int64)
-    counts = inside
-    if ignore is not None:
-        counts = counts & (y != ignore)
-    bad = counts & ((y < 0) | (y >= C))
-    counts = counts & (bad == 0)
-    label = tl.where(counts, y, -1).to(tl.int32)
+    """A, the largest alpha, and the first class that has it."""
     total = tl.zeros(v.shape, tl.float32)
     best = tl.zeros(v.shape, tl.float32)
     prediction = tl.zeros(v.shape, tl.int32)
@@ -68,6 +58,57 @@ def _forward(
         larger = (a > best) | (c == 0)
         best = tl.where(larger, a, best)
         prediction = tl.where(larger, c, prediction)
+    return total, best, prediction
+
+
+@triton.jit
+def _add_bins(number, confidence, hits, begin, p, hit, counts, BINS: tl.constexpr):
+    """Adds to the bins of one class, from `begin` on, how many voxels, what sum of p and how many hits a block has."""
+    p = tl.where(p > 0.0, p, 0.0)
+    bin = tl.where(counts, _clamped(p * BINS, BINS - 1), -1)
+    first = tl.min(tl.where(counts, bin, BINS))
+    for b in tl.range(first, tl.max(bin) + 1):
+        mine = bin == b
+        both = tl.sum(mine.to(tl.int32) + tl.where(mine & hit, 65536, 0))  # a block has fewer voxels
+        at = begin + b
+        tl.atomic_add(number + at, (both & 65535).to(tl.int64), sem="relaxed")
+        tl.atomic_add(hits + at, (both >> 16).to(tl.int64), sem="relaxed")
+        fixed = tl.sum(tl.where(mine, p, 0.0)).to(tl.float64) * FRACTION
+        tl.atomic_add(confidence + at, fixed.to(tl.int64), sem="relaxed")
+
+
+@triton.jit
+def _forward(
+    z,  # logits [N, C, V]
+    target,  # labels [N, V], contiguous integers
+    record,  # counts [N, width], int64, added to: csrc/cpu/segmentation_stats.h's record, and of each class and the top
+    # label how many p were no number; sums of p in 2^-32
+    voxels,  # V
+    width,  # of a record
+    stride_n,  # of z, in elements: along N
+    stride_c,  # along C
+    stride_v,  # along V
+    ignore,  # label that counts nowhere, or None
+    C: tl.constexpr,  # classes
+    EVIDENCE: tl.constexpr,  # name of e(z)
+    BINS: tl.constexpr,  # of the probability
+    LEVELS: tl.constexpr,  # of the uncertainty
+    CLASSES: tl.constexpr,  # the power of two from C on
+    SIZE: tl.constexpr,  # the power of two from LEVELS on
+    BLOCK: tl.constexpr,  # voxels of a program
+    UNROLL: tl.constexpr,  # classes whose loads are in flight together
+):
+    image = tl.program_id(1).to(tl.int64)
+    z += image * stride_n
+    v, inside = own_voxels(voxels, BLOCK)
+    y = tl.load(target + image * voxels + v, mask=inside, other=0).to(tl.int64)
+    counts = inside
+    if ignore is not None:
+        counts = counts & (y != ignore)
+    bad = counts & ((y < 0) | (y >= C))
+    counts = counts & (bad == 0)
+    label = tl.where(counts, y, -1).to(tl.int32)
+    total, best, prediction = _predict(z, v, inside, stride_c, stride_v, C, EVIDENCE, UNROLL)
     confusion = record + image * width
     number = confusion + C * C
     confidence, hits = number + (C + 1) * BINS, number + 2 * (C + 1) * BINS
@@ -90,25 +131,14 @@ def _forward(
         _add(errors + c * LEVELS, level, wrong, LEVELS, SIZE)
         p = tl.div_rn(a, total)
         tl.atomic_add(others + 1 + c, tl.sum((counts & (p != p)).to(tl.int64)), sem="relaxed")
-        p = tl.where(p > 0.0, p, 0.0)
-        bin = tl.where(counts, _clamped(p * BINS, BINS - 1), -1)
-        first = tl.min(tl.where(counts, bin, BINS))
-        for b in tl.range(first, tl.max(bin) + 1):
-            mine = bin == b
-            both = tl.sum(mine.to(tl.int32) + tl.where(mine & hit, 65536, 0))  # a block has fewer voxels
-            at = c * BINS + b
-            tl.atomic_add(number + at, (both & 65535).to(tl.int64), sem="relaxed")
-            tl.atomic_add(hits + at, (both >> 16).to(tl.int64), sem="relaxed")
-            fixed = tl.sum(tl.where(mine, p, 0.0)).to(tl.float64) * FRACTION
-            tl.atomic_add(confidence + at, fixed.to(tl.int64), sem="relaxed")
+        _add_bins(number, confidence, hits, c * BINS, p, hit, counts, BINS)
 
 
-def forward(logits: Tensor, target: Tensor, evidence: int, bins: int, levels: int, ignore: int | None) -> Tensor:
+def forward(logits: Tensor, target: Tensor, evidence: str, bins: int, levels: int, ignore: int | None) -> Tensor:
     """Records [N, width] float64 in the order of the op."""
     z, target = logits.flatten(2), target.contiguous()
     images, classes, voxels = z.shape
-    row = (classes + 1) * bins
-    width = classes * classes + 3 * row + (classes + 2) * levels + 1
+    row, width = (classes + 1) * bins, _cpu.segmentation_stats_size(classes, bins, levels)
     counts = torch.zeros((images, width + classes + 1), dtype=torch.int64, device=z.device)
     if z.numel():
         with on_device_of(z):

@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._cpu import squared_steps_within
 from ..ops._sums import kernel_layout, sums_layout
 from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from . import boundary_distance, evidential_loss, gradient_magnitude, noise_uncertainty_loss
 from ._launch import writable
-
-
-def steps(threshold: float) -> int:
-    """The largest squared distance in voxels that is within the threshold."""
-    return int(threshold * threshold * (1 + 1e-12))
 
 
 @dataclass
@@ -35,7 +31,11 @@ class Noise:
     valid: Tensor
     threshold: float
 
-    def arguments(self, clean: Tensor, evidence: int, squared: Tensor) -> noise_uncertainty_loss.Arguments:
+    def far(self, squared: Tensor) -> dict[str, Any]:
+        """Which voxels are far, for the evidential kernels."""
+        return {"squared": squared, "far_above": squared_steps_within(self.threshold)}
+
+    def arguments(self, clean: Tensor, evidence: str, squared: Tensor) -> noise_uncertainty_loss.Arguments:
         first, second = self.logits.chunk(2)
         return noise_uncertainty_loss.Arguments(
             (clean, first, second), self.centers, self.levels, self.valid, self.threshold, evidence, squared=squared,
@@ -54,7 +54,7 @@ class Edges:
     pair_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-Settings = tuple[int, int, int | None, Tensor | None]
+Settings = tuple[str, str, int | None, Tensor | None]
 """kind, evidence, ignore_index, class weights."""
 
 
@@ -77,7 +77,7 @@ def forward(
     if squared.numel():
         boundary_distance.forward(label, [1.0] * (label.dim() - 1), reach, ignore, squared)
     u = torch.empty_like(slope)
-    far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
+    far: dict[str, Any] = {} if noise is None else noise.far(squared)
     of_kernel = evidential_loss.forward(
         logits, label, *settings, False, uncertainty=None if edges is None else u, **far
     )[0]
@@ -112,7 +112,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits, empty without them."""
     supervised: dict[str, Any] = {} if slope.numel() == 0 else {"uncertainty": slope, "scale": grad_loss / len(logits)}
-    far: dict[str, Any] = {} if noise is None else {"squared": squared, "far_above": steps(noise.threshold)}
+    far: dict[str, Any] = {} if noise is None else noise.far(squared)
     kind, evidence, ignore, weights = settings
     gradient = evidential_loss.backward(
         grad_sums[None], logits, label, kind, evidence, ignore, weights, False, **supervised, **far

@@ -1,8 +1,33 @@
+from collections.abc import Mapping
+
 from torch import Tensor
 
 EVIDENCE: tuple[str, ...]
 KINDS: tuple[str, ...]
 
+# Of csrc/math: the coefficients of its float polynomials, the highest power first, and other numbers in them.
+COEFFICIENTS: Mapping[str, tuple[float, ...]]
+LN2: tuple[float, float]
+SQRT_HALF_BITS: int
+MANTISSA_BITS: int
+EXP_CLAMP: float
+
+# Of csrc/math/distance.h: limits of distances, and squared distances in a byte.
+SLACK: float
+FLOAT_SLACK: float
+BYTE_REACH: float
+BEYOND: int
+IGNORED: int
+
+# Of csrc/args: sizes.
+MOST_CUDA_CLASSES: int
+SURFACE_TASK: int
+SURFACE_BOX: int
+SURFACE_RECORD: int
+
+def squares_fit_bytes(limit: float, step: float) -> bool: ...
+def steps_within(distance: float, most: int) -> int: ...
+def squared_steps_within(distance: float) -> int: ...
 def isa() -> str: ...
 def best_isa() -> str: ...
 def set_isa(name: str) -> None: ...

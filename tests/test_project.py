@@ -62,7 +62,7 @@ def test_every_kernel_file_belongs_to_a_registered_op():
     for backend, pattern in SOURCES.items():
         folder, suffix = (ROOT / pattern).parent, Path(pattern).suffix
         for file in folder.glob(f"*{suffix}"):
-            # what kernels share, and the scalar formulas for tests
+            # what kernels share, and the scalar formulas of the CPU for tests
             if not file.stem.startswith("_") and file.stem != "special_functions":
                 assert backend in OPS[file.stem]
 

@@ -8,13 +8,13 @@ namespace sure_fast {
 struct GradientArgs {
   const void* image;  // [N, K, D, H, W], any strides; a 2D image has D = 1
   DType dtype;        // f32, f64, bf16, f16; the output has the same
-  int64_t size[5];    // N, K, D, H, W
-  int64_t stride[5];  // in elements
-  double scale[3];    // 1 / spacing along D, H, W
+  int64_t size[5];    // N, K, D, H, W in voxels
+  int64_t stride[5];  // of N, K, D, H, W in elements
+  double scale[3];    // 1 / spacing along D, H, W, in 1 / mm or 1 / voxel
   double weight[3];   // channel weights of the combined image; used when max_channels is false
   bool max_channels;  // maximum of the channels' magnitudes
   bool central;       // central differences, one-sided at the borders; else Sobel with replicated borders
-  int threads;
+  int threads;        // to use at most
 };
 
 }  // namespace sure_fast

@@ -6,12 +6,12 @@
 namespace sure_fast {
 
 struct StatsArgs {
-  View logits;    // [N, C, V]
-  Labels target;  // [N, V]
-  Evidence evidence;
-  int bins;    // of the probability
-  int levels;  // of the uncertainty
-  int threads;
+  View logits;        // [N, C, V]
+  Labels target;      // [N, V]
+  Evidence evidence;  // e(z)
+  int bins;           // of the probability, equal parts of [0, 1]
+  int levels;         // of the uncertainty, equal parts of [0, 1]
+  int threads;        // to use at most
 };
 
 }  // namespace sure_fast

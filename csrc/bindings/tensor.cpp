@@ -27,20 +27,20 @@ struct Torch {
 };
 
 const Torch& torch() {
-  static const Torch* const found = new Torch;
-  return *found;
+  static const Torch* const names = new Torch;
+  return *names;
 }
 
 py::object attribute(py::handle object, const py::str& name) {
-  PyObject* found = PyObject_GetAttr(object.ptr(), name.ptr());
-  if (found == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(found);
+  PyObject* value = PyObject_GetAttr(object.ptr(), name.ptr());
+  if (value == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
 }
 
 py::object called(py::handle object, const py::str& name) {
-  PyObject* found = PyObject_CallMethodNoArgs(object.ptr(), name.ptr());
-  if (found == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(found);
+  PyObject* value = PyObject_CallMethodNoArgs(object.ptr(), name.ptr());
+  if (value == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(value);
 }
 
 void read_integers(const py::object& numbers, int axes, int64_t* out) {

@@ -1,5 +1,6 @@
-// Copies of images with one patch of noise added at every valid center: x_m(c + o) = x(c + o) + n_m(o), rounded once to
-// the storage type. Parallel over copies, images and channels: each is copied and then patched by one thread.
+// Copies [M, N, K, *S] of images [N, K, *S] with one patch of noise added at every valid center [N, P]:
+//   x_m(c + o) = x(c + o) + n_m(o), added in float32 (float64 for float64) and rounded once to the storage type.
+// Parallel over copies, images and channels: each is copied and then patched by one thread. No reduction.
 // Bytes per voxel of a copy: the image read, the copy written. Bound by memory.
 #include "cpu/add_noise_patches.h"
 

@@ -19,7 +19,7 @@ template <typename Work>
 struct Limits;
 template <>
 struct Limits<uint8_t> {
-  static constexpr uint8_t low = 0, high = 255;
+  static constexpr uint8_t low = 0, high = UINT8_MAX;
 };
 template <>
 struct Limits<int64_t> {
@@ -45,7 +45,7 @@ struct Scratch {
   Scratch(const BoundaryArgs& a, Arena& arena) : squares(arena, boundary_in_bytes(a) ? 0 : a.size[3]) {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
     const bool bytes_path = boundary_in_bytes(a);
-    reach = bytes_path ? static_cast<int>(a.limit / a.step[0] * (1 + 1e-12)) : 0;
+    reach = bytes_path ? static_cast<int>(steps_within(a.limit / a.step[0], kBeyond)) : 0;
     pitch = W + (reach > 2 ? reach : 2);
     const int64_t wanted = (4 * a.threads + D - 1) / D;
     images = wanted < a.size[0] ? wanted : a.size[0];
@@ -73,7 +73,7 @@ template <typename Label, typename Work>
 bool plane_extremes(const BoundaryArgs& a, const Label* label, int64_t pitch, Work* low, Work* minimum, Work* maximum) {
   const int64_t H = a.size[2], W = a.size[3], half = (H + 2) * pitch + 2;
   Work* high = a.has_ignore ? low + half : low;  // else the same numbers; the border is filled by repeating it
-  const uint64_t largest_label = sizeof(Work) > 1 ? UINT64_MAX : a.has_ignore ? 254 : 255;
+  const uint64_t largest_label = sizeof(Work) > 1 ? UINT64_MAX : a.has_ignore ? UINT8_MAX - 1 : UINT8_MAX;
   uint8_t unfit = 0;
   for (int64_t h = 0; h < H; ++h) {
     Work* l = low + (h + 1) * pitch + 1;
@@ -124,7 +124,7 @@ bool plane_extremes(const BoundaryArgs& a, const Label* label, int64_t pitch, Wo
   return unfit == 0;
 }
 
-// One plane of rows `pitch` apart: 0 on a boundary voxel, 255 elsewhere and between the rows.
+// One plane of rows `pitch` apart: 0 on a boundary voxel, kBeyond elsewhere and between the rows.
 template <typename Label, typename Work>
 void boundary_plane(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t slot, int64_t d,
                     uint8_t* out) {
@@ -136,25 +136,25 @@ void boundary_plane(const BoundaryArgs& a, const Scratch<Work>& s, const Label* 
   for (int64_t i = 0; i < plane; ++i) {
     const Work a0 = l0[i] < l1[i] ? l0[i] : l1[i], low = a0 < l2[i] ? a0 : l2[i];
     const Work b0 = u0[i] > u1[i] ? u0[i] : u1[i], high = b0 > u2[i] ? b0 : u2[i];
-    out[i] = low < high ? 0 : 255;
+    out[i] = low < high ? 0 : kBeyond;
   }
   for (int64_t h = 0; h < H; ++h) {
     uint8_t* row = out + h * s.pitch;
-    for (int64_t w = 0; w < W && a.has_ignore; ++w) row[w] = is_ignored(a, label[h * W + w]) ? 255 : row[w];
-    memset(row + W, 255, static_cast<size_t>(s.pitch - W));
+    for (int64_t w = 0; w < W && a.has_ignore; ++w) row[w] = is_ignored(a, label[h * W + w]) ? kBeyond : row[w];
+    memset(row + W, kBeyond, static_cast<size_t>(s.pitch - W));
   }
 }
 
 SURE_FAST_INLINE bool holds_boundary(const uint8_t* row, int64_t W) {
-  uint8_t all = 255;
+  uint8_t all = kBeyond;
 #pragma omp simd reduction(& : all)
   for (int64_t w = 0; w < W; ++w) all &= row[w];
-  return all != 255;
+  return all != kBeyond;
 }
 
 SURE_FAST_INLINE uint8_t add_saturated(uint8_t x, uint8_t y) {
   const uint8_t sum = static_cast<uint8_t>(x + y);
-  return sum < x ? 255 : sum;
+  return sum < x ? UINT8_MAX : sum;
 }
 
 // out[i] = min over |k| <= reach of x[i + k stride] + k^2; `before` and `after` of them exist.
@@ -165,7 +165,7 @@ SURE_FAST_INLINE void nearest_bytes(const uint8_t* x, int64_t stride, int64_t be
     memcpy(out + first, x + first, static_cast<size_t>(last - first));
     for (int k = 1; k <= reach; ++k) {
       const uint8_t cost = static_cast<uint8_t>(k * k);
-      const uint8_t* left = x - (k <= before ? k : 0) * stride;  // the place itself adds nothing nearer
+      const uint8_t* left = x - (k <= before ? k : 0) * stride;  // the voxel itself adds nothing nearer
       const uint8_t* right = x + (k <= after ? k : 0) * stride;
 #pragma omp simd
       for (int64_t i = first; i < last; ++i) {
@@ -184,10 +184,10 @@ void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
   uint8_t* boundary = s.bytes + thread_index() * 2 * size + margin;
   uint8_t* along_w = boundary + size;
   uint8_t* out = s.near + slot * H * W;
-  memset(boundary - s.reach, 255, static_cast<size_t>(s.reach));
+  memset(boundary - s.reach, kBeyond, static_cast<size_t>(s.reach));
   boundary_plane(a, s, label, slot, d, boundary);
-  memset(boundary + H * P, 255, static_cast<size_t>(s.reach));
-  memset(along_w - margin, 255, static_cast<size_t>(size));
+  memset(boundary + H * P, kBeyond, static_cast<size_t>(s.reach));
+  memset(along_w - margin, kBeyond, static_cast<size_t>(size));
   bool any = false;
   for (int64_t h = 0, end = 0; h < H; h = end + 1) {
     for (end = h; end < H && holds_boundary(boundary + end * P, W); ++end) {
@@ -197,7 +197,7 @@ void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
     nearest_bytes(boundary + h * P, 1, s.reach, s.reach, s.reach, (end - h) * P, along_w + h * P);
   }
   if (!any) {
-    memset(out, 255, static_cast<size_t>(H * W));
+    memset(out, kBeyond, static_cast<size_t>(H * W));
     return;
   }
   nearest_bytes(along_w, P, s.reach, s.reach, s.reach, H * P, boundary);
@@ -207,7 +207,7 @@ void plane_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* lab
 template <typename Label, typename Work>
 void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
-  const double farthest = a.limit < 0 ? static_cast<double>(kInf) : a.limit * (1 + 1e-12);
+  const double farthest = a.limit < 0 ? static_cast<double>(kInf) : a.limit * kSlack;
   s.squares.fill(a.step[2], farthest);
   parallel_tasks(images * D, a.threads, [&](int64_t i) {
     float* rows = s.line + thread_index() * longest * W;
@@ -225,7 +225,7 @@ void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* l
     for (int64_t h = 0; h < H; ++h) any |= s.any[i * H + h];
     s.any[i * H] = any;
   });
-  const float limit = a.limit < 0 ? kInf : static_cast<float>(a.limit * a.limit * (1 + 2e-6));
+  const float limit = a.limit < 0 ? kInf : static_cast<float>(a.limit * a.limit * kFloatSlack);
   parallel_tasks(images * H, a.threads, [&](int64_t i) {
     float* rows = s.line + thread_index() * longest * W;
     float* column = out + i / H * D * H * W + i % H * W;  // [D, W], H W apart
@@ -244,8 +244,7 @@ template <typename Label, typename Work>
 void images_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out,
                   uint8_t* squared) {
   const int64_t D = a.size[1], plane = a.size[2] * a.size[3];
-  const double steps = a.limit / a.step[0];
-  const int most = static_cast<int>(steps * steps * (1 + 1e-12));
+  const int most = squared_steps_within(a.limit / a.step[0]);
   const float step = static_cast<float>(a.step[0]);
   parallel_tasks(images * D, a.threads, [&](int64_t i) { plane_bytes(a, s, label + i * plane, i, i % D); });
   parallel_tasks(images * D, a.threads, [&](int64_t i) {

@@ -3,12 +3,13 @@
 
 #include "args/boundary_distance.h"
 #include "cpu/common.h"
+#include "math/distance.h"
 
 namespace sure_fast {
 
-// Of the distances within the limit, the squared ones fit a byte: equal steps, limit below 16 steps.
+// Of the distances within the limit, the squared ones fit a byte: equal steps, and few of them.
 SURE_FAST_INLINE bool boundary_in_bytes(const BoundaryArgs& a) {
-  return a.limit >= 0 && a.limit * (1 + 1e-12) < 15.9 * a.step[0] && a.step[0] == a.step[1] && a.step[1] == a.step[2];
+  return a.limit >= 0 && squares_fit_bytes(a.limit, a.step[0]) && a.step[0] == a.step[1] && a.step[1] == a.step[2];
 }
 
 // workspace: bytes of scratch. distance: float32 [N, D, H, W]. squared: uint8 of the same shape, in steps, kBeyond

@@ -68,30 +68,31 @@ inline void load_row(const View& z, Evidence evidence, int64_t offset, int count
 }
 
 template <typename Storage, typename T, typename Index>
-void gather_row(const View& z, int64_t offset, const Index* place, int count, T* out) {
+void gather_row(const View& z, int64_t offset, const Index* voxels, int count, T* out) {
   const Storage* data = static_cast<const Storage*>(z.data) + offset;
-  for (int i = 0; i < count; ++i) out[i] = static_cast<T>(widen(data[static_cast<int64_t>(place[i]) * z.voxel_stride]));
+  for (int i = 0; i < count; ++i)
+    out[i] = static_cast<T>(widen(data[static_cast<int64_t>(voxels[i]) * z.voxel_stride]));
 }
 
 template <typename Index>
-void gather_logits(const View& z, int64_t offset, const Index* place, int count, float* out) {
-  if (z.dtype == DType::bf16) return gather_row<bfloat16_t>(z, offset, place, count, out);
-  if (z.dtype == DType::f16) return gather_row<half_t>(z, offset, place, count, out);
-  gather_row<float>(z, offset, place, count, out);
+void gather_logits(const View& z, int64_t offset, const Index* voxels, int count, float* out) {
+  if (z.dtype == DType::bf16) return gather_row<bfloat16_t>(z, offset, voxels, count, out);
+  if (z.dtype == DType::f16) return gather_row<half_t>(z, offset, voxels, count, out);
+  gather_row<float>(z, offset, voxels, count, out);
 }
 
 template <typename Index>
-void gather_logits(const View& z, int64_t offset, const Index* place, int count, double* out) {
-  gather_row<double>(z, offset, place, count, out);
+void gather_logits(const View& z, int64_t offset, const Index* voxels, int count, double* out) {
+  gather_row<double>(z, offset, voxels, count, out);
 }
 
 // alpha = (e(-z) + 1, e(z) + 1) of one row of z in two rows of kBlock and, unless null, both d alpha / d z.
 template <typename T>
 void load_both(const View& z, Evidence evidence, int64_t offset, int count, T* alpha, T* slope) {
   alignas(64) T minus[kBlock];
-  alignas(64) int32_t place[kBlock];
-  for (int v = 0; v < count; ++v) place[v] = v;
-  gather_logits(z, offset, place, count, minus);
+  alignas(64) int32_t voxels[kBlock];
+  for (int v = 0; v < count; ++v) voxels[v] = v;
+  gather_logits(z, offset, voxels, count, minus);
   for (int v = 0; v < count; ++v) minus[v] = -minus[v];
   load_kind<T, T>(evidence, minus, 0, 1, count, alpha, slope);
   for (int v = 0; v < count && slope != nullptr; ++v) slope[v] = -slope[v];
@@ -100,11 +101,11 @@ void load_both(const View& z, Evidence evidence, int64_t offset, int count, T* a
 
 // A = sum of alpha at up to kBlock voxels of one image.
 template <typename T, typename Index>
-void gather_totals(const View& z, Evidence evidence, int64_t image, const Index* place, int count, T* total) {
+void gather_totals(const View& z, Evidence evidence, int64_t image, const Index* voxels, int count, T* total) {
   alignas(64) T raw[kBlock], alpha[kBlock];
   for (int i = 0; i < count; ++i) total[i] = T(0);
   for (int64_t c = 0; c < z.channels; ++c) {
-    gather_logits(z, image * z.batch_stride + c * z.channel_stride, place, count, raw);
+    gather_logits(z, image * z.batch_stride + c * z.channel_stride, voxels, count, raw);
     load_kind<T, T>(evidence, raw, 0, 1, count, alpha, static_cast<T*>(nullptr));
     for (int i = 0; i < count; ++i) total[i] += alpha[i];
   }

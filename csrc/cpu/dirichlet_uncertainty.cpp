@@ -43,16 +43,16 @@ void backward(const View& z, Evidence evidence, int threads, const void* slope_u
   const View slopes{slope_u, z.dtype, z.batch, 1, z.voxels, z.voxels, 0, 1};
   blocks(z, threads, [&](int64_t image, int64_t v, int count) {
     alignas(64) T total[kBlock], alpha[kBlock], slope[kBlock], g[kBlock];
-    int32_t place[kBlock];
+    int32_t offsets[kBlock];
     for (int i = 0; i < count; ++i) {
       total[i] = T(0);
-      place[i] = i;
+      offsets[i] = i;
     }
     for (int64_t c = 0; c < z.channels; ++c) {
       load_row(z, evidence, image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count, alpha, slope);
       for (int i = 0; i < count; ++i) total[i] += alpha[i];
     }
-    gather_logits(slopes, image * z.voxels + v, place, count, g);
+    gather_logits(slopes, image * z.voxels + v, offsets, count, g);
     for (int i = 0; i < count; ++i) g[i] *= -T(z.channels) / (total[i] * total[i]);
     for (int64_t c = 0; c < z.channels; ++c) {
       load_row(z, evidence, image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count, alpha, slope);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/common.h"
+#include "math/distance.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -52,8 +53,8 @@ inline void row_floats(const uint8_t* boundary, const Squares& squares, int64_t 
 // One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place.
 inline void column_envelope(float* column, int64_t stride, int64_t length, double step, double* scratch) {
   double* value = scratch;
-  double* place = scratch + length + 1;
-  double* from = place + length + 1;
+  double* apex = scratch + length + 1;
+  double* from = apex + length + 1;
   int64_t top = -1;
   for (int64_t j = 0; j < length; ++j) {
     const double f = static_cast<double>(column[j * stride]);
@@ -61,14 +62,14 @@ inline void column_envelope(float* column, int64_t stride, int64_t length, doubl
     const double x = static_cast<double>(j) * step;
     double start = -1.0;
     while (top >= 0) {
-      start = ((f + x * x) - (value[top] + place[top] * place[top])) / (2.0 * (x - place[top]));
+      start = ((f + x * x) - (value[top] + apex[top] * apex[top])) / (2.0 * (x - apex[top]));
       if (start > from[top]) break;
       --top;
       start = -1.0;
     }
     ++top;
     value[top] = f;
-    place[top] = x;
+    apex[top] = x;
     from[top] = top == 0 ? -1.0 : start;
   }
   if (top < 0) return;
@@ -76,7 +77,7 @@ inline void column_envelope(float* column, int64_t stride, int64_t length, doubl
   for (int64_t j = 0; j < length; ++j) {
     const double x = static_cast<double>(j) * step;
     while (k < top && from[k + 1] <= x) ++k;
-    const double away = x - place[k];
+    const double away = x - apex[k];
     column[j * stride] = static_cast<float>(away * away + value[k]);
   }
 }
@@ -114,9 +115,7 @@ inline void lines_floats(float* rows, const uint8_t* any, int64_t any_stride, in
       memcpy(out + i * out_stride, rows + i * W, sizeof(float) * static_cast<size_t>(W));
     return;
   }
-  const int64_t reach = farthest / step * (1 + 1e-12) < static_cast<double>(length)
-                            ? static_cast<int64_t>(farthest / step * (1 + 1e-12))
-                            : length;
+  const int64_t reach = steps_within(farthest / step, length);
   for (int64_t i = 0; i < length; ++i) {
     for (int64_t w0 = 0; w0 < W; w0 += kLineBlock) {
       const int64_t count = W - w0 < kLineBlock ? W - w0 : kLineBlock;

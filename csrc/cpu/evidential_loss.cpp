@@ -26,24 +26,36 @@ struct Block {
   alignas(64) T u[kBlock], data[kBlock], kl[kBlock];  // forward: its terms; backward: the loss's derivatives by them
 };
 
-template <Kind kind, typename T>
-void forward_block(int classes, int count, const T* alpha, T constant, double* sums, Block<T>& block) {
-  const int32_t* label = block.label;
-  T *kl = block.kl, *data = block.data;
+// A, B, alpha of the voxel's class, 1 / A.
+template <typename T>
+struct Totals {
   alignas(64) T total[kBlock], other[kBlock], own[kBlock], inverse[kBlock];
-  for (int v = 0; v < count; ++v) total[v] = other[v] = own[v] = kl[v] = data[v] = T(0);
+};
+
+template <bool kOwn, typename T>
+SURE_FAST_INLINE void sum_alpha(int classes, int count, const T* alpha, const int32_t* label, Totals<T>& t) {
+  for (int v = 0; v < count; ++v) t.total[v] = t.other[v] = t.own[v] = T(0);
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
 #pragma omp simd
     for (int v = 0; v < count; ++v) {
       const bool mine = label[v] == c;
-      total[v] += a[v];
-      other[v] += mine ? T(1) : a[v];
-      own[v] = mine ? a[v] : own[v];
+      t.total[v] += a[v];
+      t.other[v] += mine ? T(1) : a[v];
+      if (kOwn) t.own[v] = mine ? a[v] : t.own[v];
     }
   }
 #pragma omp simd
-  for (int v = 0; v < count; ++v) inverse[v] = T(1) / total[v];
+  for (int v = 0; v < count; ++v) t.inverse[v] = T(1) / t.total[v];
+}
+
+// Adds to the sums by class, and to each voxel's terms what its classes contribute.
+template <Kind kind, typename T>
+SURE_FAST_INLINE void add_classes(int classes, int count, const T* alpha, const Totals<T>& t, double* sums,
+                                  Block<T>& block) {
+  const int32_t* label = block.label;
+  T *kl = block.kl, *data = block.data;
+  for (int v = 0; v < count; ++v) kl[v] = data[v] = T(0);
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
     T sum_p = 0, sum_py = 0, sum_y = 0;
@@ -53,7 +65,7 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
       T h;
       const T psi = math::digamma_entropic(a[v], h);
       kl[v] += mine ? T(0) : h;
-      const T p = a[v] * inverse[v];
+      const T p = a[v] * t.inverse[v];
       if (kind == Kind::digamma) data[v] -= mine ? psi : T(0);
       if (kind == Kind::mse) data[v] += p * p;
       const T counted = label[v] >= 0 ? p : T(0);
@@ -65,22 +77,31 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
     sums[2 + classes + c] += sum_py;
     sums[2 + 2 * classes + c] += sum_y;
   }
+}
+
+template <Kind kind, typename T>
+void forward_block(int classes, int count, const T* alpha, T constant, double* sums, Block<T>& block) {
+  const int32_t* label = block.label;
+  T *kl = block.kl, *data = block.data;
+  Totals<T> t;
+  sum_alpha<true>(classes, count, alpha, label, t);
+  add_classes<kind>(classes, count, alpha, t, sums, block);
   T sum_data = 0, sum_kl = 0;
   const T extra = T(classes - 1);
 #pragma omp simd reduction(+ : sum_data, sum_kl)
   for (int v = 0; v < count; ++v) {
     const bool counts = label[v] >= 0;
     T h;
-    const T psi = math::digamma_entropic(other[v], h);
+    const T psi = math::digamma_entropic(t.other[v], h);
     const T k = kl[v] - h + extra * psi - constant;
     T d;
     if (kind == Kind::digamma) {
-      d = data[v] + math::digamma(total[v]);
+      d = data[v] + math::digamma(t.total[v]);
     } else if (kind == Kind::log) {
-      d = counts ? math::logarithm(total[v]) - math::logarithm(counts ? own[v] : T(1)) : T(0);
-      d += (own[v] + total[v]) * T(0);  // a NaN stays one
+      d = counts ? math::logarithm(t.total[v]) - math::logarithm(counts ? t.own[v] : T(1)) : T(0);
+      d += (t.own[v] + t.total[v]) * T(0);  // a NaN stays one
     } else {
-      d = T(1) - T(2) * own[v] * inverse[v] + data[v] + (T(1) - data[v]) / (total[v] + T(1));
+      d = T(1) - T(2) * t.own[v] * t.inverse[v] + data[v] + (T(1) - data[v]) / (t.total[v] + T(1));
     }
     kl[v] = counts ? block.weight[v] * k : T(0);
     data[v] = counts ? block.weight[v] * d : T(0);
@@ -92,7 +113,7 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
   T sum_far = 0, count_far = 0;
 #pragma omp simd reduction(+ : sum_far, count_far)
   for (int v = 0; v < count; ++v) {
-    block.u[v] = T(classes) * inverse[v];
+    block.u[v] = T(classes) * t.inverse[v];
     sum_far += block.far[v] > T(0) ? block.u[v] : T(0);
     count_far += block.far[v];
   }
@@ -100,71 +121,71 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
   sums[3 + 3 * classes] += count_far;
 }
 
-// slope [C][kBlock] holds e'(z) on entry and the gradient on return; g are the derivatives by the sums of p and p y.
+// g_c = dL/dp_c of a voxel; g_p and g_py: the loss's derivatives by the class's sums of p and p y.
 template <Kind kind, typename T>
-void backward_block(int classes, int count, const T* alpha, T* slope, const T* g, const Block<T>& block) {
-  const int32_t* label = block.label;
-  const T *g_data = block.data, *g_kl = block.kl;
-  alignas(64) T total[kBlock], other[kBlock], inverse[kBlock], common[kBlock], moment[kBlock], mean_g[kBlock];
-  alignas(64) T through_u[kBlock];
-  for (int v = 0; v < count; ++v) total[v] = other[v] = moment[v] = mean_g[v] = T(0);
+SURE_FAST_INLINE T slope_of_p(T p, T total, bool mine, T g_p, T g_py, T g_data) {
+  T g = g_p + (mine ? g_py : T(0));
+  if (kind == Kind::mse) g += g_data * (T(2) * p * (T(1) - T(1) / (total + T(1))) - (mine ? T(2) : T(0)));
+  return g;
+}
+
+// What dL/dalpha_c has of every class. Through A and, p being alpha / A, through p: (g_c - sum_k g_k p_k) / A.
+template <Kind kind, typename T>
+SURE_FAST_INLINE void common_slopes(int classes, int count, const T* alpha, const T* g, const Totals<T>& t,
+                                    const Block<T>& block, T* through_u, T* common) {
+  alignas(64) T moment[kBlock], mean_g[kBlock];
+  for (int v = 0; v < count; ++v) moment[v] = mean_g[v] = T(0);
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
+    const T g_p = g[c], g_py = g[classes + c];
 #pragma omp simd
     for (int v = 0; v < count; ++v) {
-      total[v] += a[v];
-      other[v] += label[v] == c ? T(1) : a[v];
-    }
-  }
-  const T* g_p = g;
-  const T* g_py = g + classes;
-#pragma omp simd
-  for (int v = 0; v < count; ++v) inverse[v] = T(1) / total[v];
-  // dL/dp_c = g_c; through p = alpha / A: dL/dalpha_c = (g_c - sum_k g_k p_k) / A
-  for (int c = 0; c < classes; ++c) {
-    const T* a = alpha + c * kBlock;
-    const T gp = g_p[c], gpy = g_py[c];
-#pragma omp simd
-    for (int v = 0; v < count; ++v) {
-      const T p = a[v] * inverse[v];
-      const bool mine = label[v] == c;
-      T gc = gp + (mine ? gpy : T(0));
-      if (kind == Kind::mse) {
-        gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
-        moment[v] += p * p;
-      }
-      mean_g[v] += gc * p;
+      const T p = a[v] * t.inverse[v];
+      if (kind == Kind::mse) moment[v] += p * p;
+      mean_g[v] += slope_of_p<kind>(p, t.total[v], block.label[v] == c, g_p, g_py, block.data[v]) * p;
     }
   }
 #pragma omp simd
   for (int v = 0; v < count; ++v) {
-    through_u[v] = -T(classes) * block.u[v] * inverse[v] * inverse[v];
-    T shared = through_u[v] - mean_g[v] * inverse[v];
-    if (kind == Kind::digamma) shared += g_data[v] * math::trigamma(total[v]);
-    if (kind == Kind::log) shared += g_data[v] * inverse[v];
-    if (kind == Kind::mse) shared -= g_data[v] * (T(1) - moment[v]) / ((total[v] + T(1)) * (total[v] + T(1)));
+    const T total = t.total[v], inverse = t.inverse[v], g_data = block.data[v];
+    through_u[v] = -T(classes) * block.u[v] * inverse * inverse;
+    T shared = through_u[v] - mean_g[v] * inverse;
+    if (kind == Kind::digamma) shared += g_data * math::trigamma(total);
+    if (kind == Kind::log) shared += g_data * inverse;
+    if (kind == Kind::mse) shared -= g_data * (T(1) - moment[v]) / ((total + T(1)) * (total + T(1)));
     common[v] = shared;
-    T slope_other;
-    const T psi1_other = math::trigamma_entropic(other[v], slope_other);
-    other[v] = T(classes - 1) * psi1_other - slope_other;
+  }
+}
+
+// slope [C][kBlock] holds e'(z) on entry and the gradient on return; g are the derivatives by the sums of p and p y.
+template <Kind kind, typename T>
+void backward_block(int classes, int count, const T* alpha, T* slope, const T* g, const Block<T>& block) {
+  Totals<T> t;
+  alignas(64) T through_u[kBlock], common[kBlock], slope_other[kBlock];
+  sum_alpha<false>(classes, count, alpha, block.label, t);
+  common_slopes<kind>(classes, count, alpha, g, t, block, through_u, common);
+#pragma omp simd
+  for (int v = 0; v < count; ++v) {
+    T entropic_slope;
+    const T trigamma = math::trigamma_entropic(t.other[v], entropic_slope);
+    slope_other[v] = T(classes - 1) * trigamma - entropic_slope;
   }
   for (int c = 0; c < classes; ++c) {
     const T* a = alpha + c * kBlock;
     T* s = slope + c * kBlock;
-    const T gp = g_p[c], gpy = g_py[c];
+    const T g_p = g[c], g_py = g[classes + c];
 #pragma omp simd
     for (int v = 0; v < count; ++v) {
-      const bool mine = label[v] == c;
-      const T p = a[v] * inverse[v];
+      const bool mine = block.label[v] == c;
+      const T g_data = block.data[v];
       T slope_own;
-      const T psi1 = math::trigamma_entropic(a[v], slope_own);
-      T gc = gp + (mine ? gpy : T(0));
-      if (kind == Kind::mse) gc += g_data[v] * (T(2) * p * (T(1) - T(1) / (total[v] + T(1))) - (mine ? T(2) : T(0)));
-      T d = common[v] + gc * inverse[v];
-      if (kind == Kind::digamma) d -= mine ? g_data[v] * psi1 : T(0);
-      if (kind == Kind::log) d -= mine ? g_data[v] / a[v] : T(0);
-      d += mine ? T(0) : g_kl[v] * (slope_own + other[v]);
-      s[v] *= label[v] >= 0 ? d : through_u[v];
+      const T trigamma = math::trigamma_entropic(a[v], slope_own);
+      const T g_c = slope_of_p<kind>(a[v] * t.inverse[v], t.total[v], mine, g_p, g_py, g_data);
+      T d = common[v] + g_c * t.inverse[v];
+      if (kind == Kind::digamma) d -= mine ? g_data * trigamma : T(0);
+      if (kind == Kind::log) d -= mine ? g_data / a[v] : T(0);
+      d += mine ? T(0) : block.kl[v] * (slope_own + slope_other[v]);
+      s[v] *= block.label[v] >= 0 ? d : through_u[v];
     }
   }
 }

@@ -15,7 +15,7 @@ SURE_FAST_INLINE int64_t evidential_maps(const EvidentialArgs& a) { return a.log
 // number of far voxels, bad labels].
 SURE_FAST_INLINE int64_t evidential_sums_size(int64_t classes) { return 5 + 3 * classes; }
 
-// Work is cut into chunks of this many voxels of one map; each is summed apart and the parts are added in order,
+// Work is cut into chunks of this many voxels of one map; each is summed by itself and the parts are added in order,
 // so the result does not depend on the number of threads.
 constexpr int64_t kEvidentialChunk = 4096;
 

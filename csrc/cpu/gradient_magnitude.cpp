@@ -3,8 +3,8 @@
 //   borders, S = identity.  2D is D = 1: replicated planes smooth to themselves and have no derivative.
 // Parallel over tiles of 8 rows x 128 columns x up to 32 planes. A tile walks along D and keeps, for three planes,
 // the rows smoothed and differentiated along H; the D and W steps then finish a row in registers and L1.
-// Bytes per voxel: the image once (1.3 times with halos), the output once. No reduction. Bound by memory once a few
-// cores share it, by about 30 vector operations per voxel on one.
+// Bytes per voxel: the image once (1.3 times with halos), the output once. float32 (float64 for float64) arithmetic, no
+// reduction. Bound by memory once a few cores share it, by about 30 vector operations per voxel on one.
 #include "cpu/gradient_magnitude.h"
 
 #include <type_traits>
@@ -36,7 +36,7 @@ struct Extent {
   int planes, rows, columns;
 };
 
-// The weighted sum of the channels at one place, as T.
+// The weighted sum of the channels at one voxel, as T.
 template <typename T, typename Storage>
 SURE_FAST_INLINE T combined(const GradientArgs& a, const Storage* at, int channels, const double* weights) {
   if (channels == 1) return static_cast<T>(widen(*at));

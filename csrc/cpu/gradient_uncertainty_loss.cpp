@@ -1,5 +1,5 @@
-// Gradient-uncertainty loss of rows of n voxels, over B = {i : d_i <= threshold}, and its gradient in u.
-//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum over violating j of (g_i - g_j) / #{v >
+// Gradient-uncertainty loss of maps [rows, n], over B = {i : d_i <= threshold}, and its gradient in u.
+//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum of (g_i - g_j) over violating j, / #{v >
 //   0}
 // The voxels of B are compacted, then pair_loss.h sorts and counts them.
 // Parallel over rows, or inside a row where there are fewer rows than threads. float64 sums in a fixed order.
@@ -15,9 +15,9 @@ namespace {
 
 template <typename Distance>
 int64_t count_near(const Distance* d, int64_t n, Distance threshold) {
-  int64_t found = 0;
-  for (int64_t i = 0; i < n; ++i) found += d[i] <= threshold;
-  return found;
+  int64_t near = 0;
+  for (int64_t i = 0; i < n; ++i) near += d[i] <= threshold;
+  return near;
 }
 
 template <typename Value, typename Distance>
@@ -32,7 +32,7 @@ int64_t compact(const PairArgs& a, int64_t row, const int64_t* counts, int threa
     const int64_t last = (c + 1) * kCompactChunk < a.n ? (c + 1) * kCompactChunk : a.n;
     for (int64_t i = c * kCompactChunk; i < last; ++i) {
       if (!(d[i] <= threshold)) continue;
-      s.place[at] = static_cast<uint32_t>(i);
+      s.voxel[at] = static_cast<uint32_t>(i);
       s.u[at] = u[i];
       s.g[at] = g[i];
       ++at;

@@ -8,8 +8,8 @@
 // Bound by the softplus of the far voxels.
 #include "cpu/noise_uncertainty_loss.h"
 
-#include "cpu/boundary_distance.h"
 #include "cpu/dirichlet.h"
+#include "math/distance.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -25,13 +25,11 @@ Range chunk_range(const NoiseArgs& a, int64_t chunk) {
   return {chunk / per_image, first, first + kNoiseChunk < voxels ? first + kNoiseChunk : voxels};
 }
 
-int squared_threshold(const NoiseArgs& a) { return static_cast<int>(a.threshold * a.threshold * (1 + 1e-12)); }
-
 // 1 at the far voxels of a block; returns how many there are.
 template <typename T>
 int load_far(const NoiseArgs& a, int64_t at, int count, T* far) {
   if (a.squared != nullptr) {
-    const int most = squared_threshold(a);
+    const int most = squared_steps_within(a.threshold);
     for (int i = 0; i < count; ++i) {
       const uint8_t s = a.squared[at + i];
       far[i] = s > most && s != kIgnored ? T(1) : T(0);
@@ -44,9 +42,9 @@ int load_far(const NoiseArgs& a, int64_t at, int count, T* far) {
     const float threshold = static_cast<float>(a.threshold);
     for (int i = 0; i < count; ++i) far[i] = d[i] > threshold ? T(1) : T(0);
   }
-  T found = 0;
-  for (int i = 0; i < count; ++i) found += far[i];
-  return static_cast<int>(found);
+  T number = 0;
+  for (int i = 0; i < count; ++i) number += far[i];
+  return static_cast<int>(number);
 }
 
 template <typename T>
@@ -58,9 +56,9 @@ void far_sums(const NoiseArgs& a, double* partials) {
     alignas(64) T far[kBlock], total[kBlock], alpha[kBlock];
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      const int found = load_far(a, range.image * a.logits[0].voxels + v, count, far);
-      if (found == 0) continue;
-      sums[3] += found;
+      const int far_count = load_far(a, range.image * a.logits[0].voxels + v, count, far);
+      if (far_count == 0) continue;
+      sums[3] += far_count;
       for (int k = a.clean_far ? 0 : 1; k < 3; ++k) {
         const View& z = a.logits[k];
         for (int i = 0; i < count; ++i) total[i] = T(0);
@@ -192,10 +190,10 @@ void backward(const NoiseArgs& a, const double* coefficients, const double* slop
     T* slope = alpha + channels * kBlock;
     for (int64_t v = range.first; v < range.last; v += kBlock) {
       const int count = static_cast<int>(range.last - v < kBlock ? range.last - v : kBlock);
-      const int found = load_far(a, range.image * a.logits[0].voxels + v, count, far);
+      const int far_count = load_far(a, range.image * a.logits[0].voxels + v, count, far);
       for (int k = first; k < 3; ++k) {
         const View &z = a.logits[k], &g = gradients[k];
-        if (found > 0) {
+        if (far_count > 0) {
           for (int i = 0; i < count; ++i) total[i] = T(0);
           for (int64_t c = 0; c < channels; ++c) {
             load_row(z, a.evidence, range.image * z.batch_stride + c * z.channel_stride + v * z.voxel_stride, count,
@@ -208,7 +206,7 @@ void backward(const NoiseArgs& a, const double* coefficients, const double* slop
         }
         for (int64_t c = 0; c < channels; ++c) {
           T* row = slope + c * kBlock;
-          for (int i = 0; i < count; ++i) row[i] = found > 0 && far[i] > T(0) ? row[i] * total[i] : T(0);
+          for (int i = 0; i < count; ++i) row[i] = far_count > 0 && far[i] > T(0) ? row[i] * total[i] : T(0);
           store(g.dtype, const_cast<void*>(g.data), g.voxel_stride, row,
                 range.image * g.batch_stride + c * g.channel_stride + v * g.voxel_stride, count);
         }

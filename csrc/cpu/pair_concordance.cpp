@@ -32,12 +32,12 @@ int64_t count_few(const uint32_t* from, int64_t n) {
 }
 
 SURE_FAST_INLINE int64_t count_deal(const uint32_t* from, uint32_t* to, int64_t begin, int64_t end, int shift,
-                                    const double (*smaller)[kDigits], double* met, int64_t* place) {
+                                    const double (*smaller)[kDigits], double* met, int64_t* next) {
   double pairs = 0.0;
   for (int64_t i = begin; i < end; ++i) {
     const uint32_t rank = from[i];
     const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
-    to[place[digit]++] = rank;
+    to[next[digit]++] = rank;
     pairs += met[digit];
 #pragma omp simd
     for (int d = 0; d < kDigits; ++d) met[d] += smaller[digit][d];
@@ -54,15 +54,15 @@ int64_t count_group(uint32_t* from, uint32_t* to, int64_t begin, int64_t end, in
                     const double (*smaller)[kDigits]) {
   if (end - begin <= kFew) return count_few(from + begin, end - begin);
   if (shift < 0) return 0;
-  int64_t number[kDigits], place[kDigits], first[kDigits + 1];
+  int64_t number[kDigits], next[kDigits], first[kDigits + 1];
   count_digits(from, begin, end, shift, number);
   first[0] = begin;
   for (int d = 0; d < kDigits; ++d) {
-    place[d] = first[d];
+    next[d] = first[d];
     first[d + 1] = first[d] + number[d];
   }
   alignas(64) double met[kDigits] = {};
-  int64_t pairs = count_deal(from, to, begin, end, shift, smaller, met, place);
+  int64_t pairs = count_deal(from, to, begin, end, shift, smaller, met, next);
   for (int d = 0; d < kDigits; ++d) {
     pairs += count_group(to, from, first[d], first[d + 1], next_shift(shift), smaller);
   }
@@ -95,20 +95,20 @@ int64_t count_rising(uint32_t* rank, uint32_t* other, int64_t n, int bits, int64
   parallel_tasks(chunks, threads, [&](int64_t c) {
     const int64_t last = (c + 1) * kPairChunk < n ? (c + 1) * kPairChunk : n;
     const int64_t* before = chunk_totals + c * kDigits;
-    int64_t place[kDigits];
+    int64_t next[kDigits];
     alignas(64) double met[kDigits];
     double lower = 0.0;
     for (int d = 0; d < kDigits; ++d) {
-      place[d] = first[d] + before[d];
+      next[d] = first[d] + before[d];
       met[d] = lower;
       lower += static_cast<double>(before[d]);
     }
-    const int64_t found = count_deal(rank, other, c * kPairChunk, last, shift, smaller, met, place);
-    __atomic_fetch_add(&pairs, found, __ATOMIC_RELAXED);
+    const int64_t counted = count_deal(rank, other, c * kPairChunk, last, shift, smaller, met, next);
+    __atomic_fetch_add(&pairs, counted, __ATOMIC_RELAXED);
   });
   dynamic_tasks(kDigits, threads, [&](int64_t d) {
-    const int64_t found = count_group(other, rank, first[d], first[d + 1], next_shift(shift), smaller);
-    __atomic_fetch_add(&pairs, found, __ATOMIC_RELAXED);
+    const int64_t counted = count_group(other, rank, first[d], first[d + 1], next_shift(shift), smaller);
+    __atomic_fetch_add(&pairs, counted, __ATOMIC_RELAXED);
   });
   return pairs;
 }
@@ -136,14 +136,14 @@ SURE_FAST_INLINE int64_t pairs_of(int64_t n) { return n * (n - 1) / 2; }
 // Elements begin..end have equal a and falling b: pairs with 0 < b_k - b_i < tolerance.
 template <typename Value>
 int64_t close_pairs(const Value* b, const uint32_t* order, int64_t begin, int64_t end, double tolerance) {
-  int64_t found = 0, near = begin, same = begin;
+  int64_t close = 0, near = begin, same = begin;
   for (int64_t i = begin; i < end; ++i) {
     const double here = static_cast<double>(b[order[i]]);
     while (b[order[same]] != b[order[i]]) ++same;
     while (near < same && !(static_cast<double>(b[order[near]]) < here + tolerance)) ++near;
-    found += same - near;
+    close += same - near;
   }
-  return found;
+  return close;
 }
 
 template <typename Value>

@@ -1,9 +1,9 @@
 // The pair loss of compacted rows: what gradient_uncertainty_loss and uncertainty_supervision share.
-//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum over violating j of (g_i - g_j) / #{v >
+//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum of (g_i - g_j) over violating j, / #{v >
 //   0}
 // Every pair: the elements in the order of rising g, falling u where g is equal; every pair of rising u violates
 // (pairs.h), and the sum is linear in u over those. Sampled: splitmix64 of (seed, row, draw) gives the draw-th pair,
-// and kStreams parts of the draws are summed apart.
+// and kStreams parts of the draws are summed by themselves.
 #pragma once
 
 #include "cpu/gradient_uncertainty_loss.h"
@@ -20,7 +20,7 @@ constexpr int64_t kStreams = 4;
 template <typename Value>
 struct PairScratch {
   using Key = typename KeyOf<Value>::type;
-  uint32_t *place, *rank, *order;  // voxel of each element; its rank in u; elements by label
+  uint32_t *voxel, *rank, *order;  // voxel of each element; its rank in u; elements by label
   Value *u, *g;
   double* slope;  // [kStreams] of them for samples
   double* chunk_totals;
@@ -30,7 +30,7 @@ struct PairScratch {
   int64_t *run_begin, *run_pairs;  // runs of one label in `order`: first element, ordered pairs before it
 
   PairScratch(Arena& arena, const PairArgs& a, int64_t most, int threads)
-      : place(arena.take<uint32_t>(most)),
+      : voxel(arena.take<uint32_t>(most)),
         rank(arena.take<uint32_t>(most)),
         order(arena.take<uint32_t>(a.num_pairs > 0 ? most : 0)),
         u(arena.take<Value>(most)),
@@ -76,7 +76,7 @@ int order_elements(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
     const int64_t* label = static_cast<const int64_t*>(a.label.data) + row * a.n;
     for (int64_t i = 0; i < m; ++i) {
       const uint32_t element = s.sort.payload[i];
-      s.by_label.keys[i] = label_key(label[s.place[element]]);
+      s.by_label.keys[i] = label_key(label[s.voxel[element]]);
       s.by_label.payload[i] = element;
     }
     s.by_label.run(m, threads);
@@ -115,53 +115,71 @@ int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int
   return pairs;
 }
 
-// Sampled pairs: adds up v+ and the slopes; returns the number of violating (or NaN) draws.
+// Runs of elements of one label, and the ordered pairs that lie within them.
+struct Runs {
+  int64_t number, pairs;
+};
+
+// Elements by label in s.order, and where their runs begin.
 template <typename Value>
-int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s, double& sum) {
+Runs runs_of_labels(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s) {
   if (a.label.data != nullptr) {
     const int64_t* label = static_cast<const int64_t*>(a.label.data) + row * a.n;
     for (int64_t i = 0; i < m; ++i) {
-      s.by_label.keys[i] = label_key(label[s.place[i]]);
+      s.by_label.keys[i] = label_key(label[s.voxel[i]]);
       s.by_label.payload[i] = static_cast<uint32_t>(i);
     }
     s.by_label.run(m, threads);
   }
-  int64_t runs = 0, total = 0;
+  Runs runs = {0, 0};
   for (int64_t begin = 0, end = 0; begin < m; begin = end) {
     if (a.label.data == nullptr) {
       end = m;
     } else {
       while (end < m && s.by_label.keys[end] == s.by_label.keys[begin]) ++end;
     }
-    s.run_begin[runs] = begin;
-    s.run_pairs[runs++] = total;
-    total += (end - begin) * (end - begin);
+    s.run_begin[runs.number] = begin;
+    s.run_pairs[runs.number++] = runs.pairs;
+    runs.pairs += (end - begin) * (end - begin);
   }
-  s.run_begin[runs] = m;
+  s.run_begin[runs.number] = m;
   for (int64_t i = 0; i < m; ++i)
     s.order[i] = a.label.data == nullptr ? static_cast<uint32_t>(i) : s.by_label.payload[i];
+  return runs;
+}
+
+// The run that holds a draw.
+template <typename Value>
+SURE_FAST_INLINE int64_t run_of(const PairScratch<Value>& s, int64_t runs, int64_t draw) {
+  int64_t low = 0, high = runs;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (s.run_pairs[middle] <= draw) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Sampled pairs: adds up v+ and the slopes; returns the number of violating (or NaN) draws.
+template <typename Value>
+int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s, double& sum) {
+  const Runs runs = runs_of_labels(a, row, m, threads, s);
   memset(s.slope, 0, sizeof(double) * static_cast<size_t>(kStreams * m));
   const uint64_t start = random_row(a.seed, row);
   double sums[kStreams];
-  int64_t found[kStreams];
+  int64_t violations[kStreams];
   parallel_tasks(kStreams, threads, [&](int64_t stream) {
     double* slope = s.slope + stream * m;
     double part = 0.0;
     int64_t violating = 0;
     const int64_t last = a.num_pairs * (stream + 1) / kStreams;
     for (int64_t k = a.num_pairs * stream / kStreams; k < last; ++k) {
-      const int64_t draw = random_below(random_bits(start, k), total);
-      int64_t low = 0, high = runs;  // the run that holds the draw
-      while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (s.run_pairs[middle] <= draw) {
-          low = middle;
-        } else {
-          high = middle;
-        }
-      }
-      const int64_t size = s.run_begin[low + 1] - s.run_begin[low], rest = draw - s.run_pairs[low];
-      const uint32_t i = s.order[s.run_begin[low] + rest / size], j = s.order[s.run_begin[low] + rest % size];
+      const int64_t draw = random_below(random_bits(start, k), runs.pairs), run = run_of(s, runs.number, draw);
+      const int64_t size = s.run_begin[run + 1] - s.run_begin[run], rest = draw - s.run_pairs[run];
+      const uint32_t i = s.order[s.run_begin[run] + rest / size], j = s.order[s.run_begin[run] + rest % size];
       const double by = static_cast<double>(s.g[i]) - static_cast<double>(s.g[j]);
       const double v = by * (static_cast<double>(s.u[i]) - static_cast<double>(s.u[j]));
       if (v <= 0.0) continue;  // a NaN counts
@@ -171,20 +189,20 @@ int64_t sampled_pairs(const PairArgs& a, int64_t row, int64_t m, int threads, Pa
       slope[j] -= by;
     }
     sums[stream] = part;
-    found[stream] = violating;
+    violations[stream] = violating;
   });
   sum = 0.0;
   int64_t violating = 0;
   for (int64_t stream = 0; stream < kStreams; ++stream) {
     sum += sums[stream];
-    violating += found[stream];
+    violating += violations[stream];
     if (stream == 0) continue;
     for (int64_t i = 0; i < m; ++i) s.slope[i] += s.slope[stream * m + i];
   }
   return violating;
 }
 
-// Loss of one row from its m elements in s.place, s.u and s.g, and the map of its slopes.
+// Loss of one row from its m elements in s.voxel, s.u and s.g, and the map of its slopes.
 template <typename Value>
 void pair_loss_row(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s, double* loss,
                    Value* slope) {
@@ -204,7 +222,7 @@ void pair_loss_row(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
   const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
   const double spoiled = (mean_g + mean_u) * 0.0;  // a NaN stays one
   *loss = sum * each + spoiled;
-  for (int64_t i = 0; i < m; ++i) slope[s.place[i]] = static_cast<Value>(s.slope[i] * each);
+  for (int64_t i = 0; i < m; ++i) slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kSmall = 32;
 
-// One element: its rank in b, where it came from, its a, and the sum over partners j of (a - a_j) found so far.
+// One element: its rank in b, where it came from, its a, and the sum over partners j of (a - a_j) so far.
 struct PairElements {
   uint32_t* rank;
   uint32_t* index;
@@ -47,15 +47,15 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
     slope_of[e.index[begin]] = e.slope[begin];
     return 0;
   }
-  alignas(64) double rank[kSmall] = {}, number[kSmall] = {}, sum[kSmall] = {}, place[kSmall];
-  for (int64_t i = 0; i < kSmall; ++i) place[i] = static_cast<double>(i);
+  alignas(64) double rank[kSmall] = {}, number[kSmall] = {}, sum[kSmall] = {}, position[kSmall];
+  for (int64_t i = 0; i < kSmall; ++i) position[i] = static_cast<double>(i);
   for (int64_t i = 0; i < n; ++i) rank[i] = static_cast<double>(e.rank[begin + i]);
   const int64_t width = (n + 7) / 8 * 8;
   for (int64_t i = 0; i < n; ++i) {
-    const double r = rank[i], p = place[i], a = e.a[begin + i];
+    const double r = rank[i], p = position[i], a = e.a[begin + i];
 #pragma omp simd
     for (int64_t j = 0; j < width; ++j) {
-      const double hit = (rank[j] - r) * (place[j] - p) > 0.0 ? 1.0 : 0.0;
+      const double hit = (rank[j] - r) * (position[j] - p) > 0.0 ? 1.0 : 0.0;
       number[j] += hit;
       sum[j] += hit * a;
     }
@@ -68,16 +68,17 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
   return pairs;
 }
 
-// Deals elements begin..end of `from` into `to` by the digit at `shift`, from the places in `place`, which advance.
+// Deals elements begin..end of `from` into `to` by the digit at `shift`, an element of digit d to `next[d]`, which
+// advances.
 SURE_FAST_INLINE int64_t deal(const PairElements& from, const PairElements& to, int64_t begin, int64_t end, int shift,
-                              const double (*sign)[kDigits], Met& met, int64_t* place) {
+                              const double (*sign)[kDigits], Met& met, int64_t* next) {
   double pairs = 0.0;
   for (int64_t i = begin; i < end; ++i) {
     const uint32_t rank = from.rank[i];
     const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
     const double a = from.a[i];
     const double number = met.number[digit];
-    const int64_t at = place[digit]++;
+    const int64_t at = next[digit]++;
     to.rank[at] = rank;
     to.index[at] = from.index[i];
     to.a[at] = a;
@@ -127,15 +128,15 @@ int64_t sum_group(const PairElements& from, const PairElements& to, int64_t begi
   }
   alignas(64) double number[kDigits], sum[kDigits];
   digit_totals(from, begin, end, shift, number, sum);
-  int64_t place[kDigits], first[kDigits + 1];
+  int64_t next[kDigits], first[kDigits + 1];
   first[0] = begin;
   for (int d = 0; d < kDigits; ++d) {
-    place[d] = first[d];
+    next[d] = first[d];
     first[d + 1] = first[d] + static_cast<int64_t>(number[d]);
   }
   Met met;
   greater_ones(number, sum, met);
-  int64_t pairs = deal(from, to, begin, end, shift, sign, met, place);
+  int64_t pairs = deal(from, to, begin, end, shift, sign, met, next);
   for (int d = 0; d < kDigits; ++d) {
     pairs += sum_group(to, from, first[d], first[d + 1], next_shift(shift), sign, slope_of);
   }
@@ -177,20 +178,20 @@ int64_t sum_partners(const PairElements& from, const PairElements& to, int64_t n
     const int64_t last = (c + 1) * kPairChunk < n ? (c + 1) * kPairChunk : n;
     const double* before = chunk_totals + c * 2 * kDigits;
     Met met = start;
-    int64_t place[kDigits];
+    int64_t next[kDigits];
     for (int e = 0; e < kDigits; ++e) {
-      place[e] = first[e] + static_cast<int64_t>(before[e]);
+      next[e] = first[e] + static_cast<int64_t>(before[e]);
       for (int d = 0; d < kDigits; ++d) {
         met.number[d] += sign[e][d] * before[e];
         met.sum[d] += sign[e][d] * before[kDigits + e];
       }
     }
-    const int64_t found = deal(from, to, c * kPairChunk, last, shift, sign, met, place);
-    __atomic_fetch_add(&pairs, found, __ATOMIC_RELAXED);
+    const int64_t counted = deal(from, to, c * kPairChunk, last, shift, sign, met, next);
+    __atomic_fetch_add(&pairs, counted, __ATOMIC_RELAXED);
   });
   dynamic_tasks(kDigits, threads, [&](int64_t d) {
-    const int64_t found = sum_group(to, from, first[d], first[d + 1], next_shift(shift), sign, slope_of);
-    __atomic_fetch_add(&pairs, found, __ATOMIC_RELAXED);
+    const int64_t counted = sum_group(to, from, first[d], first[d + 1], next_shift(shift), sign, slope_of);
+    __atomic_fetch_add(&pairs, counted, __ATOMIC_RELAXED);
   });
   return pairs / 2;
 }

@@ -1,9 +1,9 @@
-// Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary.
-// Every voxel has a random key, splitmix64 of (seed, image, voxel); the free candidate of the largest key is a uniform
-// draw among the free ones. One pass keeps the kKept largest keys of each class and of all voxels; the draws walk down
-// these lists, past what overlaps. A full list that runs out is followed by a search of the
-// image, so the result never depends on kKept.
-// Parallel over slabs of an image; the largest keys do not depend on how it is cut.
+// Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary,
+// from maps [N, D, H, W]. Every voxel has a random key, splitmix64 of (seed, image, voxel), 53 bits; the free candidate
+// of the largest key is a uniform draw among the free ones. One pass keeps the kKept largest keys of each class and of
+// all voxels; the draws walk down these lists, past what overlaps. A full list that runs out is followed by a search of
+// the image, so the result never depends on kKept.
+// Parallel over slabs of an image; the largest keys do not depend on how it is cut. Integers only: exact.
 // Bytes per voxel: u, u_noisy, label and distance once. Bound by the keys: three 64-bit multiplications a voxel.
 #include "cpu/sample_hard_patches.h"
 
@@ -110,9 +110,9 @@ void candidate_classes(const HardPatchArgs& a, int64_t at, int64_t count, int32_
                                  : near_background<float>(a, at, count, cls);
 }
 
-// Calls found(voxel, count, key, cls) for runs of voxels in rows [first, last) of an image where a patch fits inside.
-template <typename Value, typename Found>
-void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last, const Found& found) {
+// Calls visit(voxel, count, key, cls) for runs of voxels in rows [first, last) of an image where a patch fits inside.
+template <typename Value, typename Visit>
+void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last, const Visit& visit) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
   const int64_t margin_d = a.patch[0] / 2, margin_h = a.patch[1] / 2, margin_w = a.patch[2] / 2;
   const uint64_t start = random_row(static_cast<uint64_t>(*a.seed), image);
@@ -127,7 +127,7 @@ void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last
 #pragma omp simd
       for (int64_t i = 0; i < kBlock; ++i) key[i] = random_bits(start, voxel + i);
       candidate_classes<Value>(a, image * D * H * W + voxel, count, cls);
-      found(voxel, count, key, cls);
+      visit(voxel, count, key, cls);
     }
   }
 }
@@ -157,24 +157,24 @@ void fill_lists(const HardPatchArgs& a, const Scratch& s) {
   });
 }
 
-struct Place {
-  int64_t at[3];
+struct Coordinates {
+  int64_t along[3];  // D, H, W
 };
 
-SURE_FAST_INLINE Place place_of(const HardPatchArgs& a, int64_t voxel) {
+SURE_FAST_INLINE Coordinates coordinates_of(const HardPatchArgs& a, int64_t voxel) {
   return {{voxel / (a.size[2] * a.size[3]), voxel / a.size[3] % a.size[2], voxel % a.size[3]}};
 }
 
 // Whether a patch at `voxel` overlaps none of those drawn.
 bool is_free(const HardPatchArgs& a, int64_t voxel, const int64_t* drawn, const uint8_t* valid, int64_t slots) {
-  const Place x = place_of(a, voxel);
+  const Coordinates x = coordinates_of(a, voxel);
   for (int64_t s = 0; s < slots; ++s) {
     if (!valid[s]) continue;
-    const Place y = place_of(a, drawn[s]);
+    const Coordinates y = coordinates_of(a, drawn[s]);
     bool overlaps = true;
     for (int k = 0; k < 3; ++k) {
-      const int64_t apart = x.at[k] - y.at[k];
-      overlaps = overlaps && apart < a.patch[k] && -apart < a.patch[k];
+      const int64_t difference = x.along[k] - y.along[k];
+      overlaps = overlaps && difference < a.patch[k] && -difference < a.patch[k];
     }
     if (overlaps) return false;
   }
@@ -233,8 +233,8 @@ void draw_image(const HardPatchArgs& a, const Scratch& s, int64_t image, int64_t
     valid[slot] = 1;
   }
   for (int64_t slot = slots - 1; slot >= 0; --slot) {
-    const Place place = valid[slot] ? place_of(a, drawn[slot]) : Place{{0, 0, 0}};
-    for (int k = 0; k < a.dims; ++k) centers[slot * a.dims + k] = place.at[3 - a.dims + k];
+    const Coordinates center = valid[slot] ? coordinates_of(a, drawn[slot]) : Coordinates{{0, 0, 0}};
+    for (int k = 0; k < a.dims; ++k) centers[slot * a.dims + k] = center.along[3 - a.dims + k];
   }
 }
 

@@ -83,10 +83,10 @@ class RadixSort {
       }
       if (one_bin) continue;
       parallel_tasks(blocks, threads, [&](int64_t b) {
-        int64_t* place = counts + b * kRadixBins;
+        int64_t* next = counts + b * kRadixBins;
         const int64_t last = n * (b + 1) / blocks;
         for (int64_t i = n * b / blocks; i < last; ++i) {
-          const int64_t to = place[(keys[i] >> shift) & (kRadixBins - 1)]++;
+          const int64_t to = next[(keys[i] >> shift) & (kRadixBins - 1)]++;
           other_keys[to] = keys[i];
           other_payload[to] = payload[i];
         }

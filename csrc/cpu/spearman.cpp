@@ -1,4 +1,4 @@
-// Spearman's rank correlation of rows of n elements, ties sharing their average rank.
+// Spearman's rank correlation of two maps [rows, n], row by row, ties sharing their average rank.
 //   r = sum c_a c_b / sqrt(sum c_a^2 sum c_b^2), c = 2 rank - (n - 1), an integer; sum c^2 = (n^3 - n - sum (t^3 - t))
 //   / 3 over the runs of t tied elements.
 // b is sorted and its ranks written in place, a is sorted with the ranks of b as its payload, run by run of equal a the

@@ -4,7 +4,8 @@
 // Within the box that holds the class in both maps: surfaces as bytes, squared distances along W; from there each
 // surface voxel looks outwards over rows and planes until nothing nearer is possible, no farther than its neighbour's
 // distance allows. Surfaces far apart, where that would cost more than the box, take boundary_distance's pass along H.
-// Order statistics by radix selection: three passes over the distances, which are not sorted.
+// Order statistics by radix selection: three passes over the distances, which are not sorted. Sums: float over 1024
+// distances, float64 beyond.
 // Parallel over images, or over the planes of one. Bytes per voxel: both labels, 4 as uint16; in the box 10 more.
 // Bound by the passes over the labels and the rows.
 #include "cpu/surface_distances.h"
@@ -36,7 +37,7 @@ Box box_of(const int32_t* b) {
 struct Scratch {
   uint8_t* surface;              // 0 on a surface voxel, else 255; both maps, [2, largest]
   float* squared;                // within a row, or within a plane, [largest]
-  float* found;                  // squared distances of the surface voxels, [largest]
+  float* at_surface;             // squared distances of the surface voxels, [largest]
   uint8_t* any;                  // rows with a surface voxel, [2, D, H]
   int64_t* number;               // surface voxels of a plane, then those before it, [2, D + 1]
   float* line;                   // a thread's [H, W]
@@ -48,7 +49,7 @@ struct Scratch {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
     surface = arena.take<uint8_t>(2 * largest);
     squared = arena.take<float>(largest);
-    found = arena.take<float>(largest);
+    at_surface = arena.take<float>(largest);
     any = arena.take<uint8_t>(2 * D * H);
     number = arena.take<int64_t>(2 * (D + 1));
     line = arena.take<float>(inner * H * W);
@@ -124,7 +125,7 @@ int64_t surface_row(const SurfaceArgs& a, const uint16_t* label, const Box& box,
   return zeros(out, count);
 }
 
-// min over j of x[j stride] + ((i - j) step)^2 + base, where less than `best`; counts the places looked at.
+// min over j of x[j stride] + ((i - j) step)^2 + base, where less than `best`; counts the voxels looked at.
 SURE_FAST_INLINE float along(const float* x, int64_t stride, int64_t i, int64_t length, const float* cost, float base,
                              float best, int64_t& looked) {
   int64_t k = 0;
@@ -205,13 +206,13 @@ void select(const float* x, int64_t n, int64_t k, float& kth, float& next) {
   next = up_to > k + 1 || above == kInf ? kth : above;
 }
 
-// Largest, quantile, sum, and number within the tolerance of the distances whose squares are found[0 .. n).
-void statistics(const SurfaceArgs& a, const float* found, int64_t n, double* out) {
+// Largest, quantile, sum, and number within the tolerance of the distances whose squares are squared[0 .. n).
+void statistics(const SurfaceArgs& a, const float* squared, int64_t n, double* out) {
   constexpr int64_t kBlock = 1024;
   double sum = 0;
   float most = 0;
   int64_t within = 0;
-  const double limit = a.tolerance * (1 + 1e-6);
+  const double limit = a.tolerance * kToleranceSlack;
   const float most_within = static_cast<float>(limit * limit);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t last = first + kBlock < n ? first + kBlock : n;
@@ -219,9 +220,9 @@ void statistics(const SurfaceArgs& a, const float* found, int64_t n, double* out
     int inside = 0;
 #pragma omp simd reduction(+ : part, inside) reduction(max : most)
     for (int64_t i = first; i < last; ++i) {
-      part += __builtin_sqrtf(found[i]);
-      inside += found[i] <= most_within;
-      most = found[i] > most ? found[i] : most;
+      part += __builtin_sqrtf(squared[i]);
+      inside += squared[i] <= most_within;
+      most = squared[i] > most ? squared[i] : most;
     }
     sum += static_cast<double>(part);
     within += inside;
@@ -229,7 +230,7 @@ void statistics(const SurfaceArgs& a, const float* found, int64_t n, double* out
   const double at = a.quantile * static_cast<double>(n - 1);
   const int64_t k = static_cast<int64_t>(at);
   float kth, next;
-  select(found, n, k, kth, next);
+  select(squared, n, k, kth, next);
   const double low = __builtin_sqrt(static_cast<double>(kth)), high = __builtin_sqrt(static_cast<double>(next));
   out[0] = __builtin_sqrt(static_cast<double>(most));
   out[1] = low + (high - low) * (at - static_cast<double>(k));
@@ -248,9 +249,9 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
     parallel_tasks(D, threads, [&](int64_t d) {
       number[d] = 0;
       for (int64_t h = 0; h < H; ++h) {
-        const int64_t found = surface_row(a, labels[side], box, c, d, h, s.surface + side * largest + (d * H + h) * W);
-        any[d * H + h] = found > 0;
-        number[d] += found;
+        const int64_t voxels = surface_row(a, labels[side], box, c, d, h, s.surface + side * largest + (d * H + h) * W);
+        any[d * H + h] = voxels > 0;
+        number[d] += voxels;
       }
     });
     for (int64_t d = 0; d <= D; ++d) {
@@ -270,7 +271,7 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
       for (int64_t h = d * H; h < (d + 1) * H; ++h) row_floats(other + h * W, s.width, W, s.squared + h * W);
     });
     const auto distances = [&](int64_t d, bool planes) {
-      float* out = s.found + s.number[side * (D + 1) + d];
+      float* out = s.at_surface + s.number[side * (D + 1) + d];
       return plane_distances(s, box, own + d * plane, s.any + (side * D + d) * H, d, planes, out);
     };
     far = false;
@@ -289,7 +290,7 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
       });
       parallel_tasks(D, threads, [&](int64_t d) { distances(d, true); });
     }
-    statistics(a, s.found, total[side], record + 2 + 4 * side);
+    statistics(a, s.at_surface, total[side], record + 2 + 4 * side);
   }
 }
 

@@ -1,9 +1,11 @@
 // Gradient-uncertainty loss of a training step, from logits z [N, C, V], image [N, K, V] and boundary bytes [N, V].
-//   u = C / sum alpha and g = |grad image| of the boundary voxels of one image at a time; then the pair loss
-// (pair_loss.h). u is computed at these voxels only, gathered in blocks of 128; g is written for one image into scratch
-// that the next one uses again. No map of the batch but the slope is made.
+//   u = C / sum alpha and g = |grad image| of the boundary voxels of one image at a time; then the pair loss and its
+//   slope by u (pair_loss.h).
+// u is computed at these voxels only, gathered in blocks of 128; g is written for one image into scratch that the next
+// one uses again. No map of the batch but the slope is made.
 // Parallel over images, or inside an image where there are fewer images than threads. float64 sums in a fixed order.
-// Bytes per voxel: the boundary byte twice, the image once, the slope once; C logits per boundary voxel.
+// Bytes per voxel: the boundary byte twice, the image once, the slope once; C logits per boundary voxel. Bound by the
+// image's gradient, and by the sort where boundaries are dense.
 #include "cpu/uncertainty_supervision.h"
 
 #include "cpu/dirichlet.h"
@@ -25,9 +27,9 @@ void one_gradient(const BoundaryPairArgs& a, int64_t row, int threads, void* map
 }
 
 template <typename Value, typename Storage>
-void gather_gradient(const void* map, const uint32_t* place, int64_t first, int64_t last, Value* g) {
+void gather_gradient(const void* map, const uint32_t* voxel, int64_t first, int64_t last, Value* g) {
   const Storage* values = static_cast<const Storage*>(map);
-  for (int64_t i = first; i < last; ++i) g[i] = static_cast<Value>(widen(values[place[i]]));
+  for (int64_t i = first; i < last; ++i) g[i] = static_cast<Value>(widen(values[voxel[i]]));
 }
 
 template <typename Value>
@@ -41,19 +43,19 @@ int64_t compact(const BoundaryPairArgs& a, int64_t row, const int64_t* counts, i
     int64_t at = first;
     const int64_t last = (c + 1) * kCompactChunk < a.pairs.n ? (c + 1) * kCompactChunk : a.pairs.n;
     for (int64_t i = c * kCompactChunk; i < last; ++i) {
-      if (squared[i] <= a.near) s.place[at++] = static_cast<uint32_t>(i);
+      if (squared[i] <= a.near) s.voxel[at++] = static_cast<uint32_t>(i);
     }
     for (int64_t i = first; i < at; i += kBlock) {
       const int count = static_cast<int>(at - i < kBlock ? at - i : kBlock);
       alignas(64) Value total[kBlock];
-      gather_totals(a.logits, a.evidence, row, s.place + i, count, total);
+      gather_totals(a.logits, a.evidence, row, s.voxel + i, count, total);
       for (int k = 0; k < count; ++k) s.u[i + k] = Value(a.logits.channels) / total[k];
     }
     switch (a.image.dtype) {
-      case DType::f64: return gather_gradient<Value, double>(map, s.place, first, at, s.g);
-      case DType::bf16: return gather_gradient<Value, bfloat16_t>(map, s.place, first, at, s.g);
-      case DType::f16: return gather_gradient<Value, half_t>(map, s.place, first, at, s.g);
-      default: return gather_gradient<Value, float>(map, s.place, first, at, s.g);
+      case DType::f64: return gather_gradient<Value, double>(map, s.voxel, first, at, s.g);
+      case DType::bf16: return gather_gradient<Value, bfloat16_t>(map, s.voxel, first, at, s.g);
+      case DType::f16: return gather_gradient<Value, half_t>(map, s.voxel, first, at, s.g);
+      default: return gather_gradient<Value, float>(map, s.voxel, first, at, s.g);
     }
   });
   int64_t m = 0;
@@ -91,9 +93,9 @@ void uncertainty_supervision_count(const BoundaryPairArgs& a, int64_t* counts) {
     const int64_t first = k % chunks * kCompactChunk, rest = a.pairs.n - first;
     const uint8_t* squared = a.squared + k / chunks * a.pairs.n + first;
     const int64_t n = rest < kCompactChunk ? rest : kCompactChunk;
-    int64_t found = 0;
-    for (int64_t i = 0; i < n; ++i) found += squared[i] <= a.near;
-    counts[k] = found;
+    int64_t near = 0;
+    for (int64_t i = 0; i < n; ++i) near += squared[i] <= a.near;
+    counts[k] = near;
   });
 }
 

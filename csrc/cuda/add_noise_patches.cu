@@ -1,6 +1,7 @@
-// Copies of images with one patch of noise added at every valid center: x_m(c + o) = x(c + o) + n_m(o), rounded once to
-// the storage type. One pass writes the copies, a second one has a warp for each copy, channel and center.
-// Bytes per voxel: the image read once, each copy written once. Bound by memory.
+// Copies [M, N, K, *S] of images [N, K, *S] with one patch of noise added at every valid center [N, P]:
+//   x_m(c + o) = x(c + o) + n_m(o), added in float32 (float64 for float64) and rounded once to the storage type.
+// One pass writes the copies, a thread an element of the image; a second one has a warp for each copy, channel and
+// center. No reduction. Bytes per voxel: the image read once, each copy written once. Bound by memory.
 #include "cuda/add_noise_patches.h"
 
 #include "cuda/launch.h"

@@ -1,5 +1,5 @@
-// Gradient-uncertainty loss of rows of n voxels, over B = {i : d_i <= threshold}, and its gradient in u.
-//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum over violating j of (g_i - g_j) / #{v >
+// Gradient-uncertainty loss of maps [rows, n], over B = {i : d_i <= threshold}, and its gradient in u.
+//   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum of (g_i - g_j) over violating j, / #{v >
 //   0}
 // B is compacted, then every pair is counted by sorting (rankings.h, partners.h), or directly where a row is short, or
 // pairs are drawn (splitmix64 of seed, row, draw). As many rows together as make 2^22 voxels; no grid depends on |B|.
@@ -69,24 +69,24 @@ SURE_FAST_DEVICE double number_of_key(unsigned long long key) {
 
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
-    slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* found) {
+    slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* extremes) {
   __shared__ Extremes shared[kRowThreads];
   const RowSlice slice = row_slice(begins, slices);
   Extremes own = {~0ull, 0, ~0ull, 0};
   for (int64_t e = slice.first + threadIdx.x; e < slice.last; e += kRowThreads) {
-    const uint32_t i = r.place(static_cast<uint32_t>(e));
+    const uint32_t i = r.map_index(static_cast<uint32_t>(e));
     const unsigned long long g = sort_key(static_cast<double>(r.g[i])), u = sort_key(static_cast<double>(r.u[i]));
     own = own + Extremes{g, g, u, u};
   }
   const Extremes all = block_sum<kRowThreads>(own, shared);
-  if (threadIdx.x == 0) found[blockIdx.x] = all;
+  if (threadIdx.x == 0) extremes[blockIdx.x] = all;
 }
 
 __global__ void __launch_bounds__(kRowThreads, 4)
-    row_scales(const Extremes* found, int64_t slices, const uint32_t* begins, int64_t num_pairs, RowScale* scales) {
+    row_scales(const Extremes* extremes, int64_t slices, const uint32_t* begins, int64_t num_pairs, RowScale* scales) {
   __shared__ Extremes shared[kRowThreads];
   const int64_t row = blockIdx.x, t = threadIdx.x;
-  const Extremes own = t < slices ? found[row * slices + t] : Extremes{~0ull, 0, ~0ull, 0};
+  const Extremes own = t < slices ? extremes[row * slices + t] : Extremes{~0ull, 0, ~0ull, 0};
   const Extremes x = block_sum<kRowThreads>(own, shared);
   if (t != 0) return;
   const int64_t elements = begins[row + 1] - begins[row], terms = num_pairs > 0 ? num_pairs : elements;
@@ -108,10 +108,10 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 template <typename Value>
 SURE_FAST_DEVICE Fixed fixed_g(const Rankings<Value>& r, const RowScale* scales, uint32_t element) {
   const RowScale& scale = scales[r.row(element)];
-  return scale.spoiled ? 0 : static_cast<Fixed>(to_fixed(scale.g, static_cast<double>(r.g[r.place(element)])));
+  return scale.spoiled ? 0 : static_cast<Fixed>(to_fixed(scale.g, static_cast<double>(r.g[r.map_index(element)])));
 }
 
-// Puts each place of the sequence into the half where its dealing begins, and lists the elements by position.
+// Puts each position of the sequence into the half where its dealing begins, and lists the elements by position.
 template <typename Value>
 __global__ void start_dealing(Rankings<Value> r, const RowScale* scales, const uint32_t* sequence,
                               const uint32_t* positions, Dealing<true> d, uint32_t* order) {
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kPairThreads)
   const int64_t first = begin + blockIdx.x % chunks * kPairThreads;
   if (first >= end) return;
   const int64_t own = first + threadIdx.x;
-  const uint32_t at = r.place(static_cast<uint32_t>(own < end ? own : end - 1));
+  const uint32_t at = r.map_index(static_cast<uint32_t>(own < end ? own : end - 1));
   const Value g = r.g[at], u = r.u[at];
   const unsigned long long label = r.label.data != nullptr ? label_key(r.label, at) : 0;
   uint32_t partners = 0;
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kPairThreads)
   for (int64_t tile = begin; tile < end; tile += kPairThreads) {
     const int64_t other = tile + threadIdx.x;
     if (other < end) {
-      const uint32_t i = r.place(static_cast<uint32_t>(other));
+      const uint32_t i = r.map_index(static_cast<uint32_t>(other));
       tile_g[threadIdx.x] = r.g[i];
       tile_u[threadIdx.x] = r.u[i];
       tile_weight[threadIdx.x] = fixed_g(r, scales, static_cast<uint32_t>(other));
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   PairSum own = {0, 0.0};
   for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
     const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
-    const double u = static_cast<double>(r.u[r.place(element)]) - scale.center_u;
+    const double u = static_cast<double>(r.u[r.map_index(element)]) - scale.center_u;
     own = own + PairSum{number[p], u * static_cast<double>(static_cast<long long>(slope[p]))};
   }
   const PairSum all = block_sum<kRowThreads>(own, shared);
@@ -208,7 +208,7 @@ __global__ void write_slopes(Rankings<Value> r, const RowScale* scales, const ui
     const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
     const RowScale& scale = scales[r.row(element)];
     const double value = from_fixed(scale.g, static_cast<double>(static_cast<long long>(slope[p]))) * scale.each;
-    out[r.place(element)] = static_cast<Value>(value);
+    out[r.map_index(element)] = static_cast<Value>(value);
   }
 }
 
@@ -225,8 +225,8 @@ __global__ void __launch_bounds__(kPairThreads)
     unsigned long long own = 0;
     for (int64_t k = tile * kRunTile + threadIdx.x; k < (tile + 1) * kRunTile && k < m; k += kPairThreads) {
       const uint32_t row = r.row(order[k]);
-      const unsigned long long label = label_key(r.label, r.place(order[k]));
-      const auto label_of = [&](int64_t i) { return label_key(r.label, r.place(order[i])); };
+      const unsigned long long label = label_key(r.label, r.map_index(order[k]));
+      const auto label_of = [&](int64_t i) { return label_key(r.label, r.map_index(order[i])); };
       const int64_t begin = first_not(begins[row], k, [&](int64_t i) { return label_of(i) < label; });
       const int64_t end = first_not(k, begins[row + 1], [&](int64_t i) { return label_of(i) == label; });
       run_begin[k] = static_cast<uint32_t>(begin);
@@ -295,14 +295,14 @@ __global__ void __launch_bounds__(kPairThreads)
       i = begin + static_cast<uint32_t>(draw / m);
       j = begin + static_cast<uint32_t>(draw % m);
     }
-    const uint32_t at = r.place(i), other = r.place(j);
+    const uint32_t at = r.map_index(i), other = r.map_index(j);
     const double by = static_cast<double>(r.g[at]) - static_cast<double>(r.g[other]);
     const double v = by * (static_cast<double>(r.u[at]) - static_cast<double>(r.u[other]));
     if (!(v > 0.0)) continue;
     own = own + PairSum{1, v};
-    const Fixed apart = fixed_g(r, scales, i) - fixed_g(r, scales, j);
-    atomicAdd(&slope[i], apart);  // integers: their order does not matter
-    atomicAdd(&slope[j], 0 - apart);
+    const Fixed difference = fixed_g(r, scales, i) - fixed_g(r, scales, j);
+    atomicAdd(&slope[i], difference);  // integers: their order does not matter
+    atomicAdd(&slope[j], 0 - difference);
   }
   const PairSum all = block_sum<kPairThreads>(own, shared);
   if (threadIdx.x == 0) sums[blockIdx.x] = all;

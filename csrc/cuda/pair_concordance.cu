@@ -36,9 +36,9 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   __shared__ RowCounts shared[kRowThreads];
   const RowSlice slice = row_slice(begins, slices);
   const int64_t m = *r.length, begin = begins[slice.row], end = begins[slice.row + 1];
-  const auto a = [&](int64_t p) { return r.g[r.place(order[p])]; };
-  const auto b = [&](int64_t p) { return r.u[r.place(order[p])]; };
-  const auto b_rising = [&](int64_t s) { return r.u[r.place(sequence[s])]; };
+  const auto a = [&](int64_t p) { return r.g[r.map_index(order[p])]; };
+  const auto b = [&](int64_t p) { return r.u[r.map_index(order[p])]; };
+  const auto b_rising = [&](int64_t s) { return r.u[r.map_index(sequence[s])]; };
   RowCounts own = {0, 0, 0, 0, 0, 0};
   for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
     const Value x = a(p), y = b(p);
@@ -70,10 +70,10 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   const RowCounts x = block_sum<kRowThreads>(own, shared);
   if (threadIdx.x != 0) return;
   const unsigned long long n = begins[row + 1] - begins[row], pairs = n > 0 ? n * (n - 1) / 2 : 0;
-  const unsigned long long found[6] = {
+  const unsigned long long record[6] = {
       x.concordant, pairs - x.concordant - x.tied_a - x.tied_b + x.both, x.tied_a - x.both, x.tied_b - x.both, x.both,
       x.close};
-  for (int i = 0; i < 6; ++i) out[row * 6 + i] = x.spoiled != 0 ? -1 : static_cast<int64_t>(found[i]);
+  for (int i = 0; i < 6; ++i) out[row * 6 + i] = x.spoiled != 0 ? -1 : static_cast<int64_t>(record[i]);
 }
 
 // Bytes of scratch where `counts` is null.

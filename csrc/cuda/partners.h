@@ -1,7 +1,7 @@
 // Pairs counted by sorting. Elements stand in the order of rising u (falling g where u is equal); each has as its key
 // its position in the order of rising g (falling u where g is equal). Of two elements both of u and g rise exactly when
 // the earlier one has the smaller key. Keys are a permutation of 0 .. m - 1: from the highest bit on, groups of
-// 2^(b + 1) equal higher bits, which lie at their own places, are dealt into their halves, zeros before ones. In that
+// 2^(b + 1) equal higher bits, which lie where they belong, are dealt into their halves, zeros before ones. In that
 // moment a one sees the zeros before it, a zero the ones after it: a scan of each tile, one of the tiles' totals, and
 // differences of it. The last ten bits are dealt in shared memory. Sums are exact integers modulo 2^64.
 #pragma once
@@ -24,7 +24,7 @@ static_assert(kDealTile == kDealThreads * kDealItems, "a tile is dealt by one bl
 template <bool kWeighted>
 struct Dealing {
   uint32_t* key[2];
-  uint32_t* number[2];  // partners found
+  uint32_t* number[2];  // of partners counted
   Fixed* weight[2];     // g
   Fixed* slope[2];      // sum over the partners j of (g - g_j)
 
@@ -65,7 +65,7 @@ SURE_FAST_DEVICE Sums sums_of(const Element& x, int bit) {
   return {zero ? 1u : 0u, zero ? x.weight : 0, x.weight};
 }
 
-// Partners of an element, `at` places into its group, as its group is dealt: `before` sums what precedes it in the
+// Partners of an element, the `at`-th of its group, as its group is dealt: `before` sums what precedes it in the
 // group, `group` all `size` of it. Returns where in the group it goes.
 template <bool kWeighted>
 SURE_FAST_DEVICE uint32_t meet(Element& x, int bit, uint32_t at, uint32_t size, const Sums& before, const Sums& group) {
@@ -162,22 +162,85 @@ __global__ void __launch_bounds__(kDealThreads)
     for (int k = 0; k < kDealItems; ++k) {
       if (first + k >= m) continue;
       const Sums mine = sums_of(x[k], bit);
-      const uint32_t place = meet<kWeighted>(x[k], bit, static_cast<uint32_t>(first + k - begin),
-                                             static_cast<uint32_t>(end - begin), before, group);
-      store(d, ~bit & 1, begin + place, x[k]);
+      const uint32_t position = meet<kWeighted>(x[k], bit, static_cast<uint32_t>(first + k - begin),
+                                                static_cast<uint32_t>(end - begin), before, group);
+      store(d, ~bit & 1, begin + position, x[k]);
       before = before + mine;
     }
     __syncthreads();
   }
 }
 
-// The bits below kDealBits, each tile by itself; leaves number and slope of the element of key p at place p of half 0.
+template <bool kWeighted>
+struct DealShared {
+  static constexpr int kWide = kWeighted ? kDealTile : 1;
+  ScanShared<Sums, kDealThreads> scan;
+  uint32_t key[kDealTile], number[kDealTile], zeros[kDealTile + 1];
+  Fixed weight[kWide], slope[kWide], zero_weight[kWide + 1], all_weight[kWide + 1];
+
+  // The sums over the elements of the tile before the i-th.
+  SURE_FAST_DEVICE_MEMBER Sums upto(int i) const {
+    return {zeros[i], kWeighted ? zero_weight[i] : 0, kWeighted ? all_weight[i] : 0};
+  }
+};
+
+// Writes what `upto` reads. The whole block calls it; x are the thread's elements, from the `first`-th of the tile on.
+template <bool kWeighted>
+SURE_FAST_DEVICE void scan_tile(const Element* x, int first, int size, int bit, DealShared<kWeighted>& shared) {
+  Sums own = {0, 0, 0};
+#pragma unroll
+  for (int k = 0; k < kDealItems; ++k) {
+    if (first + k < size) own = own + sums_of(x[k], bit);
+  }
+  Sums total;
+  Sums before = block_exclusive<kDealThreads>(own, Sums{0, 0, 0}, shared.scan, total);
+#pragma unroll
+  for (int k = 0; k <= kDealItems; ++k) {
+    if (k == kDealItems && threadIdx.x != kDealThreads - 1) continue;  // the last thread writes the total too
+    shared.zeros[first + k] = before.zeros;
+    if (kWeighted) {
+      shared.zero_weight[first + k] = before.zero_weight;
+      shared.all_weight[first + k] = before.weight;
+    }
+    if (k < kDealItems && first + k < size) before = before + sums_of(x[k], bit);
+  }
+  __syncthreads();
+}
+
+// Deals the thread's elements into their halves by a bit, and takes those that then stand where they stood.
+template <bool kWeighted>
+SURE_FAST_DEVICE void deal_in_tile(Element* x, int first, int size, int bit, DealShared<kWeighted>& shared) {
+#pragma unroll
+  for (int k = 0; k < kDealItems; ++k) {
+    const int i = first + k, from = i >> (bit + 1) << (bit + 1);
+    if (i >= size) continue;
+    const int to = from + (2 << bit) < size ? from + (2 << bit) : size;
+    const Sums start = shared.upto(from);
+    const uint32_t position =
+        static_cast<uint32_t>(from) + meet<kWeighted>(x[k], bit, static_cast<uint32_t>(i - from),
+                                                      static_cast<uint32_t>(to - from), shared.upto(i) - start,
+                                                      shared.upto(to) - start);
+    shared.key[position] = x[k].key;
+    shared.number[position] = x[k].number;
+    if (kWeighted) {
+      shared.weight[position] = x[k].weight;
+      shared.slope[position] = x[k].slope;
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kDealItems; ++k) {
+    const int i = first + k;
+    if (i >= size) continue;
+    x[k] = {shared.key[i], shared.number[i], kWeighted ? shared.weight[i] : 0, kWeighted ? shared.slope[i] : 0};
+  }
+}
+
+// The bits below kDealBits, each tile by itself; leaves number and slope of the element of key p at position p of
+// half 0.
 template <bool kWeighted>
 __global__ void __launch_bounds__(kDealThreads) deal_tile(Dealing<kWeighted> d, const uint32_t* length) {
-  constexpr int kWide = kWeighted ? kDealTile : 1;
-  __shared__ ScanShared<Sums, kDealThreads> shared;
-  __shared__ uint32_t key[kDealTile], number[kDealTile], zeros[kDealTile + 1];
-  __shared__ Fixed weight[kWide], slope[kWide], zero_weight[kWide + 1], all_weight[kWide + 1];
+  __shared__ DealShared<kWeighted> shared;
   const int64_t m = *length;
   for (int64_t tile = blockIdx.x; tile * kDealTile < m; tile += gridDim.x) {
     const int64_t begin = tile * kDealTile;
@@ -188,50 +251,10 @@ __global__ void __launch_bounds__(kDealThreads) deal_tile(Dealing<kWeighted> d, 
     for (int k = 0; k < kDealItems; ++k) {
       x[k] = first + k < size ? load(d, (kDealBits - 1) & 1, begin + first + k) : Element{0, 0, 0, 0};
     }
+#pragma unroll 1  // of the bits: more would take more registers
     for (int bit = kDealBits - 1; bit >= 0; --bit) {
-      Sums own = {0, 0, 0};
-#pragma unroll
-      for (int k = 0; k < kDealItems; ++k) {
-        if (first + k < size) own = own + sums_of(x[k], bit);
-      }
-      Sums total;
-      Sums before = block_exclusive<kDealThreads>(own, Sums{0, 0, 0}, shared, total);
-#pragma unroll
-      for (int k = 0; k <= kDealItems; ++k) {
-        if (k == kDealItems && threadIdx.x != kDealThreads - 1) continue;  // the last thread writes the total too
-        zeros[first + k] = before.zeros;
-        if (kWeighted) {
-          zero_weight[first + k] = before.zero_weight;
-          all_weight[first + k] = before.weight;
-        }
-        if (k < kDealItems && first + k < size) before = before + sums_of(x[k], bit);
-      }
-      __syncthreads();
-      const auto upto = [&](int i) {
-        return Sums{zeros[i], kWeighted ? zero_weight[i] : 0, kWeighted ? all_weight[i] : 0};
-      };
-#pragma unroll
-      for (int k = 0; k < kDealItems; ++k) {
-        const int i = first + k, from = i >> (bit + 1) << (bit + 1);
-        if (i >= size) continue;
-        const int to = from + (2 << bit) < size ? from + (2 << bit) : size;
-        const Sums start = upto(from);
-        const uint32_t place = static_cast<uint32_t>(from) + meet<kWeighted>(x[k], bit, static_cast<uint32_t>(i - from),
-                                                                             static_cast<uint32_t>(to - from),
-                                                                             upto(i) - start, upto(to) - start);
-        key[place] = x[k].key;
-        number[place] = x[k].number;
-        if (kWeighted) {
-          weight[place] = x[k].weight;
-          slope[place] = x[k].slope;
-        }
-      }
-      __syncthreads();
-#pragma unroll
-      for (int k = 0; k < kDealItems; ++k) {
-        if (first + k >= size) continue;
-        x[k] = {key[first + k], number[first + k], kWeighted ? weight[first + k] : 0, kWeighted ? slope[first + k] : 0};
-      }
+      scan_tile(x, first, size, bit, shared);
+      deal_in_tile(x, first, size, bit, shared);
     }
 #pragma unroll
     for (int k = 0; k < kDealItems; ++k) {

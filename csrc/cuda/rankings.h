@@ -12,14 +12,16 @@ namespace {
 template <typename Value>
 struct Rankings {
   const Value *g, *u;      // maps
-  const uint32_t* list;    // place of each element in the maps; null: its own
+  const uint32_t* list;    // index of each element in the maps; null: its own
   const uint32_t* length;  // elements, on the device
   int64_t capacity;        // no more than these
   int64_t rows, n;         // the maps are [rows, n]
   LabelMap label;
 
-  SURE_FAST_DEVICE_MEMBER uint32_t place(uint32_t element) const { return list != nullptr ? list[element] : element; }
-  SURE_FAST_DEVICE_MEMBER uint32_t row(uint32_t element) const { return place(element) / static_cast<uint32_t>(n); }
+  SURE_FAST_DEVICE_MEMBER uint32_t map_index(uint32_t element) const {
+    return list != nullptr ? list[element] : element;
+  }
+  SURE_FAST_DEVICE_MEMBER uint32_t row(uint32_t element) const { return map_index(element) / static_cast<uint32_t>(n); }
 };
 
 template <typename Key>
@@ -34,7 +36,7 @@ struct ValueKey {
   const uint32_t* through;  // elements by the payload that is sorted; null: it is the element
   bool falling;
   SURE_FAST_DEVICE_MEMBER typename KeyOf<Value>::type operator()(uint32_t x) const {
-    return flipped(sort_key(values[r.place(through != nullptr ? through[x] : x)]), falling);
+    return flipped(sort_key(values[r.map_index(through != nullptr ? through[x] : x)]), falling);
   }
 };
 
@@ -44,7 +46,7 @@ struct LabelKey {
   const uint32_t* through;
   bool falling;
   SURE_FAST_DEVICE_MEMBER unsigned long long operator()(uint32_t x) const {
-    return flipped(label_key(r.label, r.place(through != nullptr ? through[x] : x)), falling);
+    return flipped(label_key(r.label, r.map_index(through != nullptr ? through[x] : x)), falling);
   }
 };
 
@@ -85,8 +87,8 @@ int sort_groups(const Stream& stream, const SortBuffers<Key>& s, int half, const
   return sort_by<Key>(stream, s, half, RowKey<Value>{r, through, falling}, bits_needed(r.rows), r.capacity, r.length);
 }
 
-// sequence: elements by falling row and label, rising u, falling g. Returns the half of s.payload that says which place
-// of the sequence comes at each position of the order by rising row and label, rising g, falling u.
+// sequence: elements by falling row and label, rising u, falling g. Returns the half of s.payload that says which
+// position of the sequence comes at each position of the order by rising row and label, rising g, falling u.
 template <typename Value, typename Key>
 int order_rankings(const Stream& stream, const SortBuffers<Key>& s, const Rankings<Value>& r, uint32_t* sequence) {
   const int64_t blocks = fill(stream, ceil_div<int64_t>(r.capacity, 256));

@@ -1,9 +1,11 @@
-// Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary.
-// Every voxel has a random key, splitmix64 of (seed, image, voxel); the free candidate of the largest key is a uniform
-// draw among the free ones. One pass writes the class of each candidate as a byte and counts them; where there are
-// many, a second one lists those whose key is so large that about kWanted remain. One block an image sorts the lists
-// and walks down, past what overlaps. A list that runs out is followed by a search of the image, so the result never
-// depends on kWanted, and is the CPU's. Bytes per voxel: u, u_noisy, label and distance once, a byte twice.
+// Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary,
+// from maps [N, D, H, W]. Every voxel has a random key, splitmix64 of (seed, image, voxel), 53 bits; the free candidate
+// of the largest key is a uniform draw among the free ones. One pass writes the class of each candidate as a byte and
+// counts them; where there are many, a second one lists those whose key is so large that about kWanted remain: a thread
+// a voxel. One block an image sorts the lists and walks down, past what overlaps. A list that runs out is followed by a
+// search of the image, so the result never depends on kWanted, and is the CPU's. Integers only: exact.
+// Bytes per voxel: u, u_noisy, label and distance once, a byte twice. Bound by memory, then by the draws, which wait
+// for each other.
 #include "cuda/sample_hard_patches.h"
 
 #include "cuda/block.h"
@@ -17,7 +19,7 @@ constexpr int kThreads = 256;
 constexpr int64_t kChunk = 8192;  // voxels of an image that a block looks at
 constexpr int kWanted = 128;
 constexpr int kListed = 512;  // room in a list
-constexpr uint8_t kNoClass = 255;
+constexpr uint8_t kNoClass = kMostCudaClasses + 1;
 
 struct Candidate {
   unsigned long long key;
@@ -49,21 +51,21 @@ struct Lists {
   }
 };
 
-// Place of a voxel along D, H, W.
-struct Place {
-  int at[3];
+struct Coordinates {
+  int along[3];  // D, H, W
 };
 
-SURE_FAST_DEVICE Place place_of(const HardPatchArgs& a, uint32_t voxel) {
+SURE_FAST_DEVICE Coordinates coordinates_of(const HardPatchArgs& a, uint32_t voxel) {
   const uint32_t H = static_cast<uint32_t>(a.size[2]), W = static_cast<uint32_t>(a.size[3]), row = voxel / W;
   return {{static_cast<int>(row / H), static_cast<int>(row % H), static_cast<int>(voxel % W)}};
 }
 
 // Whether a patch around the voxel lies inside the image.
 SURE_FAST_DEVICE bool fits(const HardPatchArgs& a, uint32_t voxel) {
-  const Place x = place_of(a, voxel);
+  const Coordinates x = coordinates_of(a, voxel);
   bool inside = true;
-  for (int k = 0; k < 3; ++k) inside = inside && x.at[k] >= a.patch[k] / 2 && x.at[k] < a.size[k + 1] - a.patch[k] / 2;
+  for (int k = 0; k < 3; ++k)
+    inside = inside && x.along[k] >= a.patch[k] / 2 && x.along[k] < a.size[k + 1] - a.patch[k] / 2;
   return inside;
 }
 
@@ -137,14 +139,14 @@ __global__ void __launch_bounds__(kThreads, 4) list_candidates(HardPatchArgs a, 
 // Whether a patch at `voxel` overlaps none of those drawn.
 SURE_FAST_DEVICE bool is_free(const HardPatchArgs& a, uint32_t voxel, const uint32_t* drawn, const uint8_t* valid,
                               int64_t slots) {
-  const Place x = place_of(a, voxel);
+  const Coordinates x = coordinates_of(a, voxel);
   for (int64_t s = 0; s < slots; ++s) {
     if (!valid[s]) continue;
-    const Place y = place_of(a, drawn[s]);
+    const Coordinates y = coordinates_of(a, drawn[s]);
     bool overlaps = true;
     for (int k = 0; k < 3; ++k) {
-      const int apart = x.at[k] - y.at[k];
-      overlaps = overlaps && apart < a.patch[k] && -apart < a.patch[k];
+      const int difference = x.along[k] - y.along[k];
+      overlaps = overlaps && difference < a.patch[k] && -difference < a.patch[k];
     }
     if (overlaps) return false;
   }
@@ -157,84 +159,120 @@ struct DrawShared {
   int first;
 };
 
-// An image: for each class its draws, then the slots that are left. The whole block takes every step together.
+// What the draws of an image share; a block draws one image.
+struct Draws {
+  int64_t image, slots, volume;
+  uint64_t start;          // of the image's random keys
+  const uint8_t* classes;  // [V]
+  uint32_t* drawn;         // [slots]
+  uint8_t* valid;          // [slots]
+};
+
+SURE_FAST_DEVICE Draws draws_of(const HardPatchArgs& a, const Lists& lists, uint8_t* valid, int64_t image) {
+  const int64_t slots = a.num_classes * a.num_patches, volume = a.size[1] * a.size[2] * a.size[3];
+  return {image,
+          slots,
+          volume,
+          random_row(static_cast<uint64_t>(*a.seed), image),
+          lists.classes + image * volume,
+          lists.drawn + image * slots,
+          valid + image * slots};
+}
+
+// Brings a list into the order of drawing, in shared.sorted. The whole block takes part, as in all that follows.
+SURE_FAST_DEVICE void sort_list(const Lists& lists, int64_t list, int length, DrawShared& shared) {
+  const int t = static_cast<int>(threadIdx.x);
+  __syncthreads();
+  for (int i = t; i < length; i += kThreads) {
+    shared.key[i] = lists.keys[list * kListed + i];
+    shared.voxel[i] = lists.voxels[list * kListed + i];
+  }
+  __syncthreads();
+  for (int i = t; i < length; i += kThreads) {
+    int rank = 0;
+    for (int j = 0; j < length; ++j) {
+      rank += shared.key[j] > shared.key[i] || (shared.key[j] == shared.key[i] && shared.voxel[j] < shared.voxel[i]);
+    }
+    shared.sorted[rank] = shared.voxel[i];
+  }
+  __syncthreads();
+}
+
+// The next voxel of the sorted list, from `next` on, whose patch is free, -1 where none is; `next` is then behind it.
+SURE_FAST_DEVICE long long next_listed(const HardPatchArgs& a, const Draws& draws, int length, int& next,
+                                       DrawShared& shared) {
+  const int t = static_cast<int>(threadIdx.x);
+  long long voxel = -1;
+  while (next < length && voxel < 0) {
+    if (t == 0) shared.first = length;
+    __syncthreads();
+    const int i = next + t;
+    if (i < length && is_free(a, shared.sorted[i], draws.drawn, draws.valid, draws.slots)) atomicMin(&shared.first, i);
+    __syncthreads();
+    if (shared.first < length) {
+      voxel = shared.sorted[shared.first];
+      next = shared.first + 1;
+    } else {
+      next += kThreads;
+    }
+    __syncthreads();
+  }
+  return voxel;
+}
+
+// The free candidate of class c, or with c = num_classes any voxel, that all of the image draws first; -1: none.
+SURE_FAST_DEVICE long long search_image(const HardPatchArgs& a, const Draws& draws, int64_t c, Candidate* best) {
+  Candidate own = {0, -1};
+  for (int64_t v = threadIdx.x; v < draws.volume; v += kThreads) {
+    const Candidate x = {random_bits(draws.start, v), static_cast<long long>(v)};
+    if (own.voxel >= 0 && (own + x).voxel == own.voxel) continue;
+    const uint32_t voxel = static_cast<uint32_t>(v);
+    const bool counts = c == a.num_classes ? fits(a, voxel) : draws.classes[v] == c;
+    if (counts && is_free(a, voxel, draws.drawn, draws.valid, draws.slots)) own = x;
+  }
+  return block_sum<kThreads>(own, best).voxel;
+}
+
+SURE_FAST_DEVICE void write_centers(const HardPatchArgs& a, const Draws& draws, int64_t* centers) {
+  for (int64_t s = threadIdx.x; s < draws.slots; s += kThreads) {
+    const Coordinates x = draws.valid[s] ? coordinates_of(a, draws.drawn[s]) : Coordinates{{0, 0, 0}};
+    int64_t* center = centers + (draws.image * draws.slots + s) * a.dims;
+    if (a.dims == 3) *center++ = x.along[0];
+    center[0] = x.along[1];
+    center[1] = x.along[2];
+  }
+}
+
+// An image: for each class its draws, then the slots that are left.
 __global__ void __launch_bounds__(kThreads, 4)
-    draw_patches(HardPatchArgs a, Lists lists, int64_t* all_centers, uint8_t* all_valid) {
+    draw_patches(HardPatchArgs a, Lists lists, int64_t* centers, uint8_t* valid) {
   __shared__ DrawShared shared;
   __shared__ Candidate best[kThreads];
-  const int t = static_cast<int>(threadIdx.x);
-  const int64_t image = blockIdx.x, slots = a.num_classes * a.num_patches;
-  const int64_t volume = a.size[1] * a.size[2] * a.size[3];
-  const uint64_t start = random_row(static_cast<uint64_t>(*a.seed), image);
-  const uint8_t* classes = lists.classes + image * volume;
-  uint32_t* drawn = lists.drawn + image * slots;
-  uint8_t* valid = all_valid + image * slots;
-  for (int64_t s = t; s < slots; s += kThreads) valid[s] = 0;
+  const Draws draws = draws_of(a, lists, valid, blockIdx.x);
+  for (int64_t s = threadIdx.x; s < draws.slots; s += kThreads) draws.valid[s] = 0;
   for (int64_t c = 0; c <= a.num_classes; ++c) {
-    const int64_t list = image * (a.num_classes + 1) + c;
+    const int64_t list = draws.image * (a.num_classes + 1) + c;
     const bool overflow = lists.listed[list] > kListed;
     const int length = overflow ? 0 : static_cast<int>(lists.listed[list]);
     const bool whole = !overflow && lowest_listed(lists.number[list]) == 0;
-    __syncthreads();
-    for (int i = t; i < length; i += kThreads) {
-      shared.key[i] = lists.keys[list * kListed + i];
-      shared.voxel[i] = lists.voxels[list * kListed + i];
-    }
-    __syncthreads();
-    for (int i = t; i < length; i += kThreads) {  // into the order of drawing
-      int rank = 0;
-      for (int j = 0; j < length; ++j) {
-        rank += shared.key[j] > shared.key[i] || (shared.key[j] == shared.key[i] && shared.voxel[j] < shared.voxel[i]);
-      }
-      shared.sorted[rank] = shared.voxel[i];
-    }
-    __syncthreads();
+    sort_list(lists, list, length, shared);
     int next = 0;
     const bool filling = c == a.num_classes;
-    const int64_t last = filling ? slots : (c + 1) * a.num_patches;
+    const int64_t last = filling ? draws.slots : (c + 1) * a.num_patches;
     for (int64_t slot = filling ? 0 : c * a.num_patches; slot < last; ++slot) {
-      if (filling && valid[slot]) continue;
-      long long found = -1;
-      while (next < length && found < 0) {
-        if (t == 0) shared.first = length;
-        __syncthreads();
-        const int i = next + t;
-        if (i < length && is_free(a, shared.sorted[i], drawn, valid, slots)) atomicMin(&shared.first, i);
-        __syncthreads();
-        if (shared.first < length) {
-          found = shared.sorted[shared.first];
-          next = shared.first + 1;
-        } else {
-          next += kThreads;
-        }
-        __syncthreads();
-      }
-      if (found < 0 && !whole) {
-        Candidate own = {0, -1};
-        for (int64_t v = t; v < volume; v += kThreads) {
-          const Candidate x = {random_bits(start, v), static_cast<long long>(v)};
-          if (own.voxel >= 0 && (own + x).voxel == own.voxel) continue;
-          const uint32_t voxel = static_cast<uint32_t>(v);
-          if ((filling ? fits(a, voxel) : classes[v] == c) && is_free(a, voxel, drawn, valid, slots)) own = x;
-        }
-        found = block_sum<kThreads>(own, best).voxel;
-      }
-      if (found < 0) break;
+      if (filling && draws.valid[slot]) continue;
+      long long voxel = next_listed(a, draws, length, next, shared);
+      if (voxel < 0 && !whole) voxel = search_image(a, draws, c, best);
+      if (voxel < 0) break;
       __syncthreads();
-      if (t == 0) {
-        drawn[slot] = static_cast<uint32_t>(found);
-        valid[slot] = 1;
+      if (threadIdx.x == 0) {
+        draws.drawn[slot] = static_cast<uint32_t>(voxel);
+        draws.valid[slot] = 1;
       }
       __syncthreads();
     }
   }
-  for (int64_t s = t; s < slots; s += kThreads) {
-    const Place place = valid[s] ? place_of(a, drawn[s]) : Place{{0, 0, 0}};
-    int64_t* center = all_centers + (image * slots + s) * a.dims;
-    if (a.dims == 3) *center++ = place.at[0];
-    center[0] = place.at[1];
-    center[1] = place.at[2];
-  }
+  write_centers(a, draws, centers);
 }
 
 }  // namespace

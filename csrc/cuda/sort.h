@@ -85,12 +85,12 @@ __global__ void __launch_bounds__(kSortThreads)
     move_elements(const Key* keys, const uint32_t* payload, const uint32_t* length, int shift, const uint32_t* counts,
                   Key* out_keys, uint32_t* out_payload) {
   __shared__ ScanShared<uint32_t, kSortThreads> shared;
-  __shared__ uint32_t place[kDigits];              // where the block's next element of a digit goes
+  __shared__ uint32_t next[kDigits];               // where the block's next element of a digit goes
   __shared__ uint32_t ahead[kSortWarps][kDigits];  // of the tile, in the warp so far; then in the warps before
   const int t = static_cast<int>(threadIdx.x), lane = lane_index(), warp = warp_index();
   const int64_t blocks = gridDim.x;
   uint32_t all;
-  place[t] =
+  next[t] =
       block_exclusive<kSortThreads>(counts[kDigits * blocks + t], 0u, shared, all) + counts[t * blocks + blockIdx.x];
   const Slice slice = own_slice(*length);
   for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
@@ -124,13 +124,13 @@ __global__ void __launch_bounds__(kSortThreads)
       const int64_t i = tile + (warp * kSortRounds + round) * kWarp + lane;
       if (i < slice.last) {
         const uint32_t digit = digit_of(key[round], shift);
-        const uint32_t to = place[digit] + ahead[warp][digit] + rank[round];
+        const uint32_t to = next[digit] + ahead[warp][digit] + rank[round];
         out_keys[to] = key[round];
         out_payload[to] = payload[i];
       }
     }
     __syncthreads();
-    place[t] += sum;
+    next[t] += sum;
   }
 }
 

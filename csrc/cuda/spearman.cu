@@ -1,4 +1,4 @@
-// Spearman's rank correlation of rows of n elements, ties sharing their average rank.
+// Spearman's rank correlation of two maps [rows, n], row by row, ties sharing their average rank.
 //   r = sum c_a c_b / sqrt(sum c_a^2 sum c_b^2), c = 2 rank - (n - 1), an integer; 3 sum c^2 = n^3 - n - sum (t^3 - t)
 //   over the runs of t tied elements.
 // The masked elements are compacted and sorted by b, then by a; each finds the ends of its run by bisection. As many
@@ -18,11 +18,11 @@ SURE_FAST_DEVICE RankSums operator+(const RankSums& x, const RankSums& y) {
   return {x.product + y.product, x.ties_a + y.ties_a, x.ties_b + y.ties_b, x.spoiled + y.spoiled};
 }
 
-// Where the run of equal values around place p of the row [begin, end) of `order` begins and ends.
+// Where the run of equal values around position p of the row [begin, end) of `order` begins and ends.
 template <typename Value>
 SURE_FAST_DEVICE void find_run(const Rankings<Value>& r, const Value* values, const uint32_t* order, int64_t begin,
                                int64_t end, int64_t p, int64_t& first, int64_t& last) {
-  const auto value = [&](int64_t i) { return values[r.place(order[i])]; };
+  const auto value = [&](int64_t i) { return values[r.map_index(order[i])]; };
   const Value x = value(p);
   first = first_not(begin, p, [&](int64_t i) { return value(i) < x; });
   last = first_not(p, end, [&](int64_t i) { return !(value(i) > x); });
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) rank_slices(Rankings<Value> r,
     find_run(r, r.u, order, begin, end, p, first, last);
     rank[order[p]] = static_cast<uint32_t>(first + last - 1 - 2 * begin);
     own.ties_b += (last - first) * (last - first) - 1;
-    const Value b = r.u[r.place(order[p])];
+    const Value b = r.u[r.map_index(order[p])];
     own.spoiled += b != b;
   }
   const RankSums all = block_sum<kRowThreads>(own, shared);
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
     const int64_t here = first + last - 2 * begin - n, there = static_cast<int64_t>(rank[order[p]]) - (n - 1);
     own.product += here * there;
     own.ties_a += (last - first) * (last - first) - 1;
-    const Value a = r.g[r.place(order[p])];
+    const Value a = r.g[r.map_index(order[p])];
     own.spoiled += a != a;
   }
   const RankSums all = block_sum<kRowThreads>(own, shared);

@@ -3,14 +3,14 @@
 //   From each surface voxel of one map: d = min over the surface voxels of the other of |s (i - j)|, s the spacing.
 // All classes of all images at once, each within the box that holds it in both maps: surfaces as bits and as a list,
 // squared distances along W by a warp a row, along H by a thread a voxel, and along D at the listed voxels only, each
-// looking outwards until nothing nearer is possible. The found ones are sorted for the order statistics; sums are
+// looking outwards until nothing nearer is possible. These distances are sorted for the order statistics; sums are
 // float64 in a fixed order. Bytes per voxel: both labels, 4 as uint16; in a box 33. Bound by the pass along H.
 #include "cuda/surface_distances.h"
 
 #include "cuda/compact.h"
 #include "cuda/labels.h"
 #include "cuda/sort.h"
-#include "math/elementary.h"
+#include "math/distance.h"
 
 namespace sure_fast {
 namespace {
@@ -60,15 +60,14 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Voxel v of all boxes: its task and its place in the box.
+// Voxel v of all boxes: its task and its coordinates in the box.
 struct Spot {
   const SurfaceTask* task;
   int64_t d, h, w;
 };
 
 SURE_FAST_DEVICE Spot spot_of(const SurfaceTask* tasks, int64_t number, int64_t v) {
-  const int64_t found = first_not(1, number, [&](int64_t k) { return tasks[k].voxels_before <= v; }) - 1;
-  const SurfaceTask* task = tasks + found;
+  const SurfaceTask* task = tasks + first_not(1, number, [&](int64_t k) { return tasks[k].voxels_before <= v; }) - 1;
   const uint32_t rest = static_cast<uint32_t>(v - task->voxels_before), W = static_cast<uint32_t>(task->size[2]);
   const uint32_t row = rest / W, H = static_cast<uint32_t>(task->size[1]);
   return {task, row / H, row % H, rest % W};
@@ -119,9 +118,9 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = lane_index();
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + warp_index(); r < 2 * rows; r += warps) {
     const int64_t side = r >= rows, row = r - side * rows;
-    const int64_t found = first_not(1, number, [&](int64_t k) { return tasks[k].rows_before <= row; }) - 1;
-    const int64_t W = tasks[found].size[2];
-    const int64_t base = side * voxels + tasks[found].voxels_before + (row - tasks[found].rows_before) * W;
+    const SurfaceTask& task = tasks[first_not(1, number, [&](int64_t k) { return tasks[k].rows_before <= row; }) - 1];
+    const int64_t W = task.size[2];
+    const int64_t base = side * voxels + task.voxels_before + (row - task.rows_before) * W;
     const auto surface = [&](int64_t w) {
       const int64_t f = base + w;
       return w < W && (words[f / kWarp] >> (f % kWarp) & 1u) != 0;
@@ -173,21 +172,21 @@ __global__ void __launch_bounds__(kThreads) plane_distances(const SurfaceTask* t
 // At the surface voxels of one side, to the surface of the other.
 __global__ void __launch_bounds__(kThreads)
     listed_distances(const SurfaceTask* tasks, int64_t number, int64_t voxels, double step, const float* planes,
-                     const uint32_t* list, const uint32_t* length, float* found) {
+                     const uint32_t* list, const uint32_t* length, float* squared) {
   const int64_t grid = static_cast<int64_t>(gridDim.x) * blockDim.x, n = *length;
   for (int64_t e = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; e < n; e += grid) {
     const int64_t f = list[e], v = f >= voxels ? f - voxels : f;
     const Spot x = spot_of(tasks, number, v);
-    found[e] =
+    squared[e] =
         along(planes + (f >= voxels ? v : voxels + v), x.task->size[1] * x.task->size[2], x.d, x.task->size[0], step);
   }
 }
 
 // Squared distances are not negative: their bits are ordered as they are.
 struct DistanceKey {
-  const float* found;
+  const float* squared;
   SURE_FAST_DEVICE_MEMBER uint32_t operator()(uint32_t e) const {
-    return static_cast<uint32_t>(math::bits_of(found[e]));
+    return static_cast<uint32_t>(math::bits_of(squared[e]));
   }
 };
 
@@ -212,7 +211,7 @@ SURE_FAST_DEVICE SurfaceSum operator+(const SurfaceSum& x, const SurfaceSum& y) 
 // A block for each task and side; order lists its surface voxels by rising distance.
 __global__ void __launch_bounds__(kThreads, 4)
     surface_statistics(SurfaceArgs a, const SurfaceTask* tasks, int64_t number, const uint32_t* begins,
-                       const uint32_t* order, const float* found, double* records) {
+                       const uint32_t* order, const float* squared, double* records) {
   __shared__ SurfaceSum shared[kThreads];
   const int64_t part = blockIdx.x, side = part >= number, k = part - side * number;
   const int64_t begin = begins[part], n = begins[part + 1] - begin;
@@ -220,33 +219,33 @@ __global__ void __launch_bounds__(kThreads, 4)
   double* record = records + (tasks[k].image * a.target.classes + tasks[k].cls) * kSurfaceRecord;
   if (threadIdx.x == 0) record[side] = static_cast<double>(n);
   if (n == 0 || other == 0) return;
-  const double limit = a.tolerance * (1 + 1e-6);
+  const double limit = a.tolerance * kToleranceSlack;
   const float most_within = static_cast<float>(limit * limit);
-  const auto at = [&](int64_t i) { return found[order[begin + i]]; };
+  const auto at = [&](int64_t i) { return squared[order[begin + i]]; };
   SurfaceSum own = {0.0, 0};
   for (int64_t i = threadIdx.x; i < n; i += kThreads) {
     own = own + SurfaceSum{sqrt(static_cast<double>(at(i))), at(i) <= most_within ? 1ull : 0ull};
   }
   const SurfaceSum all = block_sum<kThreads>(own, shared);
   if (threadIdx.x != 0) return;
-  const double place = a.quantile * static_cast<double>(n - 1);
-  const int64_t lower = static_cast<int64_t>(place), upper = lower + 1 < n ? lower + 1 : lower;
+  const double rank = a.quantile * static_cast<double>(n - 1);
+  const int64_t lower = static_cast<int64_t>(rank), upper = lower + 1 < n ? lower + 1 : lower;
   const double low = sqrt(static_cast<double>(at(lower))), high = sqrt(static_cast<double>(at(upper)));
   record += 2 + 4 * side;
   record[0] = sqrt(static_cast<double>(at(n - 1)));
-  record[1] = low + (high - low) * (place - static_cast<double>(lower));
+  record[1] = low + (high - low) * (rank - static_cast<double>(lower));
   record[2] = all.distance;
   record[3] = static_cast<double>(all.within);
 }
 
 struct Measure {
-  float *rows, *planes, *found;
+  float *rows, *planes, *squared;
   SortBuffers<uint32_t> sort;
 
   Measure(Arena& arena, const Stream& stream, int64_t voxels, int64_t listed)
       : rows(arena.take<float>(2 * voxels)),
         planes(arena.take<float>(2 * voxels)),
-        found(arena.take<float>(listed)),
+        squared(arena.take<float>(listed)),
         sort(arena, listed, sort_blocks(stream, listed)) {}
 };
 
@@ -297,12 +296,12 @@ void surface_measure(const SurfaceArgs& a, const Stream& stream, const SurfaceTa
   launch(stream, "plane_distances", blocks, kThreads, plane_distances, tasks, number, voxels, a.step[1], m.rows,
          m.planes);
   launch(stream, "listed_distances", listed_blocks, kThreads, listed_distances, tasks, number, voxels, a.step[0],
-         m.planes, surfaces.list, length, m.found);
+         m.planes, surfaces.list, length, m.squared);
   launch(stream, "count_up", listed_blocks, kThreads, count_up, m.sort.payload[0], length);
-  int half = sort_by<uint32_t>(stream, m.sort, 0, DistanceKey{m.found}, 32, listed, length);
+  int half = sort_by<uint32_t>(stream, m.sort, 0, DistanceKey{m.squared}, 32, listed, length);
   half = sort_by<uint32_t>(stream, m.sort, half, PartKey{begins, 2 * number}, bits_needed(2 * number), listed, length);
   launch(stream, "surface_statistics", 2 * number, kThreads, surface_statistics, a, tasks, number, begins,
-         m.sort.payload[half], m.found, records);
+         m.sort.payload[half], m.squared, records);
 }
 
 }  // namespace sure_fast

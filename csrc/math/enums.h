@@ -1,5 +1,5 @@
 // The choices that cross from Python, and their names there, in the order of their numbers: this is where Python reads
-// them. Triton kernels take the numbers of Evidence and Kind.
+// them. Triton kernels take the names.
 #pragma once
 
 namespace sure_fast {

@@ -1,7 +1,7 @@
 // Numbers of a known range as 64-bit integers, whose sums do not depend on their order.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/bits.h"
 
 namespace sure_fast {
 

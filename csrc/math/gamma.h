@@ -3,8 +3,8 @@
 // the only combination of lnGamma that KL(Dir(alpha) || Dir(1)) needs: its terms in x ln x and x cancel on paper rather
 // than in floating point, and it grows like ln x. float: psi(x) - ln x, entropic(x) + ln(x) / 2, x psi'(x) and
 // x entropic'(x) are smooth in 1/x on [0, 1], each a minimax polynomial there (Remez): no branch, one division. double:
-// a shift by ten, then the asymptotic series (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). One copy for host and
-// device.
+// a shift by ten, then the asymptotic series (Abramowitz & Stegun 6.1.41, 6.3.18, 6.4.12). For the CPU: on a GPU only
+// Triton's kernels need them, in float, with these coefficients.
 #pragma once
 
 #include "math/elementary.h"
@@ -14,30 +14,20 @@ namespace math {
 
 constexpr double kHalfLogTwoPi = 0.91893853320467274178;
 
+constexpr float kPsi[] = {0.000216583125f,  0.000118552445f, -0.00394201046f, 0.0100836661f,
+                          -0.000400699035f, -0.0832901672f,  -0.50000155f};
+constexpr float kEntropic[] = {-0.00102961576f, 0.0033731116f, -0.00116851192f, -0.0105542038f,
+                               0.0117260674f,   0.0832545981f, 0.333337098f,    -1.41893852f};
+constexpr float kTrigamma[] = {0.00277188001f,  -0.0106026102f, 0.0108598024f, 0.0125615196f, -0.0381858125f,
+                               0.000948568806f, 0.166577622f,   0.500003159f,  1.0f};
+constexpr float kEntropicSlope[] = {-0.00621528598f, 0.0285253264f, -0.0491602123f, 0.0255119372f, 0.035227228f,
+                                    -0.0339605734f,  -0.166592076f, -0.333336413f,  -0.49999997f};
+
 // psi(x) - ln x, for i = 1/x in (0, 1].
-SURE_FAST_INLINE float psi_series(float i) {
-  float q = 0.000216583125f;
-  q = q * i + 0.000118552445f;
-  q = q * i - 0.00394201046f;
-  q = q * i + 0.0100836661f;
-  q = q * i - 0.000400699035f;
-  q = q * i - 0.0832901672f;
-  q = q * i - 0.50000155f;
-  return q * i;
-}
+SURE_FAST_INLINE float psi_series(float i) { return polynomial(kPsi, i) * i; }
 
 // entropic(x) + ln(x) / 2.
-SURE_FAST_INLINE float entropic_series(float i) {
-  float q = -0.00102961576f;
-  q = q * i + 0.0033731116f;
-  q = q * i - 0.00116851192f;
-  q = q * i - 0.0105542038f;
-  q = q * i + 0.0117260674f;
-  q = q * i + 0.0832545981f;
-  q = q * i + 0.333337098f;
-  q = q * i - 1.41893852f;
-  return q;
-}
+SURE_FAST_INLINE float entropic_series(float i) { return polynomial(kEntropic, i); }
 
 // psi(x), relative error near 1e-7 (absolute near its root at 1.4616), for float x >= 1.
 SURE_FAST_INLINE float digamma(float x) { return logarithm(x) + psi_series(1.0f / x); }
@@ -52,26 +42,8 @@ SURE_FAST_INLINE float digamma_entropic(float x, float& entropic) {
 // psi'(x), and entropic'(x) = (x - 1) psi'(x) - 1, which is near -1/(2x) for large x; relative error near 1e-7.
 SURE_FAST_INLINE float trigamma_entropic(float x, float& entropic_slope) {
   const float i = 1.0f / x;
-  float u = -0.00621528598f;
-  u = u * i + 0.0285253264f;
-  u = u * i - 0.0491602123f;
-  u = u * i + 0.0255119372f;
-  u = u * i + 0.035227228f;
-  u = u * i - 0.0339605734f;
-  u = u * i - 0.166592076f;
-  u = u * i - 0.333336413f;
-  u = u * i - 0.49999997f;
-  entropic_slope = i * u;
-  float t = 0.00277188001f;
-  t = t * i - 0.0106026102f;
-  t = t * i + 0.0108598024f;
-  t = t * i + 0.0125615196f;
-  t = t * i - 0.0381858125f;
-  t = t * i + 0.000948568806f;
-  t = t * i + 0.166577622f;
-  t = t * i + 0.500003159f;
-  t = t * i + 1.0f;
-  return i * t;
+  entropic_slope = i * polynomial(kEntropicSlope, i);
+  return i * polynomial(kTrigamma, i);
 }
 
 SURE_FAST_INLINE float trigamma(float x) {

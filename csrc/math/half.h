@@ -1,7 +1,7 @@
 // Half precision in memory, float in arithmetic.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/bits.h"
 
 #if defined(__CUDACC__)
 #include <cuda_fp16.h>

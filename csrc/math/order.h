@@ -1,7 +1,7 @@
 // Numbers as unsigned keys that sort as they do, and what Spearman's correlation makes of exact sums over ranks.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/bits.h"
 
 namespace sure_fast {
 

@@ -2,7 +2,7 @@
 // same anywhere.
 #pragma once
 
-#include "math/elementary.h"
+#include "math/bits.h"
 
 namespace sure_fast {
 

@@ -13,7 +13,7 @@ from ._autograd import Parameters
 from ._calls import one_stride
 
 EVIDENCE = _cpu.EVIDENCE
-EXP_CLAMP = 10.0
+EXP_CLAMP = _cpu.EXP_CLAMP
 LINEAR_FROM = 50.0
 """softplus(z) is z from here on: exactly so in float64, which PyTorch's own threshold of 20 is not."""
 
@@ -44,7 +44,7 @@ def _op(logits: Tensor, evidence: str, backend: str) -> Tensor:
     if backend == "triton":
         from ..kernels import dirichlet_uncertainty as kernels
 
-        kernels.forward(logits, EVIDENCE.index(evidence), out)
+        kernels.forward(logits, evidence, out)
         return out
     _cpu.dirichlet_uncertainty_forward(one_stride(logits), evidence, torch.get_num_threads(), out)
     return out
@@ -60,7 +60,7 @@ def _op_backward(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> T
     if backend == "triton":
         from ..kernels import dirichlet_uncertainty as kernels
 
-        return kernels.backward(grad, logits, EVIDENCE.index(evidence))
+        return kernels.backward(grad, logits, evidence)
     logits = one_stride(logits)
     gradient = one_stride(torch.empty_like(logits))
     _cpu.dirichlet_uncertainty_backward(logits, evidence, torch.get_num_threads(), grad.contiguous(), gradient)

@@ -100,10 +100,7 @@ def _op(
         maps = {"data": data, "kl": kl} if want_voxels else {}
         if want_uncertainty:
             maps["uncertainty"] = uncertainty
-        sums = kernels.forward(
-            logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
-            class_weights, regions, **maps,
-        )  # fmt: skip
+        sums = kernels.forward(logits, target, kind, evidence, ignore_index, class_weights, regions, **maps)
         return sums, data, kl, uncertainty
     args, _ = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
@@ -160,8 +157,8 @@ def _op_backward(
         from ..kernels import evidential_loss as kernels
 
         return kernels.backward(
-            grad_sums, logits, target, KINDS.index(kind), EVIDENCE.index(evidence), ignore_index,
-            class_weights, regions, uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
+            grad_sums, logits, target, kind, evidence, ignore_index, class_weights, regions,
+            uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
         )  # fmt: skip
     args, logits = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     gradient = one_stride(torch.empty_like(logits))

@@ -94,7 +94,7 @@ def _op(
     if backend == "triton":
         from ..kernels import noise_uncertainty_loss as kernels
 
-        arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, EVIDENCE.index(evidence), distance=distance)
+        arguments = kernels.Arguments((logits, noisy1, noisy2), *settings, evidence, distance=distance)
         kernels.forward(arguments, terms, far, slopes)
         return terms, far, slopes
     args, _ = noise_args((logits, noisy1, noisy2), *settings, evidence, distance=distance)
@@ -134,7 +134,7 @@ def _op_backward(
         from ..kernels import noise_uncertainty_loss as kernels
         from ..kernels._launch import writable
 
-        arguments = kernels.Arguments(logits3, *settings, EVIDENCE.index(evidence), distance=distance)
+        arguments = kernels.Arguments(logits3, *settings, evidence, distance=distance)
         (clean, flat0), (first, flat1), (second, flat2) = (writable(z) for z in logits3)
         kernels.backward(arguments, coefficients, at_centers, (flat0, flat1, flat2))
         return clean, first, second

@@ -26,7 +26,7 @@ PATCH_SIZE, NUM_PATCHES = 3, 3
 """Voxels of an edge, and patches of a class, of arXiv 2509.17098's code."""
 MOST_PATCHES = 2**31
 """Of a class; those of an image are no more than its voxels."""
-MOST_CUDA_CLASSES = 254
+MOST_CUDA_CLASSES = _cpu.MOST_CUDA_CLASSES
 """Classes that the bytes of the CUDA kernel can tell apart."""
 
 

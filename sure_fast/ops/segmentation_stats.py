@@ -51,7 +51,7 @@ def _op(
     if backend == "triton":
         from ..kernels import segmentation_stats as kernels
 
-        return kernels.forward(logits, target, EVIDENCE.index(evidence), bins, levels, ignore_index)
+        return kernels.forward(logits, target, evidence, bins, levels, ignore_index)
     records = _empty(logits, target, evidence, bins, levels, ignore_index, backend)
     args = _cpu.StatsArgs(
         one_stride(logits), target.contiguous(), ignore=ignore_index, evidence=evidence, bins=bins, levels=levels,

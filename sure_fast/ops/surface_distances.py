@@ -56,7 +56,7 @@ def _op(
     backend: str = "cpu",
 ) -> Tensor:
     """The reference's records."""
-    records = target.new_zeros((len(target), num_classes, 10), dtype=torch.float64)
+    records = target.new_zeros((len(target), num_classes, _cpu.SURFACE_RECORD), dtype=torch.float64)
     if target.numel():
         prediction, target = prediction.contiguous(), target.contiguous()
         common = (prediction, target, num_classes, ignore_index, tuple(spacing), percentile / 100, tolerance)
@@ -67,7 +67,7 @@ def _op(
         threads = torch.get_num_threads()
         args = _cpu.SurfaceArgs(*common, threads=threads)
         labels = torch.empty((2, *target.shape), dtype=torch.int16)
-        boxes = torch.empty((threads, len(target), num_classes, 6), dtype=torch.int32)
+        boxes = torch.empty((threads, len(target), num_classes, _cpu.SURFACE_BOX), dtype=torch.int32)
         bad, largest = _cpu.surface_distances_boxes(args, labels, boxes)
         if bad:
             _checks.labels_in_range("prediction", prediction, num_classes)
@@ -84,7 +84,7 @@ def _run_cuda(
 ) -> None:
     library = _calls.library
     labels = target.new_empty((2, *target.shape), dtype=torch.int16)
-    boxes = target.new_empty((len(target), num_classes, 6), dtype=torch.int32)
+    boxes = target.new_empty((len(target), num_classes, _cpu.SURFACE_BOX), dtype=torch.int32)
     bad = target.new_empty(1, dtype=torch.int64)
     with _calls.stream(target) as stream:
         library.surface_boxes(args, stream, labels, boxes, bad)
@@ -113,7 +113,7 @@ def _rounds(boxes: Tensor) -> Iterator[Tensor]:
     while begin < len(volume):
         fit = int((volume[begin:].cumsum(0) <= VOXELS_AT_ONCE).sum())
         part = slice(begin, begin + max(fit, 1))
-        tasks = torch.zeros((len(volume[part]) + 1, 10), dtype=torch.int64)
+        tasks = torch.zeros((len(volume[part]) + 1, _cpu.SURFACE_TASK), dtype=torch.int64)
         tasks[1:, 0] = volume[part].cumsum(0)
         tasks[1:, 1] = size[part, :2].prod(1).cumsum(0)
         tasks[:-1, 2], tasks[:-1, 3] = image[part], label[part]
@@ -124,7 +124,7 @@ def _rounds(boxes: Tensor) -> Iterator[Tensor]:
 
 @_op.register_fake
 def _(prediction: Tensor, target: Tensor, num_classes: int, *_: object) -> Tensor:
-    return target.new_empty((target.shape[0], num_classes - 1, 10), dtype=torch.float64)
+    return target.new_empty((target.shape[0], num_classes - 1, _cpu.SURFACE_RECORD), dtype=torch.float64)
 
 
 def _planar(name: str, value: object) -> Tensor:

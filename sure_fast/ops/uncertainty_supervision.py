@@ -24,15 +24,11 @@ from ._supervision import (
 )
 from ._supervision_of_ops import supervision_of_ops
 from .boundary_distance import squared_steps
-from .dirichlet_uncertainty import EVIDENCE
-from .evidential_loss import KINDS, checked_weights, evidential_args
+from .evidential_loss import checked_weights, evidential_args
 from .gradient_magnitude import channel_weights, gradient_args
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
 from .gradient_uncertainty_loss import _op as _pair_loss
 from .noise_uncertainty_loss import NOISE_THRESHOLD, NOISY_FAR_SUMS, noise_args
-
-BYTE_REACH = 15.9
-"""Squared distances below its square fit the byte map, with two values to spare."""
 
 
 class UncertaintySupervisionOutput(NamedTuple):
@@ -103,11 +99,6 @@ def _boundary_loss(
     return loss
 
 
-def _steps(threshold: float) -> int:
-    """The largest squared distance in voxels that is within the threshold."""
-    return int(threshold * threshold * (1 + 1e-12))
-
-
 class _Outputs(NamedTuple):
     """What the operator returns: see `_op`."""
 
@@ -145,16 +136,14 @@ def _run_triton(
 
     def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
         groups = label if options.per_class else None
-        near = float(_steps(options.gradient_threshold))
+        near = float(_cpu.squared_steps_within(options.gradient_threshold))
         return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, "cuda" if u.is_cuda else "cpu")
 
     edges = None
     if image is not None:
         scale, weights = [1.0 / step for step in options.spacing], channel_weights(options.channels, image.shape[1])
         edges = kernels.Edges(image, options.operator == "sobel", scale, weights, pair_loss)
-    settings = (
-        KINDS.index(options.kind), EVIDENCE.index(options.evidence), options.ignore_index, options.class_weights,
-    )  # fmt: skip
+    settings = (options.kind, options.evidence, options.ignore_index, options.class_weights)
     kernels.forward(
         logits, label, edges, _for_triton(noise, options.noise_threshold),
         max(options.gradient_threshold, options.noise_threshold), settings, *out,
@@ -176,7 +165,7 @@ def _run_cpu(
     far_map = out.squared if noise is not None else None
     args, logits = evidential_args(
         logits, label, options.kind, evidence, ignore_index, options.class_weights, False, far_map,
-        _steps(options.noise_threshold),
+        _cpu.squared_steps_within(options.noise_threshold),
     )  # fmt: skip
     of_kernel = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
     _cpu.evidential_loss_forward(args, of_kernel, None, None, None)
@@ -191,8 +180,9 @@ def _run_cpu(
     if image is not None:
         gradient = (options.operator, options.spacing, options.channels)
         losses = _boundary_loss(
-            logits, label, image, out.squared, out.slope, evidence, _steps(options.gradient_threshold),
-            options.num_pairs, options.per_class, int(options.seed), gradient,
+            logits, label, image, out.squared, out.slope, evidence,
+            _cpu.squared_steps_within(options.gradient_threshold), options.num_pairs, options.per_class,
+            int(options.seed), gradient,
         )  # fmt: skip
         out.loss.copy_(losses.mean())
     out.terms.zero_()
@@ -293,15 +283,16 @@ def _op_backward(
     if backend == "triton":
         from ..kernels import uncertainty_supervision as kernels
 
-        settings = (KINDS.index(kind), EVIDENCE.index(evidence), ignore_index, class_weights)
+        settings = (kind, evidence, ignore_index, class_weights)
         return kernels.backward(
             grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label,
             _for_triton(noise, noise_threshold), settings,
         )  # fmt: skip
     far_map = squared if noise is not None else None
     args, logits = evidential_args(
-        logits, label, kind, evidence, ignore_index, class_weights, False, far_map, _steps(noise_threshold)
-    )
+        logits, label, kind, evidence, ignore_index, class_weights, False, far_map,
+        _cpu.squared_steps_within(noise_threshold),
+    )  # fmt: skip
     gradient = one_stride(torch.empty_like(logits))
     noisy_gradient = logits.new_empty(0)
     if noise is not None:
@@ -460,7 +451,9 @@ def uncertainty_supervision(
     )  # fmt: skip
     answers = None if noise is None else noise.logits
     chosen = _backends.choose("uncertainty_supervision", backend, logits, answers, image=image, channels=channels)
-    fused = chosen != "reference" and max(options.gradient_threshold, options.noise_threshold) < BYTE_REACH
+    reach = max(options.gradient_threshold, options.noise_threshold)
+    # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
+    fused = chosen != "reference" and reach * _cpu.SLACK < _cpu.BYTE_REACH
     if chosen != "cpu" or not fused:  # else the kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
     if fused:

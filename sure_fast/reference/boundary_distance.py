@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from .labels import equals
 
+SLACK = 1 + 1e-12
+"""A sum of squared float64 steps can miss max_distance² by its rounding, and a quotient a whole number."""
 # One axis pass without `max_distance` builds [lines, length, length]; this bounds its number of elements.
 _CHUNK = 1 << 24
 
@@ -53,14 +55,13 @@ def boundary_distance(
         step = 1.0 if spacing is None else spacing[axis - 1]
         reach = label.shape[axis] - 1
         if max_distance is not None:
-            reach = min(reach, int(max_distance / step * (1 + 1e-12)))
+            reach = min(reach, int(max_distance / step * SLACK))
         squared = (
             _window(squared, axis, step, reach) if max_distance is not None else nearest_along(squared, axis, step)
         )
     distance = squared.sqrt().to(torch.float32)
     if max_distance is not None:
-        # The sum of squared float64 steps can miss max_distance² by its rounding.
-        distance = distance.masked_fill(squared > max_distance**2 * (1 + 1e-12), inf)
+        distance = distance.masked_fill(squared > max_distance**2 * SLACK, inf)
     return distance
 
 

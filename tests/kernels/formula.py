@@ -13,7 +13,7 @@ def formula(x, first, second, n, NAME: tl.constexpr, BLOCK: tl.constexpr):
     if NAME == 0:
         a, b = _math.logarithm(v), _math.log_one_plus(v)
     elif NAME == 1:
-        a, b = _math.evidence(v, _math.SOFTPLUS)
+        a, b = _math.evidence(v, "softplus")
     elif NAME == 2:
         a, b = _math.digamma_entropic(v)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from sure_fast._cpu import EVIDENCE, KINDS
 from sure_fast.kernels import (
     boundary_distance,
     dirichlet_uncertainty,
@@ -30,14 +31,14 @@ def add(name: str, launcher: Callable, *arguments: object, **options: object) ->
 
 for dtype in (SINGLE, HALF, torch.float16):
     short = str(dtype).removeprefix("torch.")
-    for kind in range(3) if dtype == SINGLE else (0,):
+    for evidence in EVIDENCE if dtype == SINGLE else ("softplus",):
         z = logits(dtype)
-        add(f"dirichlet_uncertainty forward {short} evidence {kind}", dirichlet_uncertainty.forward, z, kind, z[:, :1])
-        add(f"dirichlet_uncertainty backward {short} evidence {kind}", dirichlet_uncertainty.backward, z[:, 0], z, kind)
+        add(f"dirichlet_uncertainty forward {short} {evidence}", dirichlet_uncertainty.forward, z, evidence, z[:, :1])
+        add(f"dirichlet_uncertainty backward {short} {evidence}", dirichlet_uncertainty.backward, z[:, 0], z, evidence)
 for classes, layout in ((2, ""), (3, "channels_last"), (64, "")):
     z = logits(HALF, classes, layout)
-    add(f"dirichlet_uncertainty forward {classes} {layout}", dirichlet_uncertainty.forward, z, 0, z[:, :1])
-    add(f"dirichlet_uncertainty backward {classes} {layout}", dirichlet_uncertainty.backward, z[:, 0], z, 0)
+    add(f"dirichlet_uncertainty forward {classes} {layout}", dirichlet_uncertainty.forward, z, "softplus", z[:, :1])
+    add(f"dirichlet_uncertainty backward {classes} {layout}", dirichlet_uncertainty.backward, z[:, 0], z, "softplus")
 
 for dtype in (SINGLE, HALF):
     for shape in ((2, 1, 32, 32), (2, 1, 16, 32, 32), (2, 3, 16, 32, 32)):
@@ -48,7 +49,7 @@ for dtype in (SINGLE, HALF):
             add(name, gradient_magnitude.forward, image, sobel, (1.0,) * (len(shape) - 2), weights, out)
 
 
-def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: int, evidence: int, *, regions: bool = False,
+def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: str, evidence: str, *, regions: bool = False,
                full: bool = False) -> None:  # fmt: skip
     """`full`: every optional input and output."""
     y = torch.zeros(z.shape if regions else z[:, 0].shape, dtype=labels)
@@ -64,19 +65,19 @@ def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: int, evide
     add(f"evidential_loss backward {name}", evidential_loss.backward, coefficients, *settings, **maps, **far, **scale)
 
 
-for kind in range(3):
-    evidential(f"float32 kind {kind}", logits(SINGLE), torch.int64, kind, 0)
-    evidential(f"bfloat16 kind {kind} regions full", logits(HALF), torch.uint8, kind, 0, regions=True, full=True)
-evidential("float32 full", logits(SINGLE), torch.int64, 0, 0, full=True)
-evidential("bfloat16 full", logits(HALF), torch.int64, 0, 0, full=True)
-evidential("bfloat16 exp", logits(HALF), torch.int64, 0, 2)
-evidential("float16", logits(torch.float16), torch.int64, 0, 0)
-evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, 0, 0)
-evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, 0, 0)
-evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, 0, 0, full=True)
+for kind in KINDS:
+    evidential(f"float32 {kind}", logits(SINGLE), torch.int64, kind, "softplus")
+    evidential(f"bfloat16 {kind} regions full", logits(HALF), torch.uint8, kind, "softplus", regions=True, full=True)
+evidential("float32 full", logits(SINGLE), torch.int64, "digamma", "softplus", full=True)
+evidential("bfloat16 full", logits(HALF), torch.int64, "digamma", "softplus", full=True)
+evidential("bfloat16 exp", logits(HALF), torch.int64, "digamma", "exp")
+evidential("float16", logits(torch.float16), torch.int64, "digamma", "softplus")
+evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, "digamma", "softplus")
+evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, "digamma", "softplus")
+evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, "digamma", "softplus", full=True)
 
 
-def noise(name: str, z: torch.Tensor, evidence: int, *, in_bytes: bool) -> None:
+def noise(name: str, z: torch.Tensor, evidence: str, *, in_bytes: bool) -> None:
     centers, valid = torch.zeros(2, 3, 2, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.bool)
     far = {"squared": torch.zeros(z[:, 0].shape, dtype=torch.uint8), "clean_far": False} if in_bytes else {
         "distance": torch.zeros(z[:, 0].shape)
@@ -90,10 +91,10 @@ def noise(name: str, z: torch.Tensor, evidence: int, *, in_bytes: bool) -> None:
 
 
 for dtype in (SINGLE, HALF, torch.float16):
-    noise(str(dtype)[6:], logits(dtype), 0, in_bytes=False)
-noise("bfloat16 bytes", logits(HALF), 0, in_bytes=True)
-noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), 2, in_bytes=False)
-noise("bfloat16 64 classes", logits(HALF, 64), 0, in_bytes=True)
+    noise(str(dtype)[6:], logits(dtype), "softplus", in_bytes=False)
+noise("bfloat16 bytes", logits(HALF), "softplus", in_bytes=True)
+noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), "exp", in_bytes=False)
+noise("bfloat16 64 classes", logits(HALF, 64), "softplus", in_bytes=True)
 
 for name, z, labels, ignore in (
     ("float32", logits(SINGLE), torch.int64, None),
@@ -102,7 +103,7 @@ for name, z, labels, ignore in (
     ("bfloat16 64 classes", logits(HALF, 64), torch.int64, None),
 ):
     y = torch.zeros(z[:, 0].shape, dtype=labels)
-    add(f"segmentation_stats {name}", segmentation_stats.forward, z, y, 0, 10, 100, ignore)
+    add(f"segmentation_stats {name}", segmentation_stats.forward, z, y, "softplus", 10, 100, ignore)
 
 for shape in ((2, 32, 32), (2, 16, 32, 32)):
     unit, out = [1.0] * (len(shape) - 1), torch.zeros(shape)

@@ -224,7 +224,7 @@ def test_segmentation_stats_nan_and_labels_out_of_range():
     assert not s.confidence[1].isnan().any()
     assert int(s.confusion.sum()) == int((y >= 0).sum())
     y[1, 2, 3] = 2**33
-    records = kernels.forward(z, y, 0, 10, 100, -1)
+    records = kernels.forward(z, y, "softplus", 10, 100, -1)
     assert records[:, -1].tolist() == [0, 1]
     assert int(records[:, :9].sum()) == int((y >= 0).sum()) - 1
     if DEVICE == "cpu":

@@ -104,7 +104,8 @@ def test_evidential_loss_nan_and_labels_out_of_range(kind):
     z, target = evidential_case((1, 3, 4, 40))
     for label in (3, -2, 2**40):
         target[0, 1, 1] = label
-        assert kernels.forward(z, target, 0, 0, -1, None, False)[0].isnan().tolist() == [True] + [False] * 10
+        sums = kernels.forward(z, target, "digamma", "softplus", -1, None, False)[0]
+        assert sums.isnan().tolist() == [True] + [False] * 10
         if DEVICE == "cpu":
             with pytest.raises(ValueError, match="target: expected labels in"):
                 sure_fast.evidential_loss(z, target, ignore_index=-1, backend="triton")
@@ -117,12 +118,12 @@ def test_evidential_loss_far_voxels_and_scaled_slopes():
     z, target = evidential_case((2, 3, 20, 41))
     squared = torch.randint(0, 256, target.shape, generator=torch.Generator().manual_seed(3)).to(DEVICE, torch.uint8)
     far, slope = (squared > 16) & (target != -1), random(target.shape)
-    sums = kernels.forward(z, target, 0, 0, -1, None, False, squared=squared, far_above=16)
+    sums = kernels.forward(z, target, "digamma", "softplus", -1, None, False, squared=squared, far_above=16)
     wide = z.double().requires_grad_()
     u = sure_fast.dirichlet_uncertainty(wide, backend="reference")[:, 0]
     agree(sums[0, -2], u[far].sum(), torch.float32)
     assert int(sums[0, -1]) == int(far.sum())
-    plain = kernels.forward(z, target, 0, 0, -1, None, False)
+    plain = kernels.forward(z, target, "digamma", "softplus", -1, None, False)
     assert torch.equal(sums[:, :-2], plain)
     loss = sure_fast.evidential_loss(wide, target, ignore_index=-1, backend="reference")
     number = int((target != -1).sum())
@@ -131,8 +132,9 @@ def test_evidential_loss_far_voxels_and_scaled_slopes():
     coefficients[0, 0], coefficients[0, -2] = 0.5, 3.0
     scale = torch.full((), 0.25, dtype=torch.float64, device=DEVICE)
     got = kernels.backward(
-        coefficients, z, target, 0, 0, -1, None, False, uncertainty=slope, scale=scale, squared=squared, far_above=16
-    )
+        coefficients, z, target, "digamma", "softplus", -1, None, False,
+        uncertainty=slope, scale=scale, squared=squared, far_above=16,
+    )  # fmt: skip
     agree(got, wide.grad, torch.float32, "evidential_loss.gradient", scaled=True)
 
 
@@ -226,7 +228,7 @@ def test_noise_uncertainty_loss_from_bytes(shape):
     steps = (exact**2).round()
     squared = torch.where(steps <= 16, steps, 255.0).masked_fill(label == 2, 254).to(torch.uint8)
     exact = exact.masked_fill(label == 2, math.nan)
-    settings = (centers, levels, valid, 4.0, 0)
+    settings = (centers, levels, valid, 4.0, "softplus")
     slopes, results = random((2, centers.shape[0] * 6)).double(), []
     for arguments in ({"distance": exact}, {"squared": squared, "clean_far": False}):
         a = kernels.Arguments(tuple(z), *settings, **arguments)

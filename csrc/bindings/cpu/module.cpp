@@ -1,4 +1,4 @@
-// The module sure_fast._cpu: instruction sets, threads, and the choices that Python reads.
+// The module sure_fast._cpu: instruction sets and threads.
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -37,13 +37,6 @@ Isa best_isa() {
 #endif
 #endif
   return Isa::baseline;
-}
-
-template <size_t count>
-pybind11::tuple names(const char* const (&all)[count]) {
-  pybind11::tuple found(count);
-  for (size_t i = 0; i < count; ++i) found[i] = all[i];
-  return found;
 }
 
 void set_isa(const std::string& name) {
@@ -94,8 +87,6 @@ PYBIND11_MODULE(_cpu, m) {
 #endif
       },
       "Whether the kernels were built with OpenMP.");
-  m.attr("EVIDENCE") = names(kEvidence);
-  m.attr("KINDS") = names(kKinds);
   m.def("has_one_stride", &has_one_stride, pybind11::arg("t"), "Whether the axes behind [N, C] step by one stride.");
   Registrar::run(m);
 }
