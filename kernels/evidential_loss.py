@@ -90,7 +90,7 @@ def _totals(
         total += a
         other += tl.where(mine, 1.0, a)
         own = tl.where(mine, a, own)
-    return total, other, own
+    return total + total * 0.0, other + other * 0.0, own  # a sum beyond what float32 holds is no number
 
 
 @triton.jit
@@ -246,7 +246,7 @@ def _moments(
         if KIND == "mse":
             own = tl.where(mine, a, own)
             moment += a * a
-    return total, other, weighted, own, moment
+    return total + total * 0.0, other + other * 0.0, weighted, own, moment
 
 
 @triton.jit

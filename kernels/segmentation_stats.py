@@ -1,8 +1,8 @@
 """Counts and histograms of a segmentation from its logits z [N, C, V] and labels [N, V], in one pass.
 
 p = alpha / A, u = C / A, prediction = argmax alpha (the first of equals)
-confusion[label][prediction]; calibration bins floor(p bins) of every class and of the top label: number, sum of p,
-hits; number of voxels, and of errors of each class and of the top label, by the bin ceil(u levels) - 1.
+confusion[label][prediction]; calibration bins k / bins <= p < (k + 1) / bins of every class and of the top label: number,
+sum of p, hits; number of voxels, and of errors of each class and of the top label, by k / levels < u <= (k + 1) / levels.
 Grid (blocks of 1024 voxels, N). A block's counts are histograms in shared memory; its bins of p, of which neighbouring
 voxels fill a few, are summed one by one. Blocks add to one record an image, int64, of which sums of p are 2^-32: in any
 order the same. Bytes per voxel: C logits and a label. Bound by the additions to the bins.
@@ -32,6 +32,12 @@ def _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE: tl.constexpr):
 def _clamped(x, last):
     """A NaN goes to the first."""
     return tl.minimum(tl.where(x > 0.0, x, 0.0), last).to(tl.int32)
+
+
+@triton.jit
+def _edge(k, bins):
+    """k / bins, correctly rounded."""
+    return tl.div_rn(k.to(tl.float32), tl.full(k.shape, bins, tl.float32))
 
 
 @triton.jit
@@ -65,7 +71,9 @@ def _predict(
 def _add_bins(number, confidence, hits, begin, p, hit, counts, BINS: tl.constexpr):
     """Adds to the bins of one class, from `begin` on, how many voxels, what sum of p and how many hits a block has."""
     p = tl.where(p > 0.0, p, 0.0)
-    bin = tl.where(counts, _clamped(p * BINS, BINS - 1), -1)
+    bin = _clamped(p * BINS, BINS - 1)  # the product may be rounded over an edge
+    up = (p >= _edge(bin + 1, BINS)) & (bin < BINS - 1)
+    bin = tl.where(counts, bin + up.to(tl.int32) - (p < _edge(bin, BINS)).to(tl.int32), -1)
     first = tl.min(tl.where(counts, bin, BINS))
     for b in tl.range(first, tl.max(bin) + 1):
         mine = bin == b
@@ -115,8 +123,11 @@ def _forward(
     by_level = number + 3 * (C + 1) * BINS
     errors, others = by_level + LEVELS, by_level + (C + 2) * LEVELS
     tl.atomic_add(others, tl.sum(bad.to(tl.int64)), sem="relaxed")
-    scaled = tl.div_rn(tl.full(v.shape, C, tl.float32), total) * LEVELS
-    level = _clamped(tl.ceil(scaled) - 1.0, LEVELS - 1)
+    u = tl.div_rn(tl.full(v.shape, C, tl.float32), total)
+    level = _clamped(u * LEVELS, LEVELS - 1)
+    up = (u > _edge(level + 1, LEVELS)) & (level < LEVELS - 1)
+    down = (u <= _edge(level, LEVELS)) & (level > 0)
+    level += up.to(tl.int32) - down.to(tl.int32)
     _add(by_level, level, counts, LEVELS, SIZE)
     for c in tl.range(0, C + 1):  # the last is the top label
         if c < C:

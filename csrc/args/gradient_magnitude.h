@@ -11,7 +11,7 @@ struct GradientArgs {
   int64_t size[5];    // N, K, D, H, W in voxels
   int64_t stride[5];  // of N, K, D, H, W in elements
   double scale[3];    // 1 / spacing along D, H, W, in 1 / mm or 1 / voxel
-  double weight[3];   // channel weights of the combined image; used when max_channels is false
+  double weight[3];   // of the channels in the combined image, the last of all further ones; not with max_channels
   bool max_channels;  // maximum of the channels' magnitudes
   bool central;       // central differences, one-sided at the borders; else Sobel with replicated borders
   int threads;        // to use at most

@@ -9,7 +9,8 @@ namespace {
 
 constexpr int kDigitBits = 4;
 constexpr int kDigits = 1 << kDigitBits;
-constexpr int64_t kPairChunk = 1 << 15;  // a large group is dealt in chunks of this many elements
+constexpr int64_t kPairChunk = 1 << 15;       // a large group is dealt in chunks of this many elements
+constexpr int64_t kExact = int64_t{1} << 20;  // elements that meet fewer than 2^32 each: a double counts them exactly
 
 SURE_FAST_INLINE int bits_needed(int64_t values) {
   int bits = 0;

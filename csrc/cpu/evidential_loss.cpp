@@ -46,7 +46,11 @@ SURE_FAST_INLINE void sum_alpha(int classes, int count, const T* alpha, const in
     }
   }
 #pragma omp simd
-  for (int v = 0; v < count; ++v) t.inverse[v] = T(1) / t.total[v];
+  for (int v = 0; v < count; ++v) {
+    t.total[v] += t.total[v] * T(0);  // a sum beyond what T holds is no number
+    t.other[v] += t.other[v] * T(0);
+    t.inverse[v] = T(1) / t.total[v];
+  }
 }
 
 // Adds to the sums by class, and to each voxel's terms what its classes contribute.

@@ -41,7 +41,8 @@ template <typename T, typename Storage>
 SURE_FAST_INLINE T combined(const GradientArgs& a, const Storage* at, int channels, const double* weights) {
   if (channels == 1) return static_cast<T>(widen(*at));
   T sum = T(0);
-  for (int k = 0; k < channels; ++k) sum += static_cast<T>(weights[k]) * static_cast<T>(widen(at[k * a.stride[1]]));
+  for (int k = 0; k < channels; ++k)
+    sum += static_cast<T>(weights[k < 2 ? k : 2]) * static_cast<T>(widen(at[k * a.stride[1]]));
   return sum;
 }
 

@@ -33,16 +33,22 @@ int64_t count_few(const uint32_t* from, int64_t n) {
 
 SURE_FAST_INLINE int64_t count_deal(const uint32_t* from, uint32_t* to, int64_t begin, int64_t end, int shift,
                                     const double (*smaller)[kDigits], double* met, int64_t* next) {
-  double pairs = 0.0;
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t rank = from[i];
-    const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
-    to[next[digit]++] = rank;
-    pairs += met[digit];
+  int64_t pairs = 0;
+  while (begin < end) {
+    const int64_t last = begin + kExact < end ? begin + kExact : end;
+    double some = 0.0;
+    for (int64_t i = begin; i < last; ++i) {
+      const uint32_t rank = from[i];
+      const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
+      to[next[digit]++] = rank;
+      some += met[digit];
 #pragma omp simd
-    for (int d = 0; d < kDigits; ++d) met[d] += smaller[digit][d];
+      for (int d = 0; d < kDigits; ++d) met[d] += smaller[digit][d];
+    }
+    pairs += static_cast<int64_t>(some);
+    begin = last;
   }
-  return static_cast<int64_t>(pairs);
+  return pairs;
 }
 
 void count_digits(const uint32_t* rank, int64_t begin, int64_t end, int shift, int64_t* number) {

@@ -222,7 +222,7 @@ void pair_loss_row(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
   const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
   const double spoiled = (mean_g + mean_u) * 0.0;  // a NaN stays one
   *loss = sum * each + spoiled;
-  for (int64_t i = 0; i < m; ++i) slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each);
+  for (int64_t i = 0; i < m; ++i) slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each + spoiled);
 }
 
 }  // namespace

@@ -72,21 +72,27 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
 // advances.
 SURE_FAST_INLINE int64_t deal(const PairElements& from, const PairElements& to, int64_t begin, int64_t end, int shift,
                               const double (*sign)[kDigits], Met& met, int64_t* next) {
-  double pairs = 0.0;
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t rank = from.rank[i];
-    const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
-    const double a = from.a[i];
-    const double number = met.number[digit];
-    const int64_t at = next[digit]++;
-    to.rank[at] = rank;
-    to.index[at] = from.index[i];
-    to.a[at] = a;
-    to.slope[at] = from.slope[i] + (a * number - met.sum[digit]);
-    pairs += number;
-    meet(met, sign[digit], a);
+  int64_t pairs = 0;
+  while (begin < end) {
+    const int64_t last = begin + kExact < end ? begin + kExact : end;
+    double some = 0.0;
+    for (int64_t i = begin; i < last; ++i) {
+      const uint32_t rank = from.rank[i];
+      const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
+      const double a = from.a[i];
+      const double number = met.number[digit];
+      const int64_t at = next[digit]++;
+      to.rank[at] = rank;
+      to.index[at] = from.index[i];
+      to.a[at] = a;
+      to.slope[at] = from.slope[i] + (a * number - met.sum[digit]);
+      some += number;
+      meet(met, sign[digit], a);
+    }
+    pairs += static_cast<int64_t>(some);
+    begin = last;
   }
-  return static_cast<int64_t>(pairs);
+  return pairs;
 }
 
 // Per digit, how many elements and their sum of a.

@@ -1,12 +1,13 @@
 // Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary,
 // from maps [N, D, H, W]. Every voxel has a random key, splitmix64 of (seed, image, voxel), 53 bits; the free candidate
 // of the largest key is a uniform draw among the free ones. One pass keeps the kKept largest keys of each class and of
-// all voxels; the draws walk down these lists, past what overlaps. A full list that runs out is followed by a search of
-// the image, so the result never depends on kKept.
+// all voxels; the draws walk down these lists, past what overlaps. A full list that runs out is filled again from the
+// candidates that are still free, as many as there are slots, so the result never depends on the room in a list.
 // Parallel over slabs of an image; the largest keys do not depend on how it is cut. Integers only: exact.
 // Bytes per voxel: u, u_noisy, label and distance once. Bound by the keys: three 64-bit multiplications a voxel.
 #include "cpu/sample_hard_patches.h"
 
+#include "math/patch_table.h"
 #include "math/random.h"
 
 namespace sure_fast {
@@ -25,19 +26,19 @@ SURE_FAST_INLINE bool before(const Candidate& x, const Candidate& y) {
   return x.key > y.key || (x.key == y.key && x.voxel < y.voxel);
 }
 
-// The first kKept of all candidates seen, as a heap whose root is the last of them.
+// The first `room` of all candidates seen; when it is full, a heap whose root is the last of them.
 struct List {
-  int64_t kept;
-  Candidate items[kKept];
+  int64_t kept, room;
+  Candidate* items;
 };
 
 // Smaller keys need not be offered to the list.
-SURE_FAST_INLINE uint64_t floor_of(const List& list) { return list.kept < kKept ? 0 : list.items[0].key; }
+SURE_FAST_INLINE uint64_t floor_of(const List& list) { return list.kept < list.room ? 0 : list.items[0].key; }
 
-void sift_down(Candidate* items, int64_t at) {
+void sift_down(Candidate* items, int64_t at, int64_t size) {
   const Candidate x = items[at];
-  for (int64_t child = 2 * at + 1; child < kKept; child = 2 * at + 1) {
-    if (child + 1 < kKept && before(items[child], items[child + 1])) ++child;
+  for (int64_t child = 2 * at + 1; child < size; child = 2 * at + 1) {
+    if (child + 1 < size && before(items[child], items[child + 1])) ++child;
     if (!before(x, items[child])) break;
     items[at] = items[child];
     at = child;
@@ -45,36 +46,51 @@ void sift_down(Candidate* items, int64_t at) {
   items[at] = x;
 }
 
+void make_heap(List& list) {
+  for (int64_t i = list.kept / 2 - 1; i >= 0; --i) sift_down(list.items, i, list.kept);
+}
+
 void offer(List& list, const Candidate& x) {
-  if (list.kept == kKept) {
+  if (list.kept == list.room) {
     if (!before(x, list.items[0])) return;
     list.items[0] = x;
-    sift_down(list.items, 0);
+    sift_down(list.items, 0, list.kept);
     return;
   }
   list.items[list.kept++] = x;
-  if (list.kept == kKept) {
-    for (int64_t i = kKept / 2 - 1; i >= 0; --i) sift_down(list.items, i);
-  }
+  if (list.kept == list.room) make_heap(list);
 }
 
 // Into the order of drawing.
 void sort_list(List& list) {
-  for (int64_t i = 1; i < kKept && i < list.kept; ++i) {
-    const Candidate x = list.items[i];
-    int64_t to = i;
-    for (; to > 0 && before(x, list.items[to - 1]); --to) list.items[to] = list.items[to - 1];
-    list.items[to] = x;
+  if (list.kept < list.room) make_heap(list);
+  for (int64_t size = list.kept - 1; size > 0; --size) {
+    const Candidate last = list.items[0];
+    list.items[0] = list.items[size];
+    list.items[size] = last;
+    sift_down(list.items, 0, size);
   }
 }
 
 struct Scratch {
-  List* lists;       // [N, slabs, C + 1], the last of them of all voxels
-  uint64_t* floors;  // [N, slabs, C + 2]
+  List* lists;             // [N, slabs, C + 1], the last of them of all voxels
+  Candidate* items;        // [N, slabs, C + 1, kKept]
+  uint64_t* floors;        // [N, slabs, C + 2]
+  Candidate* refills;      // [N, refill_room]
+  int64_t *cells, *drawn;  // [N, patch_table_room]
+  int64_t room, refill_room;
 
-  Scratch(const HardPatchArgs& a, Arena& arena)
-      : lists(arena.take<List>(a.size[0] * hard_patch_slabs(a) * (a.num_classes + 1))),
-        floors(arena.take<uint64_t>(a.size[0] * hard_patch_slabs(a) * (a.num_classes + 2))) {}
+  Scratch(const HardPatchArgs& a, Arena& arena) {
+    const int64_t slabs = a.size[0] * hard_patch_slabs(a), slots = a.num_classes * a.num_patches;
+    room = patch_table_room(slots);
+    refill_room = slots > kKept ? slots : kKept;
+    lists = arena.take<List>(slabs * (a.num_classes + 1));
+    items = arena.take<Candidate>(slabs * (a.num_classes + 1) * kKept);
+    floors = arena.take<uint64_t>(slabs * (a.num_classes + 2));
+    refills = arena.take<Candidate>(a.size[0] * refill_room);
+    cells = arena.take<int64_t>(a.size[0] * room);
+    drawn = arena.take<int64_t>(a.size[0] * room);
+  }
 };
 
 template <typename Label>
@@ -139,7 +155,10 @@ void fill_lists(const HardPatchArgs& a, const Scratch& s) {
     List* lists = s.lists + task * (a.num_classes + 1);
     uint64_t* floors = s.floors + task * (a.num_classes + 2) + 1;  // by class; that of class -1 lets nothing through
     floors[-1] = UINT64_MAX;
-    for (int64_t c = 0; c <= a.num_classes; ++c) floors[c] = static_cast<uint64_t>(lists[c].kept = 0);
+    for (int64_t c = 0; c <= a.num_classes; ++c) {
+      floors[c] = 0;
+      lists[c] = {0, kKept, s.items + (task * (a.num_classes + 1) + c) * kKept};
+    }
     const int64_t image = task / slabs, slab = task % slabs;
     each_run<Value>(a, image, rows * slab / slabs, rows * (slab + 1) / slabs,
                     [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
@@ -165,41 +184,42 @@ SURE_FAST_INLINE Coordinates coordinates_of(const HardPatchArgs& a, int64_t voxe
   return {{voxel / (a.size[2] * a.size[3]), voxel / a.size[3] % a.size[2], voxel % a.size[3]}};
 }
 
-// Whether a patch at `voxel` overlaps none of those drawn.
-bool is_free(const HardPatchArgs& a, int64_t voxel, const int64_t* drawn, const uint8_t* valid, int64_t slots) {
-  const Coordinates x = coordinates_of(a, voxel);
-  for (int64_t s = 0; s < slots; ++s) {
-    if (!valid[s]) continue;
-    const Coordinates y = coordinates_of(a, drawn[s]);
-    bool overlaps = true;
-    for (int k = 0; k < 3; ++k) {
-      const int64_t difference = x.along[k] - y.along[k];
-      overlaps = overlaps && difference < a.patch[k] && -difference < a.patch[k];
-    }
-    if (overlaps) return false;
-  }
-  return true;
-}
-
-// The free candidate of the largest key: from the list or, past its end, by searching the image. -1: there is none.
+// The list's candidates that are still free, in the order of drawing; room for more than the one it had.
 template <typename Value>
-int64_t draw(const HardPatchArgs& a, int64_t image, int64_t c, const List& list, int64_t& next, const int64_t* drawn,
-             const uint8_t* valid, int64_t slots) {
-  for (; next < list.kept; ++next) {
-    if (is_free(a, list.items[next].voxel, drawn, valid, slots)) return list.items[next++].voxel;
-  }
-  if (list.kept < kKept) return -1;
-  Candidate best = {0, -1};
+void refill(const HardPatchArgs& a, int64_t image, int64_t c, const PatchTable& drawn, List& list) {
+  list.kept = 0;
   each_run<Value>(a, image, 0, a.size[1] * a.size[2],
                   [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
                     for (int64_t i = 0; i < count; ++i) {
-                      const Candidate x = {key[i], voxel + i};
-                      if ((c < a.num_classes && cls[i] != c) || (best.voxel >= 0 && !before(x, best))) continue;
-                      if (is_free(a, x.voxel, drawn, valid, slots)) best = x;
+                      if ((c < a.num_classes && cls[i] != c) || key[i] < floor_of(list)) continue;
+                      if (is_free(drawn, voxel + i)) offer(list, {key[i], voxel + i});
                     }
                   });
-  return best.voxel;
+  sort_list(list);
 }
+
+// The draws of one class, or of all voxels: the free candidates one after the other.
+template <typename Value>
+struct Walk {
+  const HardPatchArgs& a;
+  int64_t image, c;
+  List list, more;  // the list, and what it is filled again with
+  int64_t next = 0;
+
+  // The free candidate of the largest key, -1: there is none.
+  int64_t draw(const PatchTable& drawn) {
+    for (;;) {
+      for (; next < list.kept; ++next) {
+        if (is_free(drawn, list.items[next].voxel)) return list.items[next++].voxel;
+      }
+      if (list.kept < list.room) return -1;
+      list = more;
+      next = 0;
+      refill<Value>(a, image, c, drawn, list);
+      if (list.kept == 0) return -1;
+    }
+  }
+};
 
 template <typename Value>
 void draw_image(const HardPatchArgs& a, const Scratch& s, int64_t image, int64_t* centers, uint8_t* valid) {
@@ -211,30 +231,30 @@ void draw_image(const HardPatchArgs& a, const Scratch& s, int64_t image, int64_t
       for (int64_t i = 0; i < more.kept; ++i) offer(lists[c], more.items[i]);
     }
   }
-  int64_t* drawn = centers;  // voxels first, their indices in the end: dims >= 1 numbers a slot are there
+  const PatchTable drawn{s.cells + image * s.room,
+                         s.drawn + image * s.room,
+                         s.room,
+                         {a.size[1], a.size[2], a.size[3]},
+                         {a.patch[0], a.patch[1], a.patch[2]}};
+  memset(drawn.cells, 0, sizeof(int64_t) * static_cast<size_t>(s.room));
   for (int64_t slot = 0; slot < slots; ++slot) valid[slot] = 0;
-  for (int64_t c = 0; c <= a.num_classes; ++c) sort_list(lists[c]);
-  for (int64_t c = 0; c < a.num_classes; ++c) {
-    int64_t next = 0;
-    for (int64_t k = 0; k < a.num_patches; ++k) {
-      const int64_t slot = c * a.num_patches + k;
-      const int64_t voxel = draw<Value>(a, image, c, lists[c], next, drawn, valid, slots);
+  for (int64_t c = 0; c <= a.num_classes; ++c) {  // the last round fills the slots that are left
+    sort_list(lists[c]);
+    Walk<Value> walk{a, image, c, lists[c], {0, s.refill_room, s.refills + image * s.refill_room}};
+    const bool filling = c == a.num_classes;
+    const int64_t last = filling ? slots : (c + 1) * a.num_patches;
+    for (int64_t slot = filling ? 0 : c * a.num_patches; slot < last; ++slot) {
+      if (valid[slot]) continue;
+      const int64_t voxel = walk.draw(drawn);
       if (voxel < 0) break;
-      drawn[slot] = voxel;
+      insert_patch(drawn, voxel);
+      const Coordinates center = coordinates_of(a, voxel);
+      for (int k = 0; k < a.dims; ++k) centers[slot * a.dims + k] = center.along[3 - a.dims + k];
       valid[slot] = 1;
     }
   }
-  int64_t next = 0;
   for (int64_t slot = 0; slot < slots; ++slot) {
-    if (valid[slot]) continue;
-    const int64_t voxel = draw<Value>(a, image, a.num_classes, lists[a.num_classes], next, drawn, valid, slots);
-    if (voxel < 0) break;
-    drawn[slot] = voxel;
-    valid[slot] = 1;
-  }
-  for (int64_t slot = slots - 1; slot >= 0; --slot) {
-    const Coordinates center = valid[slot] ? coordinates_of(a, drawn[slot]) : Coordinates{{0, 0, 0}};
-    for (int k = 0; k < a.dims; ++k) centers[slot * a.dims + k] = center.along[3 - a.dims + k];
+    for (int k = 0; k < a.dims && !valid[slot]; ++k) centers[slot * a.dims + k] = 0;
   }
 }
 

@@ -1,7 +1,8 @@
 // Counts and histograms of a segmentation from its logits z [N, C, V] and labels [N, V], in one pass.
 //   p = alpha / A, u = C / A, prediction = argmax alpha (the first of equals)
-//   confusion[label][prediction]; calibration bins floor(p bins) of every class and of the top label: number, sum of p,
-//   hits; number of voxels, and of errors of each class and of the top label, by the bin ceil(u levels) - 1.
+//   confusion[label][prediction]; calibration bins k / bins <= p < (k + 1) / bins of every class and of the top label:
+//   number, sum of p, hits; number of voxels, and of errors of each class and of the top label, by the level
+//   k / levels < u <= (k + 1) / levels.
 // Parallel over chunks of 32768 voxels, blocks of 128 in L1; chunks are added in order. Counts are exact. Number and
 // sum of p of a bin are one 64-bit integer, 12 bits above 52 of which 40 are the fraction (30 used by float p).
 // Bytes per voxel: C logits and a label, nothing written. Bound by the evidence and by C + 3 additions in L1.
@@ -17,6 +18,22 @@ template <typename T>
 SURE_FAST_INLINE int32_t clamped(T x, int32_t last) {
   const int32_t i = static_cast<int32_t>(x > T(0) ? x : T(0));  // a NaN goes to the first
   return i < last ? i : last;
+}
+
+// k where k / bins <= p < (k + 1) / bins: the product may be rounded over an edge.
+template <typename T>
+SURE_FAST_INLINE int32_t bin_of(T p, int32_t bins) {
+  const int32_t k = clamped(p * T(bins), bins - 1);
+  const int32_t up = p >= T(k + 1) / T(bins) && k < bins - 1, down = p < T(k) / T(bins);
+  return k + up - down;
+}
+
+// k where k / levels < u <= (k + 1) / levels.
+template <typename T>
+SURE_FAST_INLINE int32_t level_of(T u, int32_t levels) {
+  const int32_t k = clamped(u * T(levels), levels - 1);
+  const int32_t up = u > T(k + 1) / T(levels) && k < levels - 1, down = u <= T(k) / T(levels) && k > 0;
+  return k + up - down;
 }
 
 constexpr int kLanes =
@@ -111,7 +128,6 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
       best[v] = row[v] > best[v] ? row[v] : best[v];
     }
   }
-  const T bins = T(a.bins);
   for (int v = count; v < kBlock; ++v) packed[v] = 0;
   for (int c = 0; c <= classes; ++c) {  // the last is the top label
     const T* row = c < classes ? s.alpha + c * kBlock : best;
@@ -120,7 +136,7 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
 #pragma omp simd reduction(| : wrong)
     for (int v = 0; v < count; ++v) {
       const T p = row[v] / total[v];
-      bin[v] = label[v] >= 0 ? clamped(p * bins, a.bins - 1) : a.bins;
+      bin[v] = label[v] >= 0 ? bin_of(p, a.bins) : a.bins;
       wrong |= label[v] >= 0 && p != p;
       packed[v] = fixed_point(p > T(0) ? p : T(0)) + (uint64_t{1} << kSum);
     }
@@ -129,11 +145,7 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
     add_bins(bin, packed, s.table + static_cast<int64_t>(c) * (a.bins + 1) * kLanes);
   }
 #pragma omp simd
-  for (int v = 0; v < count; ++v) {
-    const T scaled = T(classes) / total[v] * T(a.levels);
-    const int32_t whole = clamped(scaled, a.levels);
-    level[v] = T(whole) < scaled ? (whole < a.levels ? whole : a.levels - 1) : (whole > 0 ? whole - 1 : 0);
-  }
+  for (int v = 0; v < count; ++v) level[v] = level_of(T(classes) / total[v], a.levels);
   for (int v = 0; v < count; ++v) {
     const int32_t y = label[v], guess = prediction[v];
     if (y < 0) continue;

@@ -10,6 +10,7 @@
 
 #include "cuda/block.h"
 #include "cuda/labels.h"
+#include "math/patch_table.h"
 #include "math/random.h"
 
 namespace sure_fast {
@@ -39,6 +40,8 @@ struct Lists {
   unsigned long long* keys;  // [N, C + 1, kListed]
   uint32_t* voxels;          // the same
   uint32_t* drawn;           // [N, slots]
+  int64_t *cells, *centers;  // of what is drawn [N, room]
+  int64_t room;
 
   Lists(const HardPatchArgs& a, Arena& arena) {
     const int64_t lists = a.size[0] * (a.num_classes + 1);
@@ -48,6 +51,9 @@ struct Lists {
     keys = arena.take<unsigned long long>(lists * kListed);
     voxels = arena.take<uint32_t>(lists * kListed);
     drawn = arena.take<uint32_t>(a.size[0] * a.num_classes * a.num_patches);
+    room = patch_table_room(a.num_classes * a.num_patches);
+    cells = arena.take<int64_t>(a.size[0] * room);
+    centers = arena.take<int64_t>(a.size[0] * room);
   }
 };
 
@@ -136,23 +142,6 @@ __global__ void __launch_bounds__(kThreads, 4) list_candidates(HardPatchArgs a, 
   }
 }
 
-// Whether a patch at `voxel` overlaps none of those drawn.
-SURE_FAST_DEVICE bool is_free(const HardPatchArgs& a, uint32_t voxel, const uint32_t* drawn, const uint8_t* valid,
-                              int64_t slots) {
-  const Coordinates x = coordinates_of(a, voxel);
-  for (int64_t s = 0; s < slots; ++s) {
-    if (!valid[s]) continue;
-    const Coordinates y = coordinates_of(a, drawn[s]);
-    bool overlaps = true;
-    for (int k = 0; k < 3; ++k) {
-      const int difference = x.along[k] - y.along[k];
-      overlaps = overlaps && difference < a.patch[k] && -difference < a.patch[k];
-    }
-    if (overlaps) return false;
-  }
-  return true;
-}
-
 struct DrawShared {
   unsigned long long key[kListed];
   uint32_t voxel[kListed], sorted[kListed];
@@ -166,6 +155,7 @@ struct Draws {
   const uint8_t* classes;  // [V]
   uint32_t* drawn;         // [slots]
   uint8_t* valid;          // [slots]
+  PatchTable table;        // of what is drawn
 };
 
 SURE_FAST_DEVICE Draws draws_of(const HardPatchArgs& a, const Lists& lists, uint8_t* valid, int64_t image) {
@@ -176,7 +166,12 @@ SURE_FAST_DEVICE Draws draws_of(const HardPatchArgs& a, const Lists& lists, uint
           random_row(static_cast<uint64_t>(*a.seed), image),
           lists.classes + image * volume,
           lists.drawn + image * slots,
-          valid + image * slots};
+          valid + image * slots,
+          {lists.cells + image * lists.room,
+           lists.centers + image * lists.room,
+           lists.room,
+           {a.size[1], a.size[2], a.size[3]},
+           {a.patch[0], a.patch[1], a.patch[2]}}};
 }
 
 // Brings a list into the order of drawing, in shared.sorted. The whole block takes part, as in all that follows.
@@ -199,15 +194,14 @@ SURE_FAST_DEVICE void sort_list(const Lists& lists, int64_t list, int length, Dr
 }
 
 // The next voxel of the sorted list, from `next` on, whose patch is free, -1 where none is; `next` is then behind it.
-SURE_FAST_DEVICE long long next_listed(const HardPatchArgs& a, const Draws& draws, int length, int& next,
-                                       DrawShared& shared) {
+SURE_FAST_DEVICE long long next_listed(const Draws& draws, int length, int& next, DrawShared& shared) {
   const int t = static_cast<int>(threadIdx.x);
   long long voxel = -1;
   while (next < length && voxel < 0) {
     if (t == 0) shared.first = length;
     __syncthreads();
     const int i = next + t;
-    if (i < length && is_free(a, shared.sorted[i], draws.drawn, draws.valid, draws.slots)) atomicMin(&shared.first, i);
+    if (i < length && is_free(draws.table, shared.sorted[i])) atomicMin(&shared.first, i);
     __syncthreads();
     if (shared.first < length) {
       voxel = shared.sorted[shared.first];
@@ -228,7 +222,7 @@ SURE_FAST_DEVICE long long search_image(const HardPatchArgs& a, const Draws& dra
     if (own.voxel >= 0 && (own + x).voxel == own.voxel) continue;
     const uint32_t voxel = static_cast<uint32_t>(v);
     const bool counts = c == a.num_classes ? fits(a, voxel) : draws.classes[v] == c;
-    if (counts && is_free(a, voxel, draws.drawn, draws.valid, draws.slots)) own = x;
+    if (counts && is_free(draws.table, v)) own = x;
   }
   return block_sum<kThreads>(own, best).voxel;
 }
@@ -250,6 +244,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   __shared__ Candidate best[kThreads];
   const Draws draws = draws_of(a, lists, valid, blockIdx.x);
   for (int64_t s = threadIdx.x; s < draws.slots; s += kThreads) draws.valid[s] = 0;
+  for (int64_t i = threadIdx.x; i < draws.table.room; i += kThreads) draws.table.cells[i] = 0;
   for (int64_t c = 0; c <= a.num_classes; ++c) {
     const int64_t list = draws.image * (a.num_classes + 1) + c;
     const bool overflow = lists.listed[list] > kListed;
@@ -261,13 +256,14 @@ __global__ void __launch_bounds__(kThreads, 4)
     const int64_t last = filling ? draws.slots : (c + 1) * a.num_patches;
     for (int64_t slot = filling ? 0 : c * a.num_patches; slot < last; ++slot) {
       if (filling && draws.valid[slot]) continue;
-      long long voxel = next_listed(a, draws, length, next, shared);
+      long long voxel = next_listed(draws, length, next, shared);
       if (voxel < 0 && !whole) voxel = search_image(a, draws, c, best);
       if (voxel < 0) break;
       __syncthreads();
       if (threadIdx.x == 0) {
         draws.drawn[slot] = static_cast<uint32_t>(voxel);
         draws.valid[slot] = 1;
+        insert_patch(draws.table, voxel);
       }
       __syncthreads();
     }

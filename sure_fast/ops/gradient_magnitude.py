@@ -60,8 +60,6 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
 
 def gradient_args(image: Tensor, operator: str, spacing: Sequence[float], channels: str) -> _cpu.GradientArgs:
     weights = channel_weights(channels, image.shape[1]) or ()
-    if len(weights) > 3:  # a mean over many channels: one combined image
-        image, weights = image.mean(1, keepdim=True), (1.0,)
     return _cpu.GradientArgs(
         image,
         scale=tuple(1.0 / s for s in spacing),

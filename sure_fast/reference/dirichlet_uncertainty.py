@@ -12,7 +12,9 @@ LINEAR_FROM = 50.0
 
 
 def evidence(logits: Tensor, kind: str = "softplus") -> Tensor:
-    """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
+    """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10)); an infinite evidence is no number."""
+    if kind != "exp":
+        logits = logits + logits.detach().clamp(min=0.0) * 0.0
     if kind == "softplus":
         return functional.softplus(logits, threshold=LINEAR_FROM)
     if kind == "relu":

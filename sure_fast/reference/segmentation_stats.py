@@ -28,11 +28,10 @@ def segmentation_stats(
 
     confusion = histogram(y * classes + prediction, classes * classes, counts).reshape(-1, classes, classes)
     number, confidence, hits, errors = [], [], [], []
-    scaled = classes / total * levels
-    level = (scaled.nan_to_num(0.0).ceil().to(torch.int64) - 1).clamp(0, levels - 1)
+    level = torch.bucketize((classes / total).nan_to_num(0.0), _edges(total, levels))
     for c in range(classes + 1):
         p = (alpha[:, c] if c < classes else best) / total
-        index = (p * bins).nan_to_num(0.0).to(torch.int64).clamp(0, bins - 1)
+        index = torch.bucketize(p.nan_to_num(0.0).contiguous(), _edges(p, bins), right=True)
         hit = (y == c) if c < classes else (y == prediction)
         wrong = (y == c) != (prediction == c) if c < classes else y != prediction
         number.append(histogram(index, bins, counts))
@@ -41,6 +40,11 @@ def segmentation_stats(
         errors.append(histogram(level, levels, wrong & counts))
     by_bin = (torch.stack(parts, 1) for parts in (number, confidence, hits))
     return (confusion, *by_bin, histogram(level, levels, counts), torch.stack(errors, 1))
+
+
+def _edges(values: Tensor, bins: int) -> Tensor:
+    """1/bins … (bins - 1)/bins in the dtype of the values."""
+    return (torch.arange(1, bins, dtype=torch.float64, device=values.device) / bins).to(values.dtype)
 
 
 def _first_maximum(alpha: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,8 @@ EMPTY = (0.0, 0.0, 0.0)
 
 def evidence(z, kind):
     z = z.astype(np.float64)
+    if kind != "exp":
+        z = np.where(z == np.inf, np.nan, z)
     if kind == "softplus":
         return np.logaddexp(0.0, z)
     if kind == "relu":
