@@ -17,7 +17,7 @@ MOST_IMAGES = 65535
 """The second axis of a grid."""
 MOST_ELEMENTS = 2**40
 MOST_IN_PLANE = 2**30
-"""Places in a plane are int32."""
+"""Voxels of a plane are numbered in int32."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Triton's own debugging mode, in which kernels run on CPU tensors; read when sure_fast is imported."""
 
