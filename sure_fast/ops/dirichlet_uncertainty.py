@@ -110,7 +110,7 @@ def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", backend
         `logits`.
 
     Notes:
-        Half precision is computed in float32. Deterministic.
+        Half precision is computed in float32. Deterministic. A logit that is NaN or, but for "exp", +inf gives NaN.
 
     Example:
         >>> import sure_fast, torch
