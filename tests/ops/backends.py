@@ -3,9 +3,9 @@
 A test takes one of three fixtures, whose parameters are what the op of its file registers: `backend`, the reference and
 every kernel; `kernel`, every kernel; `variant`, every kernel in each of its variants, which are the instruction sets of
 the CPU and those that the file gives as VARIANTS = {backend: {name: constants of the op's module}}. A parameter `dtype`
-beside them takes the dtypes that the backend computes with. `@on("cpu")` narrows a fixture to the backends that a test is
-about. Triton's kernels run on the GPU or else in Triton's interpreter, those in CUDA C++ on the GPU or else in the
-emulator.
+beside them takes the dtypes that the backend computes with. `@on("cpu")` narrows a fixture to the backends that a
+test is about. Triton's kernels run on the GPU or else in Triton's interpreter, those in CUDA C++ on the GPU or else in
+the emulator.
 """
 
 from __future__ import annotations

@@ -181,6 +181,7 @@ def test_no_ignored_voxel_is_on_the_references_boundary():
     assert not boundary_mask(label, 9)[label == 9].any()
 
 
+@on("cpu", "reference")
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name, backend):
     golden = load(name)

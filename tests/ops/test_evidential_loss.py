@@ -166,10 +166,12 @@ def test_hand_computed_without_evidence(backend):
     logits, target = torch.full((1, 2, 2, 2), -1.0, dtype=backend.widest), torch.tensor([[[0, 0], [1, 1]]])
     tp, fp, fn = 1.002, 0.998, 1.002
     a = fp / (fp + fn + 1e-5)
+    dice = 1 - tp / (tp + a * fp + (1 - a) * fn + 1e-5)
     out = backend(logits, target, evidence="relu")
-    backend.agree(torch.stack(out[:3]), torch.tensor([1.0, 0.0, 1 - tp / (tp + a * fp + (1 - a) * fn + 1e-5)]))
+    backend.agree(torch.stack(out[:3]), torch.tensor([1.0, 0.0, dice], dtype=torch.float64))
 
 
+@on("cpu", "reference")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("total", "key"), [("annealed", "edl_loss"), ("weighted", "edl_loss_a")])
 @pytest.mark.parametrize("name", GOLDEN)
@@ -177,8 +179,6 @@ def test_golden(name, total, key, kind, backend):
     golden = load(name)
     epoch, epochs, annealing = (float(v) for v in golden["epoch_total_annealing"])
     for precision, dtype in (("f32", torch.float32), ("f64", torch.float64)):
-        if torch.promote_types(dtype, backend.widest) != backend.widest:
-            continue
         logits = backend.leaf(torch.from_numpy(golden["logits"]).to(dtype))
         target = torch.from_numpy(golden["label"]).long()
         loss = sure_fast.EvidentialLoss(
@@ -298,25 +298,23 @@ def test_far_voxels_and_scaled_slopes(kernel):
 
 
 def test_opcheck(kernel):
-    for shape in ((2, 3, 4, 5), (1, 2, 3, 4, 5)):
+    shapes = [(2, 3, 4, 5)] if kernel.interpreted else [(2, 3, 4, 5), (1, 2, 3, 4, 5)]
+    for shape in shapes:
         logits, target = kernel.put(case(shape))
         for wanted in (False, True):
             settings = ("digamma", "softplus", None, None, False, wanted, wanted, kernel.name)
             torch.library.opcheck(_op, (logits.requires_grad_(), target, *settings))
-        if kernel.interpreted and len(shape) == 5:
-            continue
         slope = torch.randn((shape[0], 1, *shape[2:]))
         weights = torch.rand(shape[1], dtype=torch.float64)
+        sums = kernel.put(torch.randn(1, 2 + 3 * shape[1], dtype=torch.float64))
         for given in ((None, None, None), kernel.put((torch.randn(target.shape), torch.randn(target.shape), slope))):
-            sums = kernel.put(torch.randn(1, 2 + 3 * shape[1], dtype=torch.float64))
             arguments = (sums, *given, logits.detach(), target, "mse", "exp", 1, weights, False, kernel.name)
             torch.library.opcheck(_op_backward, arguments)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_uncertainty_from_the_same_pass(shape, layout, kernel, dtype):
-    logits, target = case(shape, dtype, ignore=-1)
+def test_uncertainty_from_the_same_pass(layout, kernel, dtype):
+    logits, target = case((2, 3, 5, 6, 7), dtype, ignore=-1)
     out = kernel(kernel.put(strided(logits, layout)), target, ignore_index=-1, return_uncertainty=True)
     assert out.uncertainty.dtype == dtype
     kernel.agree(out.uncertainty, sure_fast.dirichlet_uncertainty(logits.double(), backend="reference"))

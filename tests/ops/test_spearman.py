@@ -97,8 +97,16 @@ def test_order_and_its_opposite(backend):
     x = torch.rand(5)
     assert backend(x, x).item() == pytest.approx(1.0)
     assert backend(x, -x).item() == pytest.approx(-1.0)
+
+
+def test_errors_name_the_argument(backend):
+    x = torch.rand(5)
     with pytest.raises(ValueError, match="b: expected the shape of a"):
         backend(x, x[:3])
+    with pytest.raises(TypeError, match="a: expected float32"):
+        backend(torch.arange(5), x)
+    with pytest.raises(ValueError, match=r"mask: expected bool \[5\]"):
+        backend(x, x, mask=x)
 
 
 @on("cpu")

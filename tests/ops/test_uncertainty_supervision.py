@@ -255,7 +255,7 @@ def test_errors_name_the_argument(arguments, error, text, backend):
 
 @on("cpu")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape", [(2, 70, 65), (1, 14, 30, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 70, 65), pytest.param((1, 14, 30, 32), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_large_thresholds_run_on_the_kernels_of_the_ops(shape, dtype, ignore, kernel):
     """Beyond what the byte map of distances holds."""
