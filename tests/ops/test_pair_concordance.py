@@ -48,7 +48,7 @@ def test_kernel_is_the_reference(n, levels, kernel):
 
 
 @on("cpu")
-@pytest.mark.parametrize("n", [33, 1000, 70_000, 300_000])
+@pytest.mark.parametrize("n", [33, 1000, 70_000, pytest.param(300_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("levels", [3, 200, None])
 def test_large_rows(n, levels, variant):
     a, b, _ = rankings(2, n, levels)

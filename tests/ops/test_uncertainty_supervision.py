@@ -51,7 +51,8 @@ def run(backend, z, label, image, noisy, noise, **options):
     return torch.stack(out).detach(), torch.autograd.grad(1024 * total, leaves)
 
 
-def check(kernel, given, what="uncertainty_supervision.gradient", **options):
+def check(kernel, given, what="uncertainty_supervision.gradient", turned=False, **options):
+    """`turned`: gradients may differ by pairs that change sides; of Triton's they may in any case."""
     z, label, image, noisy, noise = given
     terms, gradients = run(kernel, *given, **options)
     want, wanted = run(REFERENCE, z.double(), label, image.double(), noisy.double(), noise, **options)
@@ -61,7 +62,7 @@ def check(kernel, given, what="uncertainty_supervision.gradient", **options):
         torch.testing.assert_close(terms.double(), want, rtol=0.01, atol=0.01)
     for got, exact, leaf in zip(gradients, wanted, (z, noisy), strict=True):
         assert got.dtype == leaf.dtype
-        if kernel.name == "triton" and got.dtype == torch.float32:
+        if got.dtype == torch.float32 and (turned or kernel.name == "triton"):
             assert_like_but_for_pairs(got, exact)
         else:
             kernel.agree(got, exact, what, scaled=True)
@@ -86,7 +87,7 @@ def test_class_weights(kernel):
 @pytest.mark.parametrize("shape", [(2, 30, 33), (1, 14, 15, 16)], ids=str)
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_kernel_agrees_with_the_reference(shape, ignore, variant):
-    terms = check(variant, case(shape, ignore=ignore), ignore_index=ignore)
+    terms = check(variant, case(shape, ignore=ignore), turned=True, ignore_index=ignore)
     assert bool((terms > 0).all())  # every term is at work
 
 
@@ -154,12 +155,12 @@ def test_what_is_not_asked_for_is_zero(given, kernel):
 
 @pytest.mark.parametrize("shape", [(2, 40, 41), (9, 20, 21), (1, 20, 21, 22)], ids=str)
 def test_same_bits_however_it_runs(shape, variant):
-    arguments = case(shape, classes=4)
+    arguments = case([min(size, 14) for size in shape] if variant.interpreted else shape, classes=4)
     assert_same_bits(run(variant, *arguments) for _ in variant.ways())
 
 
 def test_strides_change_nothing(kernel):
-    z, label, image, noisy, noise = case((2, 12, 13, 14))
+    z, label, image, noisy, noise = case((1, 12, 13, 14))
     turned = [strided(x, "channels_last") for x in (z, image, noisy)]
     assert_same_bits(
         [
