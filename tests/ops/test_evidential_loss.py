@@ -230,9 +230,16 @@ def test_every_term_has_its_own_gradient(term, kernel):
     kernel.agree(*found, "evidential_loss.gradient", scaled=True)
 
 
-def test_same_bits_however_it_runs(variant):
-    logits, target = case((2, 3, 20, 61) if variant.interpreted else (3, 4, 80, 90))
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_same_bits_however_it_runs(shape, variant):
+    logits, target = case(shape)
     assert_same_bits(run(variant, logits, target) for _ in variant.ways())
+
+
+@on("cpu")
+def test_same_bits_of_many_chunks(kernel):
+    logits, target = case((3, 4, 80, 90))
+    assert_same_bits(run(kernel, logits, target) for _ in kernel.ways())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

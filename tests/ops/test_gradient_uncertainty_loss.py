@@ -196,6 +196,15 @@ def test_half_precision(half, kernel):
     assert got[0].item() == pytest.approx(kernel(u, g, d).item(), rel=0.05)
 
 
+@pytest.mark.parametrize(("narrow", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 0.05)], ids=str)
+def test_maps_of_different_dtypes(narrow, bound, kernel):
+    u, g, d, _ = case((2, 6, 7))
+    loss, gradient = run(kernel, u.to(narrow), g, d)
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == narrow
+    assert loss.item() == pytest.approx(kernel(u, g, d).item(), rel=bound)
+
+
 def test_strides_change_nothing(kernel):
     u, g, d, _ = case((2, 9, 10, 11))
     turned = [x.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1) for x in (u, g, d)]

@@ -62,10 +62,11 @@ def test_large_rows(n, levels, variant):
 @on("cuda")
 @pytest.mark.parametrize("levels", [3, 200, None])
 def test_rows_of_several_tiles(levels, kernel):
-    a, b, mask = rankings(1, 5000, levels)
-    for keep in (None, mask):
-        options = {"mask": keep, "tolerance": 1.5}
-        assert_same_bits([kernel(a, b, **options), sure_fast.pair_concordance(a, b, **options)])
+    for dtype in (torch.float32, torch.float64):
+        a, b, mask = rankings(1, 5000, levels, dtype)
+        for keep in (None, mask):
+            options = {"mask": keep, "tolerance": 1.5}
+            assert_same_bits([kernel(a, b, **options), sure_fast.pair_concordance(a, b, **options)])
 
 
 def test_same_bits_however_it_runs(variant):

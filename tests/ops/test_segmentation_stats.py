@@ -70,6 +70,7 @@ def check(kernel, z, y, moved=4, **options):
         assert int((a - b).abs().sum()) <= moved, name
     bounds = 1e-6 if kernel.name == "triton" else 1e-5
     torch.testing.assert_close(got.confidence.sum(-1), want.confidence.sum(-1), rtol=bounds, atol=bounds)
+    assert_same_bits([got, kernel(z, y, **options)])
     return got, want
 
 

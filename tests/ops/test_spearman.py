@@ -46,9 +46,10 @@ def test_kernel_agrees_with_the_reference(n, levels, kernel):
 @on("cuda")
 @pytest.mark.parametrize("levels", [3, 200, None])
 def test_rows_of_several_tiles(levels, kernel):
-    a, b, mask = rankings(1, 5000, levels)
-    for keep in (None, mask):
-        assert_same_bits([kernel(a, b, mask=keep), sure_fast.spearman(a, b, mask=keep)])
+    for dtype in (torch.float32, torch.float64):
+        a, b, mask = rankings(1, 5000, levels, dtype)
+        for keep in (None, mask):
+            assert_same_bits([kernel(a, b, mask=keep), sure_fast.spearman(a, b, mask=keep)])
 
 
 def test_same_bits_however_it_runs(variant):
@@ -118,6 +119,7 @@ def test_the_opposite_order_is_exact(kernel):
 def test_infinities_and_signed_zeros(kernel):
     a, b = torch.tensor([[0.0, -0.0, 1.0, math.inf]]), torch.tensor([[1.0, 2.0, -math.inf, 3.0]])
     torch.testing.assert_close(kernel(a, b), REFERENCE(a, b), rtol=1e-12, atol=0)
+    assert_same_bits([kernel(a, b), sure_fast.spearman(a, b)])
 
 
 @on("cpu")
