@@ -160,7 +160,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
                     parameters.append(pytest.param(given, id=repr(given[0]), marks=marks))
                     continue
                 for dtype in DTYPES[name in NO_DOUBLE :]:
-                    parameters.append(pytest.param(given, dtype, id=f"{given[0]}-{str(dtype)[6:]}", marks=marks))
+                    # the interpreter takes its time, and tests of single cases have half precision too
+                    slow = [pytest.mark.slow] if given[0].interpreted and dtype in HALVES else []
+                    parameters.append(pytest.param(given, dtype, id=f"{given[0]}-{str(dtype)[6:]}", marks=marks + slow))
         metafunc.parametrize([fixture, "dtype"] if drawn_dtype else fixture, parameters, indirect=[fixture])
 
 
