@@ -58,7 +58,7 @@ def test_many_channels(kernel):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("operator", ["sobel", "central"])
 def test_strides_change_nothing(layout, operator, kernel):
-    image = strided(random((2, 3, 3, 6, 17)), layout)
+    image = strided(random((2, 3, 3, 6, 7)), layout)
     assert not image.is_contiguous()
     for channels in ("luma", "max") if kernel.interpreted else ("luma", "mean", "max"):
         options = {"operator": operator, "channels": channels}
