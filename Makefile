@@ -1,4 +1,4 @@
-.PHONY: build test sanitize cuda-check bench lint format docs
+.PHONY: build test test-all fuzz sanitize cuda-check bench lint format docs
 
 build:
 	pip install -c constraints.txt -e ".[dev]"
@@ -6,8 +6,19 @@ build:
 test:
 	pytest
 
+# The slow tests too.
+test-all:
+	pytest -m "slow or not slow"
+
+# Drawn calls of every op against float64 NumPy, for so many seconds; a failing case prints its seed.
+SECONDS = 300
+SEED = 0
+fuzz:
+	python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
 # The operator tests on a copy of the tracked files built with AddressSanitizer and UndefinedBehaviorSanitizer.
-# Left out: what compiles or forks, which the sanitizers' runtime does not survive, and the Triton kernels, which are Python.
+# Left out: what compiles or forks, which the sanitizers' runtime does not survive, the reference and the Triton kernels,
+# which are Python, and slow tests. The emulated CUDA kernels run on the cases of a GPU.
 SANITIZED = build/sanitized
 sanitize:
 	rm -rf $(SANITIZED)
@@ -18,9 +29,8 @@ sanitize:
 	cd $(SANITIZED) && export ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$$PWD \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
 	  python -c "import sure_fast; assert 'sanitized' in sure_fast._cpu.__file__" && \
-	  SURE_FAST_SANITIZE=1 python -m pytest -q tests/ops tests/cuda/test_emulation.py tests/cuda/test_gpu_cases.py \
-	    --ignore=tests/ops/test_triton.py --ignore=tests/ops/test_triton_losses.py \
-	    -k "not compile and not opcheck and not fork and not registered"
+	  SURE_FAST_SANITIZE=1 python -m pytest -q tests/ops tests/fuzz tests/cuda/test_emulation.py tests/cuda/test_gpu_cases.py \
+	    -k "not compile and not opcheck and not fork and not registered and not [triton and not [reference and not [cuda"
 
 # Registers and shared memory of every CUDA kernel; an error where one spills or needs a stack. Needs nvcc, no GPU.
 cuda-check:

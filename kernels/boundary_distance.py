@@ -238,7 +238,7 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
                 )  # fmt: skip
                 x = y
             return
-        farthest = math.inf if limit is None else limit * limit * _cpu.FLOAT_SLACK
+        farthest = math.inf if limit is None else limit * limit * _cpu.SQUARED_SLACK
         for axis in axes:
             final, length = axis == axes[-1], size[axis] - 1
             reach = length if limit is None else _cpu.steps_within(limit / step[axis], length)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _cpu
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -283,6 +285,11 @@ def positive(name: str, value: float, *, zero: bool = False, infinite: bool = Fa
     if not (number >= 0.0 if zero else number > 0.0) or (number == float("inf") and not infinite):
         raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return number
+
+
+def reach(name: str, value: float) -> float:
+    """A threshold of distances, so that one in float that was meant to be equal to it is within."""
+    return positive(name, value, zero=True) * _cpu.SLACK
 
 
 def finite(name: str, value: float) -> float:

@@ -14,7 +14,7 @@ EXP_CLAMP: float
 
 # Of csrc/math/distance.h: limits of distances, and squared distances in a byte.
 SLACK: float
-FLOAT_SLACK: float
+SQUARED_SLACK: float
 BYTE_REACH: float
 BEYOND: int
 IGNORED: int

@@ -1,10 +1,41 @@
-"""Without a GPU the Triton kernels run in Triton's interpreter, which must be chosen before Triton is imported."""
+"""Where the kernels for a GPU run on a machine without one, and memory that shows what was not written."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
+# Triton's interpreter must be chosen before Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def poisoned_memory():
+    """Uninitialised tensors are filled with NaN (or the largest integer), so that an unwritten output shows."""
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    # torch's own kernels of a GPU may be indeterministic
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = before
+
+
+@pytest.fixture(scope="session")
+def library():
+    """The CUDA library for the CPU, compiled where it has changed."""
+    from tests.cuda import emulated
+
+    return emulated.load(emulated.build(emulated.FOLDER))
+
+
+@pytest.fixture
+def emulation(library):
+    """backend="cuda" runs emulated kernels on CPU tensors."""
+    from tests.cuda import emulated
+
+    with emulated.emulate(library) as module:
+        yield module

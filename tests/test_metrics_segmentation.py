@@ -73,7 +73,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"^target: expected labels in \[0, 3\), got 3$"):
         compute_dice(t, t + (t == 2), 3)
     with pytest.raises(TypeError, match=r"^prediction: expected an integer tensor"):
-        compute_iou(t.float(), t, 3)
+        compute_iou(t.to(torch.complex64), t, 3)
     with pytest.raises(TypeError, match=r"^target: expected a torch.Tensor, got list$"):
         compute_dice(t, [1], 3)
 

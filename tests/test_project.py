@@ -58,6 +58,20 @@ def test_every_kernel_says_in_a_few_lines_what_it_does(pattern):
         assert 1 <= len(header) <= 12, (file, len(header))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_every_backend_of_an_op_is_tested(op):
+    """The fixtures of tests/ops/backends.py give a test every backend that is registered, unless `@on` narrows them."""
+    tree = ast.parse((ROOT / "tests" / "ops" / f"test_{op}.py").read_text())
+    fixtures = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not any(ast.unparse(d).startswith("on(") for d in node.decorator_list):
+            fixtures[node.name] = {argument.arg for argument in node.args.args}
+    against_the_reference = [name for name in fixtures if name.startswith(("test_kernel_agrees", "test_kernel_is_the"))]
+    assert any(fixtures[name] & {"kernel", "variant"} for name in against_the_reference)
+    assert "variant" in fixtures["test_same_bits_however_it_runs"]
+    assert "backend" in fixtures["test_errors_name_the_argument"]
+
+
 def test_every_kernel_file_belongs_to_a_registered_op():
     for backend, pattern in SOURCES.items():
         folder, suffix = (ROOT / pattern).parent, Path(pattern).suffix

@@ -225,7 +225,7 @@ void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* l
     for (int64_t h = 0; h < H; ++h) any |= s.any[i * H + h];
     s.any[i * H] = any;
   });
-  const float limit = a.limit < 0 ? kInf : static_cast<float>(a.limit * a.limit * kFloatSlack);
+  const float limit = a.limit < 0 ? kInf : static_cast<float>(a.limit * a.limit * kSquaredSlack);
   parallel_tasks(images * H, a.threads, [&](int64_t i) {
     float* rows = s.line + thread_index() * longest * W;
     float* column = out + i / H * D * H * W + i % H * W;  // [D, W], H W apart

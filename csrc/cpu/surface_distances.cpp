@@ -212,7 +212,7 @@ void statistics(const SurfaceArgs& a, const float* squared, int64_t n, double* o
   double sum = 0;
   float most = 0;
   int64_t within = 0;
-  const double limit = a.tolerance * kToleranceSlack;
+  const double limit = a.tolerance * kSlack;
   const float most_within = static_cast<float>(limit * limit);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t last = first + kBlock < n ? first + kBlock : n;

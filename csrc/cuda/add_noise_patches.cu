@@ -21,22 +21,32 @@ __global__ void copy_images(const Storage* image, int64_t elements, int64_t copi
   }
 }
 
-// A block for each copy, channel and center.
+// Where a patch begins along one axis; of one that reaches over an edge the nearest place where it does not.
+SURE_FAST_DEVICE int64_t first_inside(const NoisePatchArgs& a, int axis, int64_t center, bool& outside) {
+  const int64_t margin = a.patch[axis] / 2, last = a.size[axis + 2] - a.patch[axis];
+  const int64_t first = center < margin ? 0 : center - margin > last ? last : center - margin;
+  outside = outside || center < margin || first != center - margin;
+  return first;
+}
+
+// A block for each copy, channel and center. Nobody waits for the device to look at centers: a patch that reaches over
+// an edge is NaN at the edge.
 template <typename Storage>
 __global__ void add_patches(NoisePatchArgs a, Storage* images) {
   const int64_t patch = blockIdx.x % a.patches, i = blockIdx.x / a.patches;  // i: of [M, N, K]
   const int64_t N = a.size[0], K = a.size[1], n = i / K % N, at = n * a.patches + patch;
   if (!a.valid[at]) return;
   const int64_t* center = a.centers + (at + 1) * a.dims - 3;  // along D, H, W; the first one is there in 3D only
-  const int64_t d0 = (a.dims == 3 ? center[0] : 0) - a.patch[0] / 2;
-  const int64_t h0 = center[1] - a.patch[1] / 2, w0 = center[2] - a.patch[2] / 2;
+  bool outside = false;
+  const int64_t d0 = first_inside(a, 0, a.dims == 3 ? center[0] : 0, outside);
+  const int64_t h0 = first_inside(a, 1, center[1], outside), w0 = first_inside(a, 2, center[2], outside);
   const int64_t voxels = a.patch[0] * a.patch[1] * a.patch[2];
   const Storage* noise = static_cast<const Storage*>(a.noise) + i / (N * K) * voxels;
   for (int64_t p = threadIdx.x; p < voxels; p += blockDim.x) {
     const int64_t d = p / (a.patch[1] * a.patch[2]), h = p / a.patch[2] % a.patch[1], w = p % a.patch[2];
     const int64_t voxel = ((d0 + d) * a.size[3] + h0 + h) * a.size[4] + w0 + w;
     Storage& out = images[i * a.size[2] * a.size[3] * a.size[4] + voxel];
-    narrow(widen(out) + widen(noise[p]), out);
+    narrow(outside ? widen(out) * NAN : widen(out) + widen(noise[p]), out);
   }
 }
 

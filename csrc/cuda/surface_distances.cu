@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   double* record = records + (tasks[k].image * a.target.classes + tasks[k].cls) * kSurfaceRecord;
   if (threadIdx.x == 0) record[side] = static_cast<double>(n);
   if (n == 0 || other == 0) return;
-  const double limit = a.tolerance * kToleranceSlack;
+  const double limit = a.tolerance * kSlack;
   const float most_within = static_cast<float>(limit * limit);
   const auto at = [&](int64_t i) { return squared[order[begin + i]]; };
   SurfaceSum own = {0.0, 0};

@@ -6,9 +6,8 @@
 
 namespace sure_fast {
 
-constexpr double kSlack = 1 + 1e-12;      // makes up for the rounding of limits: what was meant to be equal is within
-constexpr double kFloatSlack = 1 + 2e-6;  // the same of squares that were added up in float
-constexpr double kToleranceSlack = 1 + 1e-6;  // of a tolerance to which float distances are compared
+constexpr double kSlack = 1 + 1e-6;  // a distance in float that was meant to be equal to a limit is within
+constexpr double kSquaredSlack = kSlack * kSlack;
 
 constexpr double kByteReach = 15.9;  // squared steps below its square fit a byte and leave two values:
 constexpr uint8_t kBeyond = 255;     // farther than the limit,
@@ -25,7 +24,7 @@ SURE_FAST_INLINE int64_t steps_within(double distance, int64_t most) {
 
 // The largest squared distance within a distance in steps, for comparison with bytes.
 SURE_FAST_INLINE int squared_steps_within(double distance) {
-  const double squared = distance * distance * kSlack;
+  const double squared = distance * distance * kSquaredSlack;
   return squared < static_cast<double>(kBeyond) ? static_cast<int>(squared) : kBeyond;
 }
 

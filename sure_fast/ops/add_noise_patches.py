@@ -71,6 +71,7 @@ def add_noise_patches(
         None: an image or noise that requires a gradient is refused.
 
     Notes:
+        On a GPU nobody waits to look at the centers: a patch that reaches over an edge becomes one of NaN at the edge.
         Deterministic, the same bits on every backend. The sum is rounded once, to the image's dtype.
 
     Example:

@@ -95,7 +95,8 @@ def boundary_distance(
         label: [N, \*S] or, in 3D, [N, 1, \*S], integer, 2 or 3 spatial axes. [N, 1, H, W] is read as a volume
             [N, D=1, H, W], whose distances are the same.
         spacing: voxel size per spatial axis (mm); None measures in voxels.
-        max_distance: in the unit of the result. Exact up to it, +inf beyond; None: exact everywhere.
+        max_distance: in the unit of the result. Exact up to it (a distance larger by 1e-6 of it still counts), +inf
+            beyond; None: exact everywhere.
         ignore_index: voxels of this label are neither boundary nor part of a neighbourhood.
 
     Returns:

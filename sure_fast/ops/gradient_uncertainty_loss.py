@@ -160,7 +160,7 @@ def gradient_uncertainty_loss(
         uncertainty: u, [N, 1, \*S] or [N, \*S], floating.
         gradient: g, image gradient magnitude, the shape of `uncertainty`; not differentiated.
         distance: d, distance to the label boundary, [N, \*S] or [N, 1, \*S].
-        threshold: the boundary band, in the unit of `distance`.
+        threshold: the boundary band, in the unit of `distance`; a distance larger by 1e-6 of it still counts.
         pairs: "exact": every pair, by sorting, in O(n log n). "sampled": `num_pairs` ordered pairs an image, drawn
             uniformly with replacement.
         num_pairs: pairs drawn per image when `pairs="sampled"`.
@@ -196,7 +196,7 @@ def gradient_uncertainty_loss(
     d = _checks.maps("distance", distance, u)
     _checks.constant("gradient", g)
     _checks.constant("distance", d)
-    threshold = _checks.positive("threshold", threshold, zero=True)
+    threshold = _checks.reach("threshold", threshold)
     check_options(pairs=pairs, num_pairs=num_pairs)
     seed = seed_tensor(seed)
     if label is not None:

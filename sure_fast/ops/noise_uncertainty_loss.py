@@ -236,7 +236,7 @@ def noise_uncertainty_loss(
         levels: μ₁, μ₂, floating [2].
         valid: bool [N, P], which centers exist; None: all.
         evidence: e(z), "softplus", "relu" or "exp", as of `dirichlet_uncertainty`.
-        threshold: in the unit of `distance`.
+        threshold: in the unit of `distance`; a distance larger by 1e-6 of it still counts as within.
         order_weight, distance_weight, far_weight: weights of the terms, >= 0.
 
     Returns:
@@ -277,7 +277,7 @@ def noise_uncertainty_loss(
     _checks.constant("distance", d)
     _checks.choice("evidence", evidence, EVIDENCE)
     centers, levels, valid = _checks.patches(centers, levels, valid, d)
-    threshold = _checks.positive("threshold", threshold, zero=True)
+    threshold = _checks.reach("threshold", threshold)
     weights = check_weights(order_weight, distance_weight, far_weight)
     chosen = _backends.choose("noise_uncertainty_loss", backend, logits, *noisy, d)
     if chosen != "reference":

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from .labels import equals
 
-SLACK = 1 + 1e-12
-"""A sum of squared float64 steps can miss max_distance² by its rounding, and a quotient a whole number."""
+SLACK = 1 + 1e-6
+"""A distance in float32 that was meant to be equal to a limit is within it."""
 # One axis pass without `max_distance` builds [lines, length, length]; this bounds its number of elements.
 _CHUNK = 1 << 24
 
@@ -61,7 +61,7 @@ def boundary_distance(
         )
     distance = squared.sqrt().to(torch.float32)
     if max_distance is not None:
-        distance = distance.masked_fill(squared > max_distance**2 * SLACK, inf)
+        distance = distance.masked_fill(squared > (max_distance * SLACK) ** 2, inf)
     return distance
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .boundary_distance import boundary_distance
+from .boundary_distance import SLACK, boundary_distance
 from .dirichlet_uncertainty import dirichlet_uncertainty, widen
 from .evidential_loss import evidential_loss
 from .gradient_magnitude import gradient_magnitude
@@ -47,7 +47,7 @@ def uncertainty_supervision(
                 image, operator=options.operator, spacing=options.spacing, channels=options.channels
             )[:, 0],
             distance,
-            threshold=options.gradient_threshold,
+            threshold=options.gradient_threshold * SLACK,
             pairs="sampled" if options.num_pairs else "exact",
             num_pairs=options.num_pairs,
             label=label if options.per_class else None,
@@ -56,6 +56,7 @@ def uncertainty_supervision(
     if noise is not None:
         u1, u2 = dirichlet_uncertainty(widen(noise.logits), evidence=options.evidence)[:, 0].chunk(2)
         order, distance_term, far = terms_of_maps(
-            u, u1, u2, distance, noise.centers, noise.levels, valid=noise.valid, threshold=options.noise_threshold
-        )
+            u, u1, u2, distance, noise.centers, noise.levels, valid=noise.valid,
+            threshold=options.noise_threshold * SLACK,
+        )  # fmt: skip
     return (*evidential[:3], gradient, order, distance_term, far)

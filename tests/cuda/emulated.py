@@ -22,7 +22,8 @@ CSRC = ROOT / "csrc"
 EMULATION = ROOT / "tests" / "cuda" / "emulation"
 SANITIZE = os.environ.get("SURE_FAST_SANITIZE") == "1"
 FOLDER = ROOT / "build" / ("emulation_sanitized" if SANITIZE else "emulation")
-
+ORDERS = {"forward": (0, 0), "reverse": (1, 0), "random": (2, 7), "random again": (2, 8)}
+"""Of the threads of a block and of blocks: kind and seed, as set_order takes them."""
 
 LIBRARY = (
     *sorted((CSRC / "cuda").glob("*.cu")),

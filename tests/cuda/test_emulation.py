@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.cuda import emulated
-from tests.cuda.conftest import ORDERS
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +15,7 @@ def faulty():
 
 def in_all_orders(faulty, fault):
     found = []
-    for order in ORDERS.values():
+    for order in emulated.ORDERS.values():
         faulty.set_order(*order)
         found.append(faulty.run(fault))
     faulty.set_order(0, 0)
@@ -24,7 +23,7 @@ def in_all_orders(faulty, fault):
 
 
 def test_a_sound_kernel_is_the_same_in_every_order(faulty):
-    assert in_all_orders(faulty, "none") == [[i + (i + 1) % 64 for i in range(64)]] * len(ORDERS)
+    assert in_all_orders(faulty, "none") == [[i + (i + 1) % 64 for i in range(64)]] * len(emulated.ORDERS)
 
 
 @pytest.mark.parametrize("fault", ["race", "race of blocks"])

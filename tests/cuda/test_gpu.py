@@ -21,14 +21,6 @@ every_loss = pytest.mark.parametrize(("name", "backend"), [c for c in available(
 
 
 @pytest.fixture(autouse=True)
-def _poisoned_memory():
-    """As elsewhere, but torch's own kernels may be indeterministic."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
 def _sorted(monkeypatch):
     """Small images too take the way of large ones."""
     monkeypatch.setattr(importlib.import_module("sure_fast.ops.gradient_uncertainty_loss"), "COMPARED", 100)

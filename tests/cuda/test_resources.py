@@ -8,6 +8,7 @@ from tests.cuda.emulated import CSRC
 from tests.cuda.resources import ARCHITECTURES, every_kernel, parse
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not here")
 def test_no_kernel_spills_or_needs_a_stack():
     kernels = every_kernel()

@@ -14,6 +14,7 @@ ROOT = os.environ.get("SURE_FAST_HIPPOCAMPUS", "")
 pytestmark = pytest.mark.skipif(not ROOT, reason="SURE_FAST_HIPPOCAMPUS does not name the Task04_Hippocampus folder")
 
 
+@pytest.mark.slow
 def test_all_cases(capsys):
     cases = discover(ROOT)
     assert cases.info.class_names == {0: "background", 1: "Anterior", 2: "Posterior"}

@@ -3,30 +3,43 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.ops import backends
+
 
 @pytest.fixture(autouse=True)
-def _poisoned_memory():
-    """Uninitialised tensors are filled with NaN (or the largest integer), so that an unwritten output shows."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
+def _poisoned(poisoned_memory):
+    """Every test of an op sees what was not written."""
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def isa(request):
-    """Runs a test on every instruction set of this machine."""
-    from sure_fast import _cpu
+def pytest_generate_tests(metafunc):
+    backends.parametrize(metafunc)
 
-    levels = ["baseline", "avx2", "avx512"]
-    if levels.index(request.param) > levels.index(_cpu.best_isa()):
-        pytest.skip(f"this machine has no {request.param}")
-    before = _cpu.isa()
-    _cpu.set_isa(request.param)
-    yield request.param
-    _cpu.set_isa(before)
+
+def running(request):
+    backend, constants = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in constants.items():
+            patch.setattr(backend.module, name, value)
+        with backend.running(request.getfixturevalue):
+            yield backend
+
+
+@pytest.fixture
+def backend(request):
+    """The op's reference or one of its kernels."""
+    yield from running(request)
+
+
+@pytest.fixture
+def kernel(request):
+    """One of the op's kernels."""
+    yield from running(request)
+
+
+@pytest.fixture
+def variant(request):
+    """One of the op's kernels on one instruction set, or in another of its ways."""
+    yield from running(request)
 
 
 @pytest.fixture

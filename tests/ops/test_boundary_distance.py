@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 
 import sure_fast
+from sure_fast.ops.boundary_distance import squared_steps
 from sure_fast.reference.boundary_distance import boundary_mask
 from tests._golden import GOLDEN, load
+from tests.ops.backends import assert_same_bits, drawn, on
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def labels(shape, classes=3, seed=0):
@@ -35,31 +39,44 @@ def scipy_distance(label: np.ndarray, spacing=None) -> np.ndarray:
     return scipy.ndimage.distance_transform_edt(~boundary, sampling=spacing)
 
 
+@on("cpu", "reference")
 @pytest.mark.parametrize("shape", [(2, 30, 41), (2, 17, 18, 19), (1, 1, 25), (3, 5, 1, 22)], ids=str)
 @pytest.mark.parametrize("spacing", [None, (1.2, 0.7, 5.0), (0.7, 0.7, 0.7)])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_agrees_with_skimage_and_scipy(shape, spacing, backend):
     label = labels(shape)
     spacing = spacing and spacing[: len(shape) - 1]
     want = np.stack([scipy_distance(image, spacing) for image in label.numpy()])
-    got = sure_fast.boundary_distance(label, spacing=spacing, backend=backend)
+    got = backend(label, spacing=spacing)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-6)
     for limit in (0.0, 1.0, 2.1, 4.0, 5.5, 30.0):
-        near = sure_fast.boundary_distance(label, spacing=spacing, max_distance=limit, backend=backend).numpy()
+        near = backend(label, spacing=spacing, max_distance=limit).numpy()
         inside = want <= limit * (1 + 1e-9)
         np.testing.assert_allclose(near[inside], want[inside], rtol=1e-6)
         assert np.isinf(near[~inside]).all()
 
 
-def agree(label, **options):
-    got = sure_fast.boundary_distance(label, backend="cpu", **options)
+def check(kernel, label, **options):
+    got = kernel(label, **options)
     want = sure_fast.boundary_distance(label, backend="reference", **options)
-    torch.testing.assert_close(got, want, rtol=3e-7, atol=0)
+    assert got.dtype == torch.float32
+    kernel.agree(got, want, "boundary_distance")
     return got
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("shape", [(2, 13, 31), (1, 6, 7, 9), (1, 1, 25), (1, 2, 1, 22), (1, 18, 2, 3)], ids=str)
+@pytest.mark.parametrize("spacing", [(1.2, 0.7, 5.0), (0.7, 0.7, 0.7)])
+def test_kernel_agrees_with_the_reference(shape, spacing, variant):
+    label = labels(shape)
+    spacing = spacing[: len(shape) - 1]
+    for limit in (None, 0.0, 4.0, 30.0):
+        check(variant, label, spacing=spacing, max_distance=limit)
+    check(variant, label, max_distance=2.1, ignore_index=1)
+    check(variant, label, ignore_index=0)
+
+
+@on("cpu")
+@settings(drawn, max_examples=60)
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=3),
     st.integers(0, 2**31),
@@ -69,7 +86,7 @@ def agree(label, **options):
     st.sampled_from([None, 0, 1, -1]),
     st.sampled_from([torch.uint8, torch.int16, torch.int64]),
 )
-def test_any_labels(shape, seed, classes, limit, spacing, ignore_index, dtype):
+def test_any_labels(kernel, shape, seed, classes, limit, spacing, ignore_index, dtype):
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, classes, (2, *shape), generator=generator) // (1 + seed % 3)
     if seed % 2:  # large uniform parts
@@ -79,37 +96,48 @@ def test_any_labels(shape, seed, classes, limit, spacing, ignore_index, dtype):
     if dtype == torch.uint8:
         label, ignore_index = label % 256, ignore_index and ignore_index % 256
     options = {"spacing": spacing and spacing[: len(shape)], "max_distance": limit, "ignore_index": ignore_index}
-    agree(label.to(dtype), **options)
+    check(kernel, label.to(dtype), **options)
 
 
-@pytest.mark.parametrize("shape", [(1, 70, 65), (2, 20, 33, 67)], ids=str)
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("options", [{"max_distance": 4.0}, {"max_distance": 15.5}, {}, {"spacing": 0.3}], ids=str)
-def test_every_instruction_set_and_number_of_threads(shape, options, isa, threads):
+def test_same_bits_however_it_runs(large, options, variant):
+    shape = (2, 20, 33, 67) if large else (1, 70, 65)
+    if variant.interpreted:
+        shape = (1, 9, 10, 11) if large else (2, 13, 31)
     label = labels(shape)
-    got = agree(label, **options)
-    for count in (1, 5):
-        threads(count)
-        assert torch.equal(sure_fast.boundary_distance(label, **options), got)
+    assert_same_bits([check(variant, label, **options), *(variant(label, **options) for _ in variant.ways())])
 
 
+@on("cpu")
 @pytest.mark.parametrize("shape", [(40, 70, 66), (90, 30, 25), (1, 90, 130)], ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"spacing": (2.0, 0.9, 1.3)}, {"max_distance": 20.0}, {"max_distance": 4.0}], ids=str
 )
-def test_small_objects_in_large_images(shape, options):
+def test_small_objects_in_large_images(shape, options, kernel):
     """Most planes and rows hold no boundary."""
     axes = torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij")
     for center in ((shape[0] // 2, 20, 15), (shape[0] - 1, 3, 20)):
         radius = sum((x - c) ** 2 for x, c in zip(axes, center, strict=True)).sqrt()
         label = torch.bucketize(radius, torch.tensor([3.0, 8.0]))[None]
-        got = agree(label, **options)
+        got = check(kernel, label, **options)
         want = scipy_distance(label[0].numpy(), options.get("spacing"))
         want = np.where(want <= options.get("max_distance", np.inf) * (1 + 1e-9), want, np.inf)
         np.testing.assert_allclose(got[0].numpy(), want, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 9, 60), (1, 12, 3, 4)], ids=str)
+def test_one_voxel_and_none(shape, kernel):
+    label = torch.zeros(shape, dtype=torch.int64)
+    assert check(kernel, label).isinf().all()
+    label.flatten()[label.numel() // 2 + 3] = 1
+    for options in ({"spacing": 0.3}, {"max_distance": 20.0}, {"max_distance": 15.5}):
+        check(kernel, label, **options)
+
+
+@on("cpu")
 @pytest.mark.parametrize("axis", [1, 2, 3])
-def test_long_axes_take_the_envelope_of_parabolas(axis):
+def test_long_axes_take_the_envelope_of_parabolas(axis, kernel):
     shape = [1, 3, 5, 4]
     shape[axis] = 900
     generator = torch.Generator().manual_seed(axis)
@@ -117,64 +145,95 @@ def test_long_axes_take_the_envelope_of_parabolas(axis):
     sparse = torch.zeros_like(dense)
     sparse.view(-1)[[700, -3]] = 1
     for label in (dense, sparse, torch.zeros_like(dense)):
-        agree(label)
-        agree(label, spacing=(0.7, 1.3, 2.0))
+        check(kernel, label)
+        check(kernel, label, spacing=(0.7, 1.3, 2.0))
 
 
-def test_by_hand():
+def test_by_hand(backend):
     label = torch.tensor([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]])
     want = torch.tensor([[[5.0**0.5, 2**0.5, 1, 1], [2.0, 1, 0, 0], [2, 1, 0, 0]]])
-    torch.testing.assert_close(sure_fast.boundary_distance(label), want)
-    near = sure_fast.boundary_distance(label, max_distance=1.5)
+    torch.testing.assert_close(backend(label), want)
+    near = backend(label, max_distance=1.5)
     torch.testing.assert_close(near, want.masked_fill(want > 1.5, torch.inf))
     # 3 mm a row, 1 mm a column
     want = torch.tensor([[[13.0**0.5, 10**0.5, 3, 3], [2.0, 1, 0, 0], [2, 1, 0, 0]]])
-    torch.testing.assert_close(sure_fast.boundary_distance(label, spacing=(3, 1)), want)
+    torch.testing.assert_close(backend(label, spacing=(3, 1)), want)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_no_boundary_is_infinite(backend):
     label = torch.zeros(2, 4, 5, dtype=torch.uint8)
     label[1, 2:] = 1
     for limit in (None, 9.0, 99.0):
-        distance = sure_fast.boundary_distance(label, max_distance=limit, backend=backend)
+        distance = backend(label, max_distance=limit)
         assert distance[0].isinf().all()
         assert distance[1].isfinite().all()
 
 
-def test_ignored_voxels_are_neither_boundary_nor_neighbours():
+def test_ignored_voxels_are_neither_boundary_nor_neighbours(backend):
     label = torch.tensor([[[0, 0, 9, 1, 1, 0], [0, 0, 9, 1, 1, 0]]])
-    distance = sure_fast.boundary_distance(label, ignore_index=9)
+    distance = backend(label, ignore_index=9)
     assert distance[0, 0].tolist() == [4.0, 3.0, 2.0, 1.0, 0.0, 0.0]
+    assert backend(label).eq(0).sum() == 10
+
+
+def test_no_ignored_voxel_is_on_the_references_boundary():
+    label = torch.tensor([[[0, 0, 9, 1, 1, 0], [0, 0, 9, 1, 1, 0]]])
     assert not boundary_mask(label, 9)[label == 9].any()
-    assert sure_fast.boundary_distance(label).eq(0).sum() == 10
 
 
+@on("cpu", "reference")
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden(name):
+def test_golden(name, backend):
     golden = load(name)
-    got = sure_fast.boundary_distance(torch.from_numpy(golden["label"]).long())
+    got = backend(torch.from_numpy(golden["label"]).long())
     np.testing.assert_allclose(got.numpy(), golden["boundary_distance"], rtol=1e-6)
 
 
-def test_shapes_dtypes_strides_and_empty():
+@pytest.mark.parametrize("integer", INTEGERS, ids=str)
+def test_dtypes_strides_and_far_labels(integer, kernel):
+    label = labels((1, 5, 6, 7))
+    limits = torch.iinfo(integer)
+    values = torch.tensor([limits.min, 1, limits.max], dtype=integer)[label]
+    for ignore in (None, limits.max, limits.min):
+        want = check(kernel, label, max_distance=3.0, ignore_index={limits.max: 2, limits.min: 0}.get(ignore))
+        views = [values, values.transpose(1, 3).contiguous().transpose(1, 3), values.repeat(1, 1, 1, 2)[..., :7]]
+        for view in views:
+            assert torch.equal(check(kernel, view, max_distance=3.0, ignore_index=ignore), want)
+
+
+def test_channel_axis_and_empty(backend):
     label = labels((2, 6, 7, 8))
-    want = sure_fast.boundary_distance(label)
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
-        assert torch.equal(sure_fast.boundary_distance(label.to(dtype)), want)
-    assert torch.equal(sure_fast.boundary_distance(label[:, None]), want)
-    assert torch.equal(sure_fast.boundary_distance(label.transpose(1, 3).contiguous().transpose(1, 3)), want)
+    assert torch.equal(backend(label[:, None]), backend(label))
     for shape in ((0, 4, 5), (2, 0, 5), (2, 3, 0, 5)):
-        assert sure_fast.boundary_distance(torch.zeros(shape, dtype=torch.long)).shape == shape
-        assert sure_fast.boundary_distance(torch.zeros(shape, dtype=torch.long), max_distance=2).shape == shape
+        assert backend(torch.zeros(shape, dtype=torch.long)).shape == shape
+        assert backend(torch.zeros(shape, dtype=torch.long), max_distance=2).shape == shape
 
 
-def test_operator_is_registered_properly():
-    label = labels((1, 6, 7, 8))
+@on("triton")
+def test_squared_distances_in_bytes(kernel):
+    """As the fused training step keeps them; the CPU's are the same."""
+    from sure_fast.kernels import boundary_distance as kernels
+
+    for shape in ((2, 21, 40), (1, 9, 10, 11)):
+        label = labels(shape)
+        for limit, ignore in ((4.0, None), (1.0, 2), (15.8, 1)):
+            got, want = kernel.put(torch.full(shape, 77, dtype=torch.uint8)), torch.full(shape, 77, dtype=torch.uint8)
+            kernels.forward(kernel.put(label), [1.0] * (len(shape) - 1), limit, ignore, got)
+            squared_steps(label, limit, ignore, want)
+            assert torch.equal(got.cpu(), want)
+
+
+def test_operator_is_registered_properly_and_compiles_whole(kernel):
+    label = kernel.put(labels((1, 6, 7, 8)))
     for limit in (None, 3.0):
         torch.library.opcheck(
-            torch.ops.sure_fast.boundary_distance.default, (label, [1.0, 1.0, 2.0], limit, None, "cpu")
+            torch.ops.sure_fast.boundary_distance.default, (label, [1.0, 1.0, 2.0], limit, None, kernel.name)
         )
+
+    def near(x):
+        return sure_fast.boundary_distance(x, max_distance=4.0, backend=kernel.requested)
+
+    assert torch.equal(torch.compile(near, fullgraph=True, backend="aot_eager")(label), near(label))
 
 
 class Distances(torch.utils.data.Dataset):
@@ -221,24 +280,20 @@ def test_concurrent_calls_agree_with_serial_ones():
     assert all(torch.equal(g, w) for g, w in zip(got, want * 4, strict=True))
 
 
-def test_compiles_whole():
-    label = labels((2, 6, 7, 8))
-    compiled = torch.compile(
-        lambda x: sure_fast.boundary_distance(x, max_distance=4.0), fullgraph=True, backend="aot_eager"
-    )
-    assert torch.equal(compiled(label), sure_fast.boundary_distance(label, max_distance=4.0))
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"label": torch.zeros(1, 4, 4)}, TypeError, "label: expected an integer tensor"),
+        ({"label": torch.zeros(1, 4, 4, dtype=torch.complex64)}, TypeError, "label: expected an integer tensor"),
         ({"label": torch.zeros(4, 4, dtype=torch.long)}, ValueError, "label: expected"),
         ({"spacing": (1.0,)}, ValueError, "spacing: expected one number > 0 or 2 of them"),
         ({"max_distance": -1}, ValueError, "max_distance: expected a finite number >= 0"),
-        ({"backend": "cuda"}, ValueError, "boundary_distance: backend 'cuda' was requested"),
     ],
 )
-def test_errors_name_the_argument(arguments, error, text):
+def test_errors_name_the_argument(arguments, error, text, backend):
     with pytest.raises(error, match=text):
-        sure_fast.boundary_distance(**{"label": torch.zeros(1, 4, 4, dtype=torch.long), **arguments})
+        backend(**{"label": torch.zeros(1, 4, 4, dtype=torch.long), **arguments})
+
+
+def test_a_backend_that_it_has_not_is_refused():
+    with pytest.raises(ValueError, match="boundary_distance: backend 'cuda' was requested"):
+        sure_fast.boundary_distance(torch.zeros(1, 4, 4, dtype=torch.long), backend="cuda")

@@ -36,7 +36,7 @@ const Registrar registrar([](py::module_& m) {
   m.attr("EXP_CLAMP") = math::kExpClamp;
 
   m.attr("SLACK") = kSlack;
-  m.attr("FLOAT_SLACK") = kFloatSlack;
+  m.attr("SQUARED_SLACK") = kSquaredSlack;
   m.attr("BYTE_REACH") = kByteReach;
   m.attr("BEYOND") = kBeyond;
   m.attr("IGNORED") = kIgnored;
