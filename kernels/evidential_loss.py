@@ -246,7 +246,7 @@ def _moments(
         if KIND == "mse":
             own = tl.where(mine, a, own)
             moment += a * a
-    return total + total * 0.0, other + other * 0.0, weighted, own, moment
+    return total, other, weighted, own, moment
 
 
 @triton.jit
@@ -326,7 +326,7 @@ def _backward(
     total, other, weighted, own, moment = _moments(
         z, label, coefficients, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL
     )
-    inverse = 1.0 / total
+    inverse = 1.0 / total + total * 0.0  # of a sum beyond what float32 holds NaN
     through_u = -C * g_u * inverse * inverse
     common = _slope_of_all(total, inverse, weighted, own, moment, through_u, g_data, KIND)
     trigamma, slope_other = trigamma_entropic(other)

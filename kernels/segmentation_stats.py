@@ -1,8 +1,9 @@
 """Counts and histograms of a segmentation from its logits z [N, C, V] and labels [N, V], in one pass.
 
 p = alpha / A, u = C / A, prediction = argmax alpha (the first of equals)
-confusion[label][prediction]; calibration bins k / bins <= p < (k + 1) / bins of every class and of the top label: number,
-sum of p, hits; number of voxels, and of errors of each class and of the top label, by k / levels < u <= (k + 1) / levels.
+confusion[label][prediction]; calibration bins k / bins <= p < (k + 1) / bins of every class and of the top label:
+number, sum of p, hits; number of voxels, and of errors of each class and of the top label, by the level
+k / levels < u <= (k + 1) / levels.
 Grid (blocks of 1024 voxels, N). A block's counts are histograms in shared memory; its bins of p, of which neighbouring
 voxels fill a few, are summed one by one. Blocks add to one record an image, int64, of which sums of p are 2^-32: in any
 order the same. Bytes per voxel: C logits and a label. Bound by the additions to the bins.

@@ -18,10 +18,14 @@ CALLS = {
     "dirichlet_uncertainty": lambda z, **o: sure_fast.dirichlet_uncertainty(z, **o).sum(),
     "evidential_loss": lambda z, **o: sum(sure_fast.evidential_loss(z, Y, **o)[:3]),
     "gradient_uncertainty_loss": lambda z, **o: sure_fast.gradient_uncertainty_loss(z[:, :1], X, D, **o),
-    "noise_uncertainty_loss": lambda z, **o: sure_fast.noise_uncertainty_loss(Z, z, Z, D, CENTERS, LEVELS, **o).total,
+    "noise_uncertainty_loss": lambda z, **o: (
+        sure_fast.noise_uncertainty_loss(Z * 0.7, z, Z * 1.4, D, CENTERS, LEVELS, **o).total
+    ),
     "uncertainty_supervision": lambda z, **o: sum(sure_fast.uncertainty_supervision(z, Y, X, **o)[:4]),
     "uncertainty_supervision of noisy answers": lambda z, **o: (
-        sure_fast.uncertainty_supervision(Z, Y, noisy_logits=torch.cat([z, Z]), centers=CENTERS, levels=LEVELS, **o).far
+        sure_fast.uncertainty_supervision(
+            Z, Y, noisy_logits=torch.cat([z, Z * 1.4]), centers=CENTERS, levels=LEVELS, **o
+        ).far
     ),
     "gradient_magnitude": lambda z, **o: sure_fast.gradient_magnitude(z[:, :1], **o).sum(),
 }

@@ -24,8 +24,6 @@ distance_mm = partial(_checks.positive, zero=True)
 WEIGHTINGS = ("voxels", "surface")
 check_weighting = partial(_checks.choice, allowed=WEIGHTINGS)
 HAUSDORFF_PERCENT = 95.0
-WITHIN = 1.0 + 1e-6
-"""A distance is within a tolerance up to this multiple of it, as of `sure_fast.surface_distances`."""
 
 
 @options(num_classes=classes, ignore_index=_checks.index)
@@ -158,9 +156,9 @@ def compute_surface_metrics(
     """
     p, t = label_maps(prediction, target, num_classes, ignore_index)
     if len(spacing_mm) == 3 and t.dim() == 3 and target.ndim == 4:  # a volume of one plane, read as a channel
-        p, t = p[:, None, None], t[:, None, None]
+        p, t = p[:, None], t[:, None]
     spacing_mm = checked_spacing("spacing_mm", spacing_mm, t.dim() - 1)
-    if t.dim() == 4 and t.shape[1] > 1:  # with a channel axis a volume is no map per class
+    if t.dim() == 4:  # with a channel axis a volume is neither a map per class nor planar
         p, t = p[:, None], t[:, None]
     if weighting == "voxels":
         surfaces = surface_distances(
@@ -187,7 +185,7 @@ def _by_size(
     prediction: Tensor, target: Tensor, num_classes: int, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Percentile, average and share within the tolerance, [N, C - 1], and which map has the class, [N, C - 1, 2]."""
-    shape = (len(target), num_classes - 1)
+    shape, tolerance = (len(target), num_classes - 1), _checks.reach("tolerance_mm", tolerance_mm)
     results = torch.full((*shape, 3), torch.nan, dtype=torch.float64, device=target.device)
     there = torch.zeros((*shape, 2), dtype=torch.bool, device=target.device)
     for n in range(shape[0]):
@@ -200,7 +198,7 @@ def _by_size(
             sides, whole = ((d_p, size_p), (d_t, size_t)), size_p.sum() + size_t.sum()
             results[n, c - 1, 0] = max(percentile_by_size(d, size, HAUSDORFF_PERCENT) for d, size in sides)
             results[n, c - 1, 1] = sum((d * size).sum() for d, size in sides) / whole
-            results[n, c - 1, 2] = sum(size[d <= tolerance_mm * WITHIN].sum() for d, size in sides) / whole
+            results[n, c - 1, 2] = sum(size[d <= tolerance].sum() for d, size in sides) / whole
     hd95, assd, nsd = results.unbind(-1)
     return hd95, assd, nsd, there
 

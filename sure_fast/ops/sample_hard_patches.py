@@ -24,8 +24,6 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
 
 PATCH_SIZE, NUM_PATCHES = 3, 3
 """Voxels of an edge, and patches of a class, of arXiv 2509.17098's code."""
-MOST_PATCHES = 2**31
-"""Of a class; those of an image are no more than its voxels."""
 MOST_CUDA_CLASSES = _cpu.MOST_CUDA_CLASSES
 """Classes that the bytes of the CUDA kernel can tell apart."""
 
@@ -130,7 +128,7 @@ def sample_hard_patches(
         distance: distance to the label boundary, [N, \*S] or [N, 1, \*S].
         num_classes: C, background included.
         patch_size: odd edge length in voxels, one number or one per spatial axis.
-        num_patches: patches per class, at most the voxels of an image.
+        num_patches: patches per class, at most 65536 or the voxels of the batch.
         max_distance: limit of the background's centers, in the unit of `distance`.
         image: [N, K, \*S] floating, of which noisy copies are written.
         noise: [M, \*patch_size], one patch for each copy, added at every valid center; needed with `image`.
@@ -163,7 +161,7 @@ def sample_hard_patches(
     dims = u.dim() - 1
     size = _checks.patch_size(patch_size, dims)
     _checks.table_size("num_classes", num_classes)
-    _checks.count("num_patches", num_patches, most=max(u[0].numel(), 1) if len(u) else MOST_PATCHES)
+    _checks.count("num_patches", num_patches, most=max(u.numel(), _checks.MOST))
     _checks.generator(generator)
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
     if (image is None) != (noise is None):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import sure_fast
-from tests.ops.backends import Backend, assert_same_bits
+from sure_fast.ops import _calls
+from tests.ops.backends import Backend, assert_same_bits, on
 
 REFERENCE = Backend("add_noise_patches", "reference")
 
@@ -67,6 +68,20 @@ def test_nan_stays_nan(backend):
     image, centers, valid, noise = case((1, 1, 9, 9))
     image[0, 0, 4, 4] = math.nan
     assert backend(image, centers, valid, noise).isnan().sum() == 2
+
+
+@on("cuda")
+def test_a_patch_over_an_edge_is_nan_there(kernel):
+    """Where nobody waits to look at the centers; in an emulator the op looks, so the kernel is called by itself."""
+    image, centers, valid, noise = (x.to(kernel.device) for x in case((2, 2, 8, 9)))
+    for outside in (-(2**40), -1, 0, 7, 8, 2**40):
+        centers[0, 0] = torch.tensor([4, outside])
+        images = torch.empty((len(noise) * len(image), *image.shape[1:]), device=kernel.device)
+        arguments = _calls.library.NoisePatchArgs(image, noise, centers, valid | True)
+        with _calls.stream(image) as stream:
+            _calls.library.add_noise_patches(arguments, stream, images)
+        spoiled = images.isnan().flatten(1).any(1).cpu()
+        assert spoiled.tolist() == [not 1 <= outside < 8, False] * len(noise)
 
 
 def test_operator_is_registered_properly_and_compiles_whole(kernel):

@@ -244,6 +244,20 @@ def test_same_bits_of_many_chunks(kernel):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
+def test_a_sum_beyond_float32_is_nan_and_no_wrong_number(kind, kernel):
+    z, y = torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long)
+    z[0, :2, 1, 2] = 3e38
+    leaf = kernel.leaf(z)
+    out = sure_fast.evidential_loss(leaf, kernel.put(y), kind=kind, backend=kernel.name)
+    assert all(term.isnan() for term in out[:1])
+    (gradient,) = torch.autograd.grad(out.data + out.kl + out.dice, leaf)
+    assert bool(gradient[0, :, 1, 2].isnan().all())
+    right = sure_fast.evidential_loss(z.double(), y, kind=kind)
+    assert right.data.isfinite()
+
+
+@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
 def test_nan_stays_nan(value, kind, backend):
     logits, target = case((1, 3, 4, 40))
     logits[0, 1, 2, 3], target[0, 2, 3] = value, 0
