@@ -242,9 +242,7 @@ def test_same_bits_of_many_chunks(kernel):
     assert_same_bits(run(kernel, logits, target) for _ in kernel.ways())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
 def test_a_sum_beyond_float32_is_nan_and_no_wrong_number(kind, kernel):
     z, y = torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long)
     z[0, :2, 1, 2] = 3e38
@@ -257,7 +255,8 @@ def test_a_sum_beyond_float32_is_nan_and_no_wrong_number(kind, kernel):
     assert right.data.isfinite()
 
 
-@pytest.mark.parametrize("kind", ["digamma", "log", "mse"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nan_stays_nan(value, kind, backend):
     logits, target = case((1, 3, 4, 40))
     logits[0, 1, 2, 3], target[0, 2, 3] = value, 0
