@@ -124,10 +124,10 @@ def _data_term(data, total, own, inverse, counts, KIND: tl.constexpr):
     if KIND == "digamma":
         data += digamma_entropic(total)[0]
     elif KIND == "log":
-        data = logarithm(total) - logarithm(tl.where(counts, own, 1.0)) + (own + total) * 0.0  # a NaN stays one
+        data = logarithm(total) - logarithm(tl.where(counts, own, 1.0)) + own * 0.0 + total * 0.0  # a NaN stays one
     else:
         tl.static_assert(KIND == "mse")
-        data = 1.0 - 2.0 * own * inverse + data + (1.0 - data) / (total + 1.0)
+        data = 1.0 - 2.0 * (own * inverse) + data + (1.0 - data) / (total + 1.0)
     return data
 
 

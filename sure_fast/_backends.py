@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch.autograd import forward_ad
+
+from . import _checks
 
 BACKENDS = ("cpu", "triton", "cuda", "reference")
 
@@ -122,12 +123,10 @@ def choose(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
         args, kwargs: as `supports` takes them, every tensor of the call that could carry a tangent among them.
     """
     chosen = _chosen(op, backend, *args, **kwargs)
-    if forward_ad._current_level >= 0 and chosen != "reference":
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None:
-                raise ValueError(
-                    f"{op}: backend {chosen!r} has no forward-mode derivative; use backward(), or backend='reference'"
-                )
+    if chosen != "reference" and any(map(_checks.has_tangent, (*args, *kwargs.values()))):
+        raise ValueError(
+            f"{op}: backend {chosen!r} has no forward-mode derivative; use backward(), or backend='reference'"
+        )
     return chosen
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _cpu
 
@@ -168,6 +169,8 @@ def labels_in_range(name: str, value: Tensor, num_classes: int, ignore_index: in
 
 
 def label_error(name: str, num_classes: int, ignore_index: int | None, label: int | str) -> None:
+    if label == int(NO_LABEL):
+        raise ValueError(f"{name}: expected whole numbers as labels, got one that is none")
     allowed = f"[0, {num_classes})" + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
     raise ValueError(f"{name}: expected labels in {allowed}, got {label}")
 
@@ -240,6 +243,7 @@ def noise_levels(value: object) -> Tensor:
     two = floating("levels", value)
     if two.shape != (2,):
         raise ValueError(f"levels: expected shape [2], got {shape_text(two.shape)}")
+    constant("levels", two)
     if two.requires_grad:
         raise ValueError("levels: requires grad, but nothing is differentiated in it; pass levels.detach()")
     if two.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(two.isfinite().all()):
@@ -247,8 +251,17 @@ def noise_levels(value: object) -> Tensor:
     return two
 
 
+def has_tangent(value: object) -> bool:
+    """Whether forward-mode differentiation goes through a tensor."""
+    if forward_ad._current_level < 0 or not isinstance(value, Tensor):
+        return False
+    return forward_ad.unpack_dual(value).tangent is not None
+
+
 def constant(name: str, value: Tensor) -> None:
-    """What is not differentiated is refused where a gradient is wanted, rather than given none."""
+    """What is not differentiated is refused where a derivative is wanted, rather than given none."""
+    if has_tangent(value):
+        raise ValueError(f"{name}: has a tangent, but nothing is differentiated in it; pass {name}.detach()")
     if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name}: requires grad, but the loss is not differentiated in it; pass {name}.detach()")
 
@@ -360,7 +373,7 @@ def weights(name: str, value: Any, number: int | None = None) -> list[float] | T
         return None
     what = f"{'' if number is None else f'{number} '}finite numbers >= 0, not all 0"
     if isinstance(value, Tensor):
-        if value.requires_grad:
+        if value.requires_grad or has_tangent(value):
             raise ValueError(f"{name}: expected constants, got a tensor that requires a gradient")
         if value.dim() != 1 or (number is not None and len(value) != number):
             raise ValueError(f"{name}: expected {what}, got {_shown(value)}")

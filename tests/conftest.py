@@ -1,8 +1,9 @@
-"""Where the kernels for a GPU run on a machine without one, and memory that shows what was not written."""
+"""Where the kernels for a GPU run on a machine without one, memory that shows what was not written, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,11 @@ import torch
 # Triton's interpreter must be chosen before Triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and a program that is started so keeps ignoring it:
+# the tests of Ctrl-C, and the programs that they start, get the handler of one in the foreground.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

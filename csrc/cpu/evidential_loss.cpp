@@ -103,9 +103,9 @@ void forward_block(int classes, int count, const T* alpha, T constant, double* s
       d = data[v] + math::digamma(t.total[v]);
     } else if (kind == Kind::log) {
       d = counts ? math::logarithm(t.total[v]) - math::logarithm(counts ? t.own[v] : T(1)) : T(0);
-      d += (t.own[v] + t.total[v]) * T(0);  // a NaN stays one
+      d += t.own[v] * T(0) + t.total[v] * T(0);  // a NaN stays one
     } else {
-      d = T(1) - T(2) * t.own[v] * t.inverse[v] + data[v] + (T(1) - data[v]) / (t.total[v] + T(1));
+      d = T(1) - T(2) * (t.own[v] * t.inverse[v]) + data[v] + (T(1) - data[v]) / (t.total[v] + T(1));
     }
     kl[v] = counts ? block.weight[v] * k : T(0);
     data[v] = counts ? block.weight[v] * d : T(0);

@@ -23,8 +23,12 @@ def as_tensor(name: str, value: Array) -> Tensor:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             raise TypeError(f"{name}: expected an array of numbers, got {value.dtype}")
+        if value.dtype.kind == "f" and value.dtype.itemsize > 8:
+            raise TypeError(f"{name}: expected numbers of at most 64 bits, got {value.dtype}")
         if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-            value = value.astype(np.int64)
+            most = min(np.iinfo(value.dtype).max, np.iinfo(np.int64).max)  # a larger label stays one that is none
+            value = np.minimum(value, value.dtype.type(most)).astype(np.int64)
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)
         value = np.ascontiguousarray(value)  # torch knows no negative strides
         value = torch.from_numpy(value if value.flags.writeable else value.copy())
     tensor = _checks.tensor(name, value)

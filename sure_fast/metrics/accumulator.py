@@ -61,7 +61,10 @@ def summarize(values: Iterable[float], *, level: float = 0.95, resamples: int = 
     for v in values:
         if not isinstance(v, Tensor) or v.numel() != 1:
             _checks.real("values", v, "numbers, one per case")
-        every.append(float(v))
+        try:
+            every.append(float(v))
+        except OverflowError:
+            raise ValueError("values: expected numbers that a double holds, got a larger integer") from None
     defined = sorted(v for v in every if not math.isnan(v))
     n, undefined = len(defined), len(every) - len(defined)
     unit = _unit(defined)

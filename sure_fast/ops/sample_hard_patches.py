@@ -53,8 +53,10 @@ def _op(
     centers, valid = _empty(uncertainty, noisy, label, distance, seed, patch_size, num_classes, num_patches)
     if label.numel() == 0:
         return centers.zero_(), valid.zero_()
-    u, d = single_or_double(uncertainty).contiguous(), single_or_double(distance).contiguous()
-    noisy, label = noisy.to(u.dtype).contiguous(), label.contiguous()
+    # both in a type that holds both, or what is hard would be rounded away
+    wide = torch.promote_types(uncertainty.dtype, noisy.dtype)
+    u, noisy = (single_or_double(x.to(wide)).contiguous() for x in (uncertainty, noisy))
+    d, label = single_or_double(distance).contiguous(), label.contiguous()
     maps = (u, noisy, label, d, tuple(patch_size), num_classes, num_patches, max_distance)
     if backend == "cuda":
         library = _calls.library
@@ -128,7 +130,7 @@ def sample_hard_patches(
         distance: distance to the label boundary, [N, \*S] or [N, 1, \*S].
         num_classes: C, background included.
         patch_size: odd edge length in voxels, one number or one per spatial axis.
-        num_patches: patches per class, at most 65536 or the voxels of the batch.
+        num_patches: patches per class, of all classes no more than 65536 or the voxels of the batch.
         max_distance: limit of the background's centers, in the unit of `distance`.
         image: [N, K, \*S] floating, of which noisy copies are written.
         noise: [M, \*patch_size], one patch for each copy, added at every valid center; needed with `image`.
@@ -161,7 +163,7 @@ def sample_hard_patches(
     dims = u.dim() - 1
     size = _checks.patch_size(patch_size, dims)
     _checks.table_size("num_classes", num_classes)
-    _checks.count("num_patches", num_patches, most=max(u.numel(), _checks.MOST))
+    _checks.count("num_patches", num_patches, most=max(u.numel(), _checks.MOST) // num_classes + 1)
     _checks.generator(generator)
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
     if (image is None) != (noise is None):

@@ -31,6 +31,10 @@ class SegmentationStats(NamedTuple):
     """[N, C + 1, levels]: of these, where label and prediction differ about each class, and where they differ."""
 
 
+MOST_COUNTS = 2**22
+"""Of a histogram over all classes, of which every chunk of the image has its own."""
+
+
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
     return None if logits.device.type == "cpu" else f"logits are on {logits.device}, not on the CPU"
 
@@ -122,6 +126,11 @@ def segmentation_stats(
     bins, levels = _checks.table_size("bins", bins), _checks.table_size("levels", levels)
     ignore_index = _checks.index("ignore_index", ignore_index)
     classes = logits.shape[1]
+    for name, value in (("bins", bins), ("levels", levels)):
+        if (classes + 1) * value > MOST_COUNTS:
+            raise ValueError(
+                f"{name}: expected at most {MOST_COUNTS // (classes + 1)} with {classes} classes, got {value}"
+            )
     chosen = _backends.choose("segmentation_stats", backend, logits)
     if chosen != "reference":
         records = _op(logits, target, evidence, bins, levels, ignore_index, chosen)

@@ -31,9 +31,11 @@ def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", regions
     """u = C / Σ_c (e(z_c) + 1), of regions 2 / (e(z) + e(-z) + 2); docs/method.md, "Evidence"."""
     if regions:
         z = widen(logits)
-        return (2.0 / (_evidence(z, evidence) + _evidence(-z, evidence) + 2.0)).to(logits.dtype)
-    alpha = _evidence(widen(logits), evidence) + 1.0
-    return (logits.shape[1] / alpha.sum(1, keepdim=True)).to(logits.dtype)
+        total, number = _evidence(z, evidence) + _evidence(-z, evidence) + 2.0, 2.0
+    else:
+        total, number = (_evidence(widen(logits), evidence) + 1.0).sum(1, keepdim=True), float(logits.shape[1])
+    # of a number and a tensor PyTorch multiplies by the reciprocal, which rounds twice
+    return (torch.full_like(total, number) / total).to(logits.dtype)
 
 
 _evidence = evidence

@@ -91,7 +91,7 @@ def _voxels(alpha: Tensor, target: Tensor, kind: str, ignore_index: int | None) 
     target = target.to(torch.int64)
     counts = counted(target, ignore_index)
     y = torch.zeros_like(alpha, dtype=torch.bool).scatter_(1, target.where(counts, 0).unsqueeze(1), True)
-    total = alpha.sum(1, keepdim=True)
+    total = _finite_sum(alpha)
     p = alpha / total
     if kind == "digamma":
         data = ((torch.digamma(total) - torch.digamma(alpha)) * y).sum(1)
@@ -100,7 +100,7 @@ def _voxels(alpha: Tensor, target: Tensor, kind: str, ignore_index: int | None) 
     else:
         data = ((y.to(p.dtype) - p) ** 2).sum(1) + (p * (1 - p) / (total + 1)).sum(1)
     other = torch.where(y, 1.0, alpha)
-    other_total = other.sum(1, keepdim=True)
+    other_total = _finite_sum(other)
     kl = (
         torch.lgamma(other_total).squeeze(1)
         - torch.lgamma(other).sum(1)
@@ -108,6 +108,12 @@ def _voxels(alpha: Tensor, target: Tensor, kind: str, ignore_index: int | None) 
         + ((other - 1) * (torch.digamma(other) - torch.digamma(other_total))).sum(1)
     )
     return Voxels(p, y, counts, data, kl)
+
+
+def _finite_sum(alpha: Tensor) -> Tensor:
+    """Over the classes [N, 1, *S]; beyond what the dtype holds NaN."""
+    total = alpha.sum(1, keepdim=True)
+    return total + total.detach() * 0.0
 
 
 def _overlap(voxels: Voxels) -> Tensor:

@@ -33,8 +33,11 @@ def dense_rank(values: Tensor, mask: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, steps.cumsum(1))
 
 
-def partners(g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None) -> Partners:
-    """Violating partners of every element of [rows, n] float64 arrays; `group`: only pairs of the same group.
+def partners(
+    g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None, weight_of: Tensor | None = None
+) -> Partners:
+    """Violating partners of every element of [rows, n] float64 arrays; `group`: only pairs of the same group;
+    `weight_of`: what is summed in the place of g, such as g about its mean.
 
     Sorted by g, and by falling u within equal g, an earlier element of smaller u has smaller g: ties drop out. A
     bottom-up merge then asks, for the two halves of each block, how many of the one lie below the other in u.
@@ -55,7 +58,7 @@ def partners(g: Tensor, u: Tensor, mask: Tensor, group: Tensor | None = None) ->
     key = torch.full((rows, width), below_all, dtype=torch.int64, device=g.device)
     key[:, :n] = rank.masked_fill(~mask, below_all).gather(1, order)
     weight = torch.zeros((rows, width), dtype=torch.float64, device=g.device)
-    weight[:, :n] = g.masked_fill(~mask, 0.0).gather(1, order)
+    weight[:, :n] = (g if weight_of is None else weight_of).masked_fill(~mask, 0.0).gather(1, order)
 
     count, sum_g = _dense(key, weight)
     index = torch.arange(width, device=g.device).expand(rows, width)

@@ -28,7 +28,7 @@ def segmentation_stats(
 
     confusion = histogram(y * classes + prediction, classes * classes, counts).reshape(-1, classes, classes)
     number, confidence, hits, errors = [], [], [], []
-    level = torch.bucketize((classes / total).nan_to_num(0.0), _edges(total, levels))
+    level = torch.bucketize((torch.full_like(total, classes) / total).nan_to_num(0.0), _edges(total, levels))
     for c in range(classes + 1):
         p = (alpha[:, c] if c < classes else best) / total
         index = torch.bucketize(p.nan_to_num(0.0).contiguous(), _edges(p, bins), right=True)
