@@ -20,19 +20,22 @@ SUM_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, 
 
 def as_tensor(name: str, value: Array) -> Tensor:
     """A tensor; arrays of booleans and of unsigned types beyond uint8 become integers that torch can index with."""
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: expected an array of numbers, got {value.dtype}")
-        if value.dtype.kind == "f" and value.dtype.itemsize > 8:
-            raise TypeError(f"{name}: expected numbers of at most 64 bits, got {value.dtype}")
-        if value.dtype.kind == "u" and value.dtype.itemsize > 1:
-            most = min(np.iinfo(value.dtype).max, np.iinfo(np.int64).max)  # a larger label stays one that is none
-            value = np.minimum(value, value.dtype.type(most)).astype(np.int64)
-        value = value.astype(value.dtype.newbyteorder("="), copy=False)
-        value = np.ascontiguousarray(value)  # torch knows no negative strides
-        value = torch.from_numpy(value if value.flags.writeable else value.copy())
-    tensor = _checks.tensor(name, value)
+    tensor = _checks.tensor(name, _of_array(name, value) if isinstance(value, np.ndarray) else value)
     return tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def _of_array(name: str, array: np.ndarray) -> Tensor:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "biuf":
+        raise TypeError(f"{name}: expected an array of numbers, got {array.dtype}")
+    if kind == "f" and size > 8:
+        raise TypeError(f"{name}: expected numbers of at most 64 bits, got {array.dtype}")
+    if kind == "u" and size > 1:
+        most = min(np.iinfo(array.dtype).max, np.iinfo(np.int64).max)  # a larger label stays one that is none
+        array = np.minimum(array, array.dtype.type(most)).astype(np.int64)
+    # torch knows neither negative strides nor other byte orders
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def one_channel(value: Tensor) -> Tensor:
