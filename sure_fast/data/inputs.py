@@ -36,11 +36,11 @@ def list_inputs(
     if layout != "auto" or (root / "dataset.json").is_file():
         return list(discover(root, layout, part="all", require_labels=False, faults=faults))
     folders = [root, *(root / name for name in INNER if (root / name).is_dir())]
-    files = next((found for found in map(_images, folders) if found), [])
+    files = next((listed for listed in map(_images, folders) if listed), [])
     if not files:
         entries = sorted(path.name for path in root.iterdir())
-        found = ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "") if entries else "an empty folder"
-        raise DataError(f"{root}: expected NIfTI, PNG, JPEG or TIFF images, got {found}")
+        listed = ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "") if entries else "an empty folder"
+        raise DataError(f"{root}: expected NIfTI, PNG, JPEG or TIFF images, got {listed}")
     groups: dict[str, list[Path]] = {}
     by_channel = all(CHANNEL.match(stem(path)) for path in files)
     if num_channels == 1 and any(not stem(path).endswith("_0000") for path in files):
