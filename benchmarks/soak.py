@@ -35,13 +35,18 @@ def held_bytes(device: torch.device) -> int:
 
 
 def soak(
-    seconds: float, folder: Path, device: torch.device, after_step: Callable[[], object] = lambda: None, **options: Any
+    seconds: float,
+    folder: Path,
+    device: torch.device,
+    after_step: Callable[[], object] = lambda: None,
+    least_steps: int = 12,
+    **options: Any,
 ) -> dict[str, Any]:
     """Steps with every term of the loss for so long, epoch after epoch; the growth of the memory in its last third.
 
     Args:
         seconds: from the first step on. folder: for the phantom cases. after_step: called between steps.
-        options: of the configuration.
+        least_steps: however long they take, on a machine that does other work too. options: of the configuration.
 
     Returns:
         steps, seconds, the mebibytes held in the first and the last third after the warm-up (medians), and growth,
@@ -57,7 +62,7 @@ def soak(
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, device, folder)
     started, held, epoch = time.perf_counter(), [], 0
     trainer.model.train()
-    while time.perf_counter() - started < seconds:
+    while time.perf_counter() - started < seconds or len(held) < least_steps:
         dataset.set_epoch(epoch)
         epoch += 1
         for number, batch in enumerate(trainer.loader):
