@@ -10,13 +10,32 @@ from benchmarks import published
 from benchmarks.common import row
 
 
+def maps(shape):
+    generator = torch.Generator().manual_seed(0)
+    u, noisy = (torch.rand(shape, generator=generator) for _ in range(2))
+    return u, noisy, torch.randint(0, 4, shape, generator=generator), torch.rand(shape, generator=generator) * 8
+
+
+@pytest.mark.parametrize("name", ["sure_fast", "eager reference"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_many_patches(benchmark, size, name):
+    shape, backend = (1, 128, 128), "cpu" if name == "sure_fast" else "reference"
+    inputs = maps(shape)
+
+    def draw(backend):
+        return sure_fast.sample_hard_patches(
+            *inputs, num_classes=4, patch_size=size, num_patches=1000, backend=backend,
+            generator=torch.Generator().manual_seed(1),
+        )  # fmt: skip
+
+    group = f"sample_hard_patches {list(shape)}, 4 classes, 1000 patches of {size} x {size} a class"
+    row(benchmark, group, name, lambda: draw(backend), draw("reference"), rounds="slow")
+
+
 @pytest.mark.parametrize("name", ["sure_fast", "eager reference", "Python loop over candidates"])
 def test_sample_hard_patches(benchmark, name):
-    generator = torch.Generator().manual_seed(0)
     shape = (24, 128, 128)
-    u, noisy = (torch.rand(shape, generator=generator) for _ in range(2))
-    label = torch.randint(0, 4, shape, generator=generator)
-    d = torch.rand(shape, generator=generator) * 8
+    u, noisy, label, d = maps(shape)
 
     def draw(backend):
         generator = torch.Generator().manual_seed(1)

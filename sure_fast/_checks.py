@@ -68,10 +68,10 @@ def whole(name: str, value: object) -> Tensor:
             f"{name}: expected whole numbers as labels, got {t[~exact][0].item():g}; "
             "use .argmax(1) on one map per class"
         )
-    return t.where(exact, NO_LABEL).to(torch.int64)
+    return t.where(exact, 0.0).to(torch.int64).masked_fill(~exact, NO_LABEL)
 
 
-NO_LABEL = -(2.0**62)
+NO_LABEL = -(2**62)
 """In the place of a label that is no whole number."""
 
 
@@ -169,7 +169,7 @@ def labels_in_range(name: str, value: Tensor, num_classes: int, ignore_index: in
 
 
 def label_error(name: str, num_classes: int, ignore_index: int | None, label: int | str) -> None:
-    if label == int(NO_LABEL):
+    if label == NO_LABEL:
         raise ValueError(f"{name}: expected whole numbers as labels, got one that is none")
     allowed = f"[0, {num_classes})" + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
     raise ValueError(f"{name}: expected labels in {allowed}, got {label}")
@@ -244,8 +244,6 @@ def noise_levels(value: object) -> Tensor:
     if two.shape != (2,):
         raise ValueError(f"levels: expected shape [2], got {shape_text(two.shape)}")
     constant("levels", two)
-    if two.requires_grad:
-        raise ValueError("levels: requires grad, but nothing is differentiated in it; pass levels.detach()")
     if two.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(two.isfinite().all()):
         raise ValueError(f"levels: expected finite numbers, got {two.tolist()}")
     return two
@@ -324,9 +322,9 @@ def count(name: str, value: int, *, least: int = 1, most: int = 2**53) -> int:
     return int(value)
 
 
-MOST = 65536
+LARGEST_TABLE = 65536
 """Of what an op or a metric makes a table: classes, bins, levels."""
-table_size = partial(count, most=MOST)
+table_size = partial(count, most=LARGEST_TABLE)
 
 
 def index(name: str, value: int | None) -> int | None:

@@ -82,6 +82,16 @@ def test_order_beside_an_outlier(backend):
     assert got.item() == pytest.approx(want.item(), rel=1e-9)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sampled_pairs_beside_an_outlier(backend):
+    """The pairs without the outlier keep their order and their value."""
+    u, g = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g[0, 2, 2], u[0, 2, 2] = 1e19, 0.0  # violates with none
+    options = {"pairs": "sampled", "num_pairs": 2000, "seed": 3}
+    got = sure_fast.gradient_uncertainty_loss(u, g, torch.zeros(1, 6, 6), backend=backend, **options)
+    assert 0.0 < got.item() < 1.0
+
+
 def test_hard_in_the_wider_of_two_dtypes():
     u = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0))
     noisy = u.double() + 1e-9  # no voxel is hard

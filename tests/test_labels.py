@@ -74,3 +74,13 @@ def test_many_classes_in_few_bits():
     for label in (y.to(torch.uint8), y.to(torch.int16)):
         got = sure_fast.evidential_loss(logits, label)
         assert all(torch.equal(a, b) for a, b in zip(got[:3], sure_fast.evidential_loss(logits, y)[:3], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_a_compiled_step_tells_what_is_no_whole_number(dtype):
+    step = torch.compile(lambda z, y: sure_fast.evidential_loss(z, y).data, fullgraph=True, backend="aot_eager")
+    y = torch.zeros(1, 6, 7, dtype=dtype)
+    assert torch.equal(step(LOGITS, y), sure_fast.evidential_loss(LOGITS, y).data)
+    y[0, 2, 3] = 0.5
+    with pytest.raises(ValueError, match=r"^target: expected whole numbers as labels, got one that is none$"):
+        step(LOGITS, y)

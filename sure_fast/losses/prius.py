@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import _checks
+from ..ops._nearest import nearest_along
 from ..ops.boundary_distance import boundary_distance
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.evidential_loss import check_options
@@ -79,11 +80,7 @@ def _region_distance(label: Tensor, num_classes: int, ignore_index: int | None) 
         kept = inside if ignore_index is None else inside | _checks.equals(label, ignore_index)
         squared = kept * largest
         for axis in range(1, label.dim()):
-            lines = squared.movedim(axis, -1)
-            index = torch.arange(lines.shape[-1], device=label.device)
-            # the lower envelope of parabolas, one voxel of the line at a time: the memory of one map
-            lowest = [(lines + (index - i) ** 2).amin(-1) for i in range(lines.shape[-1])]
-            squared = torch.stack(lowest, -1).movedim(-1, axis)
+            squared = nearest_along(squared, axis)
         result = torch.where(inside, squared.clamp(max=largest).sqrt(), result)
     return result
 

@@ -14,11 +14,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ..ops._nearest import nearest_along
+
 Corner = tuple[int, ...]
 Point = tuple[float, ...]
-
-LINES = 1 << 24
-"""Elements of a table of distances along one axis, at the most."""
 
 
 @cache
@@ -104,12 +103,7 @@ def _distance_to(points: Tensor, spacing: Sequence[float]) -> Tensor:
     """float64, from every place of a grid to the nearest of the bool `points`."""
     squared = torch.zeros(points.shape, dtype=torch.float64, device=points.device).masked_fill(~points, torch.inf)
     for axis, step in enumerate(spacing):
-        size = squared.shape[axis]
-        position = torch.arange(size, dtype=torch.float64, device=points.device) * step
-        cost = (position[:, None] - position[None, :]) ** 2
-        lines = squared.movedim(axis, -1)
-        parts = [(part[:, None, :] + cost).amin(-1) for part in lines.reshape(-1, size).split(max(1, LINES // size**2))]
-        squared = torch.cat(parts).reshape(lines.shape).movedim(-1, axis)
+        squared = nearest_along(squared, axis, step)
     return squared.sqrt()
 
 

@@ -280,9 +280,8 @@ def compute_uncertainty_metrics(
     u, gradient, distance, *noisy = maps(
         "uncertainty", uncertainty, gradient=gradient, distance=distance, noisy1=noisy1, noisy2=noisy2
     )
-    reach = _checks.reach
-    boundary = distance <= reach("threshold", GRADIENT_THRESHOLD)
-    near = distance <= reach("threshold", NOISE_THRESHOLD)
+    boundary = distance <= _checks.reach("gradient threshold", GRADIENT_THRESHOLD)
+    near = distance <= _checks.reach("noise threshold", NOISE_THRESHOLD)
     if thin is not None:
         boundary = thin_by_gradient(gradient, boundary, thin)
     change = noisy[1].double() - u.double()

@@ -163,7 +163,7 @@ def sample_hard_patches(
     dims = u.dim() - 1
     size = _checks.patch_size(patch_size, dims)
     _checks.table_size("num_classes", num_classes)
-    _checks.count("num_patches", num_patches, most=max(u.numel(), _checks.MOST) // num_classes + 1)
+    _checks.count("num_patches", num_patches, most=max(u.numel(), _checks.LARGEST_TABLE) // num_classes + 1)
     _checks.generator(generator)
     max_distance = _checks.positive("max_distance", max_distance, zero=True)
     if (image is None) != (noise is None):

@@ -193,8 +193,10 @@ def surface_distances(
             f"got {_checks.shape_text(prediction.shape)}"
         )
     _checks.same_device("prediction", prediction, "target", target)
-    if not 2 <= _checks.count("num_classes", num_classes, least=0) <= _checks.MOST:
-        raise ValueError(f"num_classes: expected 2 to {_checks.MOST}, the background included, got {num_classes}")
+    if not 2 <= _checks.count("num_classes", num_classes, least=0) <= _checks.LARGEST_TABLE:
+        raise ValueError(
+            f"num_classes: expected 2 to {_checks.LARGEST_TABLE}, the background included, got {num_classes}"
+        )
     if not 0.0 <= _checks.finite("percentile", percentile) <= 100.0:
         raise ValueError(f"percentile: expected a number in [0, 100], got {percentile}")
     ignore_index = _checks.index("ignore_index", ignore_index)

@@ -12,9 +12,7 @@ LINEAR_FROM = 50.0
 
 
 def evidence(logits: Tensor, kind: str = "softplus") -> Tensor:
-    """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10)); an infinite evidence is no number."""
-    if kind != "exp":
-        logits = logits + logits.detach().clamp(min=0.0) * 0.0
+    """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
     if kind == "softplus":
         return functional.softplus(logits, threshold=LINEAR_FROM)
     if kind == "relu":
@@ -34,6 +32,9 @@ def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", regions
         total, number = _evidence(z, evidence) + _evidence(-z, evidence) + 2.0, 2.0
     else:
         total, number = (_evidence(widen(logits), evidence) + 1.0).sum(1, keepdim=True), float(logits.shape[1])
+    if evidence != "exp":  # an infinite evidence is no number
+        largest = logits.detach().abs() if regions else logits.detach().amax(1, keepdim=True)
+        total = total * torch.ones_like(total).masked_fill(largest == torch.inf, torch.nan)
     # of a number and a tensor PyTorch multiplies by the reciprocal, which rounds twice
     return (torch.full_like(total, number) / total).to(logits.dtype)
 

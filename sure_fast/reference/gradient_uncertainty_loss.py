@@ -30,16 +30,16 @@ def gradient_uncertainty_loss(
     groups = None if label is None else label.flatten(1).to(torch.int64)
     mask, order, g = compact(near, g_all)
     u = u_all.gather(1, order).to(torch.float64).masked_fill(~mask, 0.0)
-    g_raw = g = g.masked_fill(~mask, 0.0)
+    g = g.masked_fill(~mask, 0.0)
     group = None if groups is None else groups.gather(1, order)
     size = mask.sum(1, keepdim=True).clamp(min=1)
-    g = g - g.sum(1, keepdim=True) / size
+    about_mean = g - g.sum(1, keepdim=True) / size  # sums cancel; the order is that of g itself
     if pairs == "exact":
         with torch.no_grad():
-            compared = partners(g_raw, u.detach(), mask, group, weight_of=g)
+            compared = partners(g, u.detach(), mask, group, weight_of=about_mean)
             violations = compared.number.sum(1, keepdim=True).to(torch.float64) / 2
             # Σ v⁺ is linear in u over the violating pairs: this is its slope.
-            slope = (g * compared.number - compared.sum_g) / violations.clamp(min=1)
+            slope = (about_mean * compared.number - compared.sum_g) / violations.clamp(min=1)
         per_image = (u * slope).sum(1)
     else:
         first, second = sampled_pairs(mask, group, num_pairs, seed)
