@@ -32,7 +32,7 @@ def errors(predictor: Predictor, truths: Sequence[Truth]) -> str:
     """Share of the wrong voxels in the band d <= 1, and by quartile of the gradient there, with their u."""
     inside, rows = [], []
     for truth in truths:
-        found = predictor(truth.image)
+        found = predictor(truth.image, truth.place)
         wrong, u = (found.labels != truth.label)[0], found.uncertainty[0]
         band, g = truth.distance[0] <= 1, truth.gradient[0]
         inside.append(float((wrong & band).sum() / wrong.sum()))
@@ -75,7 +75,7 @@ def figure(predictors: dict[str, Predictor], truths: dict[str, Truth], path: Pat
     for row, (name, truth) in zip(axes, truths.items(), strict=True):
         at = int((truth.label[0] > 0).sum((0, 1)).argmax())
         label = truth.label[0, :, :, at].numpy().T
-        maps = [predictor(truth.image).uncertainty[0] for predictor in predictors.values()]
+        maps = [predictor(truth.image, truth.place).uncertainty[0] for predictor in predictors.values()]
         volumes = (truth.image[0, 0], truth.label[0], truth.gradient[0], *maps)
         for axis, volume, title in zip(row, volumes, titles, strict=True):
             limits = {"vmin": 0.0, "vmax": 0.3} if title.startswith("u,") else {}

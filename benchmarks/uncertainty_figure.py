@@ -68,7 +68,7 @@ def main() -> None:
     name = median_case(options.results)
     truth = load_truth(next(case for case in found if case.name == name), found.info, torch.device("cpu"))
     predictors = (checkpoint.load_predictor(options.results / f"{preset}-seed0")[0] for preset in PRESETS)
-    maps = [predictor(truth.image).uncertainty[0].numpy() for predictor in predictors]
+    maps = [predictor(truth.image, truth.place).uncertainty[0].numpy() for predictor in predictors]
     label = truth.label[0].numpy()
     view = slices.view_of(label, maps[0], truth.spacing_mm, truth.orientation)
     place = around(view.cut(label))

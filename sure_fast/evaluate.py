@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         cli.new_folder(output, hint="")
     faults: list[Fault] | None = [] if config.data.skip_bad else None
     cases = discover(folder, layout, label_map=label_map, like=plan.class_names, faults=faults)
-    cases = cases.with_info(orientation=plan.orientation)
+    cases = cases.with_info(**plan.preparation)
     notes = [note.reason for note in cases.notes] + [f"skipped: {fault.reason}" for fault in faults or ()]
     notes += check_classes(folder, cases.info.class_names, plan.class_names)
     part, chosen = evaluated_part(cases, folder, run_folder, options.cases or ("all" if options.data else None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import nn
 
 from .losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from .losses.prius import PUBLISHED
+
+PRIUS_WEIGHTS = ("contrast_weight", "corruption_weight", "geometry_weight")
 
 SUPPLIED = ("num_epochs", "ignore_index", "channels", "backend")
 """Keywords of losses that follow from a run and its data, or are chosen for the whole process: no options."""
@@ -37,6 +39,8 @@ class Method:
     """Terms that are told beside the total while it trains, with their titles."""
     composites: tuple[str, ...] = ("total", "segmentation")
     """Terms made of others, which are blamed last for a NaN."""
+    unsupervised: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the loss with which it is that of the segmentation alone, as at coarser resolutions."""
     own_images: bool = False
     """Whether the terms beside `segmentation` are means over the images of one rank; else all are of all ranks."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -110,6 +114,12 @@ class Method:
         taken = inspect.signature(self.loss).parameters
         return self.loss(**{k: v for k, v in supplied.items() if k in taken}, **self.fixed, **chosen)
 
+    def make_coarse_loss(self, options: Mapping[str, Any], **of_run: Any) -> nn.Module:
+        """The loss of coarser resolutions: without what asks for the image or the network."""
+        kept = {name: value for name, value in options.items() if name not in self.unsupervised}
+        fixed = {name: value for name, value in self.fixed.items() if name not in self.unsupervised}
+        return replace(self, fixed={**fixed, **self.unsupervised}).make_loss(kept, **of_run)
+
     def call(self, loss: nn.Module) -> Callable[..., Any]:
         """(logits, label, image=, epoch=, model=, generator=) -> the terms: hands over what the loss takes of these."""
         taken = inspect.signature(loss.forward).parameters
@@ -136,6 +146,7 @@ _EVIDENTIAL: dict[str, Any] = {"inference": "evidential", "own_images": True}
 _SUPERVISED: dict[str, Any] = {
     "loss": UncertaintySupervisedLoss,
     "composites": ("total", "segmentation", "noise"),
+    "unsupervised": {"beta": 0.0, "gamma": 0.0},
     "needs": _SUPERVISED_NEEDS,
     **_EVIDENTIAL,
 }
@@ -156,7 +167,7 @@ METHODS: dict[str, Method] = {
                inference="evidential"),
         Method("prius", "PriUS", "#ff7f0e", PriusLoss,
                {"dice": "dice_loss", "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"},
-               by_dims=PUBLISHED, **_EVIDENTIAL),
+               by_dims=PUBLISHED, unsupervised=dict.fromkeys(PRIUS_WEIGHTS, 0.0), **_EVIDENTIAL),
         Method("sure", "SURE", "#d62728", shown={"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu"},
                **_SUPERVISED),
     )

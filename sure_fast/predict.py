@@ -76,15 +76,16 @@ def _predict(case: Any, predictor: Any, plan: Any, device: Any, folder: Any) -> 
     from .data import DatasetInfo, load_case
     from .engine.prediction import home
 
-    like = DatasetInfo("folders", plan.class_names, plan.in_channels, orientation=plan.orientation)
+    like = DatasetInfo("folders", plan.class_names, plan.in_channels, **plan.preparation)
     # Without a label only the channels and the orientation of the run are held against the image.
     sample = load_case(replace(case, label=None, info=like), normalized=True)
-    if sample.image.shape[0] != plan.in_channels or sample.image.dim() != plan.dims + 1:
+    if sample.image.shape[0] != plan.in_channels or sample.image.dim() != plan.image_dims + 1:
         raise ValueError(
-            f"{case.image}: expected {plan.in_channels} channels and {plan.dims} spatial axes as in training, "
+            f"{case.image}: expected {plan.in_channels} channels and {plan.image_dims} spatial axes as in training, "
             f"got {list(sample.image.shape)}"
         )
-    prediction = predictor(sample.image[None].to(home(device, sample.image.shape[1:], plan.num_classes)))
+    image = sample.image[None].to(home(device, sample.image.shape[1:], plan.num_classes))
+    prediction = predictor(image, sample.place)
     if prediction.spoiled:
         raise ValueError(f"{case.image}: the network's answer holds NaN or infinity")
     segmentation, uncertainty, probabilities = (

@@ -20,7 +20,7 @@ QUICK: dict[str, Any] = {
     "data.phantom_cases": "12",
     "run.epochs": "40",
     "optimizer.batch_size": "2",
-    "network.channels": "8,16",
+    "network.channels": "4,8,16",
     "run.validate_every": "40",
 }
 OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
@@ -69,8 +69,8 @@ def compare(
             phantom.write(folder, config.data.phantom_cases, 0, shape=QUICK_SHAPE if quick else phantom.SHAPE)
         runs = _runs(configs, folders, missing, progress)
         skipped = [row["case"] for row in json.loads((first_run / "split.json").read_text(encoding="utf-8"))["skipped"]]
-        orientation = checkpoint.load(first_run)["plan"].orientation
-        cases, split = brought_to(orientation, *find_cases(config, folder, str(folder), without=skipped))
+        preparation = checkpoint.load(first_run)["plan"].preparation
+        cases, split = brought_to(preparation, *find_cases(config, folder, str(folder), without=skipped))
         device = distributed.choose_device(config.run.device)
         chosen = results.evaluated_cases(cases, runs[0])
         for one in console.bar(runs, "examine", "run", shown=progress):

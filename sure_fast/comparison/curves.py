@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.resampling import Place
 from ..engine import console, slices
 from ..engine.evaluation import Truth, load_truth
 from ..engine.files import write_text
@@ -29,7 +30,7 @@ _HEIGHT = 220  # pixels
 
 
 def collect(
-    predictor: Callable[[Tensor], Prediction],
+    predictor: Callable[[Tensor, Place | None], Prediction],
     cases: Sequence[Any],
     folder: Path,
     *,
@@ -56,7 +57,7 @@ def collect(
     shown = {cases[len(cases) * k // SLICES].name for k in range(SLICES)}  # far apart in the list: of several patients
     for case in console.bar(cases, "curves", "case", shown=progress):
         truth = load_truth(case, info, device)
-        prediction = predictor(truth.image)
+        prediction = predictor(truth.image, truth.place)
         if not prediction.spoiled:
             stats = prediction.stats(truth.label, info.ignore_index)
             bins.append(torch.stack([x[0, -1].double() for x in stats[1:4]]).cpu().numpy())

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from ..engine import checkpoint, resume, robustness
-from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_file, make
+from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_stored
 from ..engine.files import write_table, write_text
+from ..engine.resume import PLANNED
 from ..engine.table import in_unit, number, unit_of
 from ..methods import METHODS
 from ..metrics import Statistics, summarize
@@ -184,9 +185,9 @@ def is_started(folder: Path, config: TrainConfig) -> bool:
 
 
 def _differences(folder: Path, config: TrainConfig) -> list[str]:
-    stored = make({}, load_file(str(folder / "config.yaml"))).flat()
+    stored = load_stored(folder).flat()
     wanted = config.flat()
-    ignored = {*INDEPENDENT} | ({"data.patch_size"} if not wanted["data.patch_size"] else set())
+    ignored = {*INDEPENDENT, *(name for name in PLANNED if not wanted.get(name, True))}
     return sorted(k for k in wanted.keys() | stored.keys() if k not in ignored and wanted.get(k) != stored.get(k))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sure_fast.data.errors import Fault
+from sure_fast.data.normalize import Window
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -23,7 +24,13 @@ class DatasetInfo:
         num_channels: image channels K.
         ignore_index: label value that means "not annotated", or None.
         label_map: stored label value to class number, applied when a label is read; None: as stored.
+        channel_names: of the image channels, such as "CT", where the layout has them.
         orientation: axis codes such as "LPS" to which cases are brought when they are read; None: as stored.
+        spacing: in mm, per axis, to which images are resampled for a network; None: as stored.
+        resize: voxels per axis to which images are resampled for a network, without the axis of slices; None: not.
+        foreground_crop: a network sees the box of what is not 0.
+        windows: per channel how it is normalised, None by its own values; None: each by its own values.
+        slice_axis: of volumes that a network sees slice by slice; None: whole.
         spacing_unit: of distances: "mm", or "px" where the images are pictures, which name no spacing.
     """
 
@@ -34,6 +41,12 @@ class DatasetInfo:
     label_map: Mapping[int, int] | None = None
     orientation: str | None = None
     spacing_unit: str = "mm"
+    channel_names: tuple[str, ...] | None = None
+    spacing: tuple[float, ...] | None = None
+    resize: tuple[int, ...] | None = None
+    foreground_crop: bool = False
+    windows: tuple[Window | None, ...] | None = None
+    slice_axis: int | None = None
 
     @property
     def num_classes(self) -> int:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sure_fast.data.augment import Augmentation
 from sure_fast.data.cases import Case
 from sure_fast.data.errors import DataError
 from sure_fast.data.prepared import DiskCache, Prepared, prepare
 
 CACHES = ("memory", "disk", "none")
+Item = tuple[int, int]
+"""Number of a case, and of its slice; 0 where it is not cut."""
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -27,16 +30,22 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     crop is extended on both sides by repeating its edge, in image and label alike: the continued label makes no
     boundary that is not in the data, and the continued image no gradient across the border.
 
+    Volumes whose `info` names a `slice_axis` give slices: an epoch goes over all that hold foreground and a share of
+    the others, drawn anew for each epoch, and a crop is one of a slice.
+
     Everything random comes from (seed, epoch, index), never from a global state or the worker, so any number of
     workers gives the same crops.
 
     Args:
         cases: labelled, all with the same number of channels and of axes.
-        patch_size: crop shape [*S], one number or one per axis.
+        patch_size: crop shape [*S], one number or one per axis; of slices of two.
         num_classes: C; None: what the cases' `info` says.
-        samples_per_epoch: length; None: one crop a case.
+        samples_per_epoch: length; None: one crop a case, or a slice.
         seed: integer >= 0.
-        augment: also flip each axis with probability 1/2.
+        augment: as of `sure_fast.data.augment.Augmentation`.
+        foreground_share: probability that a crop is centered on a voxel of a class above 0, drawn as said; the others
+            are centered on any voxel. None: every crop on a voxel of a class drawn, 0 among them.
+        empty_slices: share of the slices without foreground in an epoch.
         cache: "memory": hold all cases, normalised; "disk": in `cache_folder`, memory-mapped, so that only the crop is
             read; "none": read a case anew for every crop. With the first two, cases are read here, so every fault shows
             before training begins.
@@ -62,7 +71,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         num_classes: int | None = None,
         samples_per_epoch: int | None = None,
         seed: int = 0,
-        augment: bool = False,
+        augment: str | Sequence[Mapping[str, Any]] = "none",
+        foreground_share: float | None = None,
+        empty_slices: float = 1.0,
         cache: str = "memory",
         cache_folder: str | os.PathLike[str] | DiskCache | None = None,
         keys: Mapping[str, str] | None = None,
@@ -80,10 +91,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.num_classes = _whole("num_classes", info.num_classes if num_classes is None and info else num_classes, 2)
         self.ignore_index = None if info is None else info.ignore_index
         self.seed = _whole("seed", seed, 0)
-        self.samples_per_epoch = _whole(
-            "samples_per_epoch", len(self.cases) if samples_per_epoch is None else samples_per_epoch, 1
-        )
-        self.augment = bool(augment)
+        self.sliced = info is not None and info.slice_axis is not None
+        for name, share in (("foreground_share", foreground_share), ("empty_slices", empty_slices)):
+            if share is not None and not 0 <= share <= 1:
+                raise DataError(f"{name}: expected a share in [0, 1], got {share!r}")
+        self.foreground_share = foreground_share
         # In shared memory: a persistent worker holds a copy of this object, made in some earlier epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         if cache not in CACHES or (cache == "disk") != (cache_folder is not None):
@@ -102,18 +114,29 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 key = known.get(self.cases[index].name)
                 self._keys[index] = key if key and self._disk.has(key) else self._disk.store(self.cases[index])
         first = self._load(0)
-        self._channels, dims = first.image.shape[0], first.label.ndim
+        self._channels, dims = first.image.shape[0], first.label.ndim - self.sliced
         sizes = [patch_size] * dims if isinstance(patch_size, (int, np.integer)) else list(patch_size)
         if len(sizes) != dims:
             raise DataError(f"patch_size: expected 1 or {dims} numbers for {self.cases[0].image}, got {patch_size!r}")
         self.patch_size = tuple(_whole("patch_size", size, 1) for size in sizes)
-        if cache == "memory":
+        self._augmentation = Augmentation(augment, self.patch_size)
+        slices: list[tuple[list[int], list[int]]] = []
+        if cache != "none" or self.sliced:
             indices = range(len(self.cases))
-            for index in indices if progress is None else progress(indices):
-                self._cached[index] = self._load(index) if index else first
-        elif cache == "disk":
-            for index in range(1, len(self.cases)):
-                self._load(index)
+            for index in indices if progress is None or cache == "disk" else progress(indices):
+                loaded = self._load(index) if index else first
+                if cache == "memory":
+                    self._cached[index] = loaded
+                if self.sliced:
+                    slices.append(_slices(loaded))
+        self._items, self._empty = _items(slices, len(self.cases))
+        self._num_empty = round(empty_slices * len(self._empty))
+        self._per_turn = max(len(self._items) + self._num_empty, 1)
+        self.samples_per_epoch = _whole(
+            "samples_per_epoch", self._per_turn if samples_per_epoch is None else samples_per_epoch, 1
+        )
+        if not self._items and not self._num_empty:
+            raise DataError("empty_slices: expected a share above 0 where no slice holds foreground, got 0")
 
     @property
     def num_channels(self) -> int:
@@ -134,11 +157,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"index: expected a number in [0, {len(self)}), got {index}")
-        turn, position = divmod(index, len(self.cases))
+        turn, position = divmod(index, self._per_turn)
         epoch = self.epoch
-        order = np.random.default_rng([self.seed, epoch, turn, 0]).permutation(len(self.cases))
-        number = int(order[position])
+        order = np.random.default_rng([self.seed, epoch, turn, 0])
+        items = self._items
+        if self._num_empty:
+            chosen = order.permutation(len(self._empty))[: self._num_empty]
+            items = [*items, *(self._empty[k] for k in chosen)]
+        number, at = items[int(order.permutation(self._per_turn)[position])]
         loaded = self._cached[number] if number in self._cached else self._load(number)
+        if self.sliced:
+            loaded = _slice(loaded, at)
         generator = np.random.default_rng([self.seed, epoch, index, 1])
         image, label = self._crop(loaded, generator)
         return {"image": image, "label": label, "name": self.cases[number].name}
@@ -148,9 +177,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         loaded = self._disk.load(self._keys[number]) if self._disk else prepare(case, self.num_classes)
         channels, dims = loaded.image.shape[0], loaded.label.ndim
         # While the first case is read there is nothing yet to hold it against.
-        if hasattr(self, "_channels") and (channels != self._channels or dims != len(self.patch_size)):
+        if hasattr(self, "_channels") and (channels != self._channels or dims != len(self.patch_size) + self.sliced):
             raise DataError(
-                f"{case.image}: expected {self._channels} channels and {len(self.patch_size)} axes as in "
+                f"{case.image}: expected {self._channels} channels and {len(self.patch_size) + self.sliced} axes as in "
                 f"{self.cases[0].image}, got {channels} and {dims}"
             )
         return loaded
@@ -158,27 +187,32 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def _crop(self, loaded: Prepared, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         center = self._center(loaded, generator)
         window, padding = [], []
-        for at, patch, size in zip(center, self.patch_size, loaded.label.shape, strict=True):
-            start = min(max(at - patch // 2, 0), max(size - patch, 0))
-            window.append(slice(start, min(start + patch, size)))
-            missing = max(patch - size, 0)
-            padding.append((missing // 2, missing - missing // 2))
+        margins = self._augmentation.margin
+        for at, patch, size, margin in zip(center, self.patch_size, loaded.label.shape, margins, strict=True):
+            start = min(max(at - patch // 2, 0), size - patch) if size > patch else -((patch - size) // 2)
+            first, last = start - margin, start + patch + margin
+            window.append(slice(max(first, 0), min(last, size)))
+            padding.append((max(-first, 0), max(last - size, 0)))
         region = (slice(None), *window)
         image, label = loaded.image[region], loaded.label[region[1:]]
         if any(before or after for before, after in padding):
             image = np.pad(image, [(0, 0), *padding], mode="edge")
             label = np.pad(label, padding, mode="edge")
-        if self.augment:
-            axes = tuple(axis for axis, flip in enumerate(generator.random(label.ndim) < 0.5) if flip)
-            image, label = np.flip(image, tuple(axis + 1 for axis in axes)), np.flip(label, axes)
         # A copy in every case: a view would let the caller write into the cache.
-        return torch.from_numpy(image.copy()), torch.from_numpy(label.astype(np.int64))
+        image, label = image.copy(), label.astype(np.int64)
+        if self._augmentation:
+            return self._augmentation(image, label, int(generator.integers(2**32)))
+        return torch.from_numpy(image), torch.from_numpy(label)
 
     def _center(self, loaded: Prepared, generator: np.random.Generator) -> tuple[int, ...]:
-        """A voxel drawn uniformly from a class drawn uniformly from those present."""
+        """A voxel drawn uniformly from a class drawn uniformly from those present, or from all voxels."""
         totals = loaded.counts.sum(axis=1)
         present = np.flatnonzero(totals)
-        if present.size == 0:  # everything ignored
+        anywhere = False
+        if self.foreground_share is not None:
+            anywhere = bool(generator.random() >= self.foreground_share)
+            present = present[present > 0]
+        if anywhere or present.size == 0:  # nothing to choose from, or everything ignored
             return tuple(int(generator.integers(size)) for size in loaded.label.shape)
         chosen = int(present[generator.integers(present.size)])
         rank = int(generator.integers(totals[chosen]))
@@ -189,6 +223,26 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         inside = int(np.flatnonzero(loaded.label[slab] == chosen)[rank])
         rest = np.unravel_index(inside, loaded.label.shape[1:])
         return (slab, *(int(i) for i in rest))
+
+
+def _slices(loaded: Prepared) -> tuple[list[int], list[int]]:
+    """Numbers of the slices with foreground and of those without."""
+    foreground = loaded.counts[1:].sum(axis=0) > 0
+    return np.flatnonzero(foreground).tolist(), np.flatnonzero(~foreground).tolist()
+
+
+def _items(slices: Sequence[tuple[list[int], list[int]]], cases: int) -> tuple[list[Item], list[Item]]:
+    """What every epoch goes over, and of which it takes a share."""
+    if not slices:
+        return [(number, 0) for number in range(cases)], []
+    full, empty = ([(n, at) for n, pair in enumerate(slices) for at in pair[k]] for k in (0, 1))
+    return full, empty
+
+
+def _slice(loaded: Prepared, at: int) -> Prepared:
+    label = loaded.label[at]
+    counts = np.stack([(label == c).sum(axis=1) for c in range(len(loaded.counts))])
+    return Prepared(loaded.image[:, at], label, counts)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -102,6 +102,7 @@ def discover(
         ignore_index=classes.ignore_index,
         label_map=classes.label_map,
         spacing_unit="px" if True in pictures else "mm",
+        channel_names=listing.channel_names,
     )
     notes = [Fault("data set", note) for note in listing.notes]
     return CaseList([replace(case, info=info) for case in cases], info, notes)

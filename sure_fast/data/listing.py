@@ -28,6 +28,7 @@ class Listing:
     source: Path | None = None
     """The file that says so."""
     notes: list[str] = field(default_factory=list)
+    channel_names: tuple[str, ...] | None = None
 
 
 def attempted(make: Callable[[], Case], name: str, faults: list[Fault] | None) -> list[Case]:

@@ -31,6 +31,7 @@ def list_msd_nnunet(root: Path, part: str, faults: list[Fault] | None = None) ->
     if not isinstance(channels, (dict, list)) or not channels:
         raise DataError(f'{path}: expected "channel_names" or "modality" with at least one channel, got {channels!r}')
     listing.num_channels = len(channels)
+    listing.channel_names = tuple(map(str, channels if isinstance(channels, list) else channels.values()))
     for wanted in ("training", "test") if part == "all" else (part,):
         if wanted == "training" and isinstance(content.get("dataset"), dict):
             listed = _listed_by_name(path, content["dataset"], faults)

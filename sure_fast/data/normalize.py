@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,24 @@ from sure_fast.data.errors import DataError
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
-def normalize(image: Array, *, lower: float = 0.5, upper: float = 99.5) -> Array:
+class Window(NamedTuple):
+    """How a channel of absolute grey values, as those of CT are, is normalised in every case alike."""
+
+    lower: float
+    upper: float
+    mean: float
+    std: float
+
+
+def window_of(values: np.ndarray, *, lower: float = 0.5, upper: float = 99.5) -> Window:
+    """The window of foreground values of the training cases: their percentiles, mean and deviation (as nnU-Net's)."""
+    low, high = np.percentile(values, (lower, upper))
+    return Window(float(low), float(high), float(values.mean()), float(max(values.std(), 1e-8)))
+
+
+def normalize(
+    image: Array, *, lower: float = 0.5, upper: float = 99.5, windows: Sequence[Window | None] | None = None
+) -> Array:
     r"""Clip each channel to its percentiles, then z-score it.
 
     Math:
@@ -22,6 +40,7 @@ def normalize(image: Array, *, lower: float = 0.5, upper: float = 99.5) -> Array
     Args:
         image: [K, *S] of any real dtype, finite.
         lower, upper: percentiles in [0, 100], lower < upper.
+        windows: per channel, instead of its own percentiles, mean and deviation; None: its own.
 
     Returns:
         float32 [K, *S], of the type that came (tensor or array); each channel has mean 0 and standard deviation 1.
@@ -44,11 +63,14 @@ def normalize(image: Array, *, lower: float = 0.5, upper: float = 99.5) -> Array
         raise DataError(f"lower, upper: expected percentiles 0 <= lower < upper <= 100, got {lower!r} and {upper!r}")
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     out = np.empty(array.shape, dtype=np.float32)
-    for channel, target in zip(array, out, strict=True):
+    for channel, target, window in zip(array, out, windows or [None] * len(array), strict=True):
         values = channel.astype(np.float64)
         if not np.isfinite(values).all():
             raise DataError("image: expected finite values, got NaN or infinity")
         if values.size == 0:
+            continue
+        if window is not None:
+            target[...] = (np.clip(values, window.lower, window.upper) - window.mean) / window.std
             continue
         low, high = np.percentile(values, (lower, upper))
         if high > low:

@@ -10,20 +10,24 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sure_fast.data.cases import Case
 from sure_fast.data.errors import DataError
-from sure_fast.data.reading import load_case
+from sure_fast.data.reading import Sample, load_case
+from sure_fast.data.resampling import inside, resample, resample_label, target_size
 
-FORMAT = "sure_fast case 2"
+FORMAT = "sure_fast case 3"
 BLOCK = 2**20
+PREPARATION = ("ignore_index", "orientation", "spacing", "resize", "foreground_crop", "windows", "slice_axis")
+"""What of a data set's `info` changes how a case is prepared."""
 
 
 @dataclass
 class Prepared:
-    """A normalised case."""
+    """A normalised case on the network's grid; where it is seen slice by slice, the slices are the first axis."""
 
     image: np.ndarray
     """float32 [K, *S]."""
@@ -37,22 +41,43 @@ def prepare(case: Case, num_classes: int) -> Prepared:
     """Reads and normalises a labelled case; DataError where its labels are not classes."""
     sample = load_case(case, normalized=True)
     assert sample.label is not None
-    image, label = sample.image.numpy(), sample.label.numpy()
+    image, label = _on_grid(case, sample, num_classes)
+    _check_classes(case, label, num_classes)
+    counts = np.stack([(label == c).sum(axis=tuple(range(1, label.ndim))) for c in range(num_classes)])
+    small = label.astype(np.int16) if num_classes < 2**15 and np.abs(label).max(initial=0) < 2**15 else label
+    return Prepared(image, small, counts)
+
+
+def _on_grid(case: Case, sample: Sample, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image [K, *S] and label [*S] as the network sees them."""
+    image, label, info = sample.image, sample.label, case.info
+    assert label is not None
+    if info is None:
+        return image.numpy(), label.numpy()
+    image, label = inside(sample.box, image), inside(sample.box, label)
+    size = target_size(label.shape, sample.spacing_mm, info)
+    if size != tuple(label.shape):
+        _check_classes(case, label.numpy(), num_classes)  # a value that is no class would become one
+        image = resample(image[None], size)[0]
+        label = resample_label(label, size, num_classes, info.ignore_index)
+    if info.slice_axis is not None:
+        image, label = image.movedim(info.slice_axis + 1, 1), label.movedim(info.slice_axis, 0)
+    return image.contiguous().numpy(), label.contiguous().numpy()
+
+
+def _check_classes(case: Case, label: np.ndarray, num_classes: int) -> None:
     outside = (label < 0) | (label >= num_classes)
     if case.info is not None and case.info.ignore_index is not None:
         outside &= label != case.info.ignore_index
     if outside.any():
         bad = int(label[outside][0])
         raise DataError(f"{case.label}: expected class numbers in [0, {num_classes}), got {bad}")
-    counts = np.stack([(label == c).sum(axis=tuple(range(1, label.ndim))) for c in range(num_classes)])
-    small = label.astype(np.int16) if num_classes < 2**15 and np.abs(label).max(initial=0) < 2**15 else label
-    return Prepared(image, small, counts)
 
 
 class DiskCache:
     """Prepared cases as arrays in a folder, found by the content of the files they come from.
 
-    A changed file, label map, orientation or number of classes gives another entry; an entry appears whole or not at
+    A changed file, label map, preparation or number of classes gives another entry; an entry appears whole or not at
     all, so that several processes and runs may share the folder.
 
     Args:
@@ -66,7 +91,9 @@ class DiskCache:
     def key(self, case: Case) -> str:
         """SHA-256 of what the entry follows from."""
         info = case.info
-        options = [FORMAT, self.num_classes, *((None, None) if info is None else (info.ignore_index, info.orientation))]
+        options: list[Any] = [FORMAT, self.num_classes]
+        if info is not None:
+            options += [getattr(info, name) for name in PREPARATION]
         mapping = None if info is None or info.label_map is None else sorted(info.label_map.items())
         digest = hashlib.sha256(json.dumps([*options, mapping]).encode())
         for path in (*case.channel_files, *([case.label] if case.label else [])):

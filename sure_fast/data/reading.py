@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,9 +17,10 @@ from sure_fast.data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
 from sure_fast.data.errors import DataError
 from sure_fast.data.geometry import geometry_of
 from sure_fast.data.nifti_header import check_announced_size
-from sure_fast.data.normalize import normalize
-from sure_fast.data.orientation import reorder, reorient, reorient_affine
+from sure_fast.data.normalize import Window, normalize
+from sure_fast.data.orientation import order, reorder, reorient, reorient_affine
 from sure_fast.data.pictures import read_picture
+from sure_fast.data.resampling import Box, Place, box_of
 
 LARGEST_LABEL = 2**53
 """Whole numbers up to it are exact in float64."""
@@ -41,6 +42,7 @@ class Sample:
             `info` names an orientation.
         form_code: NIfTI code of the header's form that the affine is from; 0: it has none.
         notes: what in the header of the image is contradictory or converted, each one line.
+        box: what of it is not 0, where the data set's `info` says that a network sees no more; None: all of it.
     """
 
     image: Tensor
@@ -54,6 +56,11 @@ class Sample:
     stored_affine: np.ndarray | None = None
     form_code: int = 1
     notes: tuple[str, ...] = ()
+    box: Box | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(tuple(self.spacing_mm), self.box)
 
     def as_stored(self, array: np.ndarray) -> np.ndarray:
         """An array [..., *S] on the grid of this sample, such as a prediction, in the voxel order of the file."""
@@ -187,7 +194,7 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
 
     Args:
         case: from `discover`, or made by hand.
-        normalized: apply `normalize` to the image.
+        normalized: apply `normalize` to the image, in its `box` where it has one, with the data set's windows.
 
     Returns:
         A `Sample`; spacing, orientation and affine are those of the (first) image file. Where `case.info` names an
@@ -219,8 +226,9 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
                 f"got an affine sheared by {grid.shear_degrees:.1f} degrees"
             )
         _check_range(case, label)
+    box = box_of(torch.from_numpy(image)) if info is not None and info.foreground_crop else None
     try:
-        pixels = normalize(image) if normalized else image
+        pixels = _normalized(image, box, None if info is None else info.windows) if normalized else image
     except DataError as error:
         raise DataError(f"{case.image}: {error}") from None
     stored = grid.orientation
@@ -234,6 +242,10 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
         label = None if label is None else np.ascontiguousarray(reorient(label, stored, wanted))
         affine = reorient_affine(grid.affine, grid.shape, stored, wanted)
         spacing = reorder(spacing, stored, wanted)
+        box = box and tuple(
+            (grid.shape[axis] - box[axis][1], grid.shape[axis] - box[axis][0]) if flip else box[axis]
+            for axis, flip in order(stored, wanted)
+        )
     return Sample(
         image=torch.from_numpy(pixels),
         label=None if label is None else torch.from_numpy(label),
@@ -246,7 +258,18 @@ def load_case(case: Case, *, normalized: bool = False) -> Sample:
         stored_affine=grid.affine,
         form_code=grid.form_code,
         notes=grid.notes,
+        box=box,
     )
+
+
+def _normalized(image: np.ndarray, box: Box | None, windows: Sequence[Window | None] | None) -> np.ndarray:
+    """By the values in the box; 0 around it, where no network looks."""
+    if box is None:
+        return normalize(image, windows=windows)
+    region = (slice(None), *(slice(a, b) for a, b in box))
+    out = np.zeros_like(image, dtype=np.float32)
+    out[region] = normalize(image[region], windows=windows)
+    return out
 
 
 def _check_same_grid(path: Path, grid: Grid, image_path: Path, image_grid: Grid) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..data import Case, CaseList, DataError, DatasetInfo, Fault, SegmentationDataset, Split, discover
 from ..data.assigning import assign
-from ..data.orientation import most_common
 from ..data.prepared import DiskCache
 from ..data.screening import Screening, notes_of_all, screen, together, told
-from ..models import divisor, plan_strides
+from ..models import NETWORKS
 from . import console, distributed
 from .checkpoint import ModelPlan
 from .config import ConfigError, TrainConfig
+from .planning import check_augmentation, check_network, check_noise_patch, plan_for, preparation_of, seen_by_network
 
 Report = Callable[[str, bool], object]
 """Takes a line, and whether it is a warning."""
@@ -57,16 +57,22 @@ def plan_run(config: TrainConfig, folder: Path, progress: bool, report: Report) 
         report(f"skipped: {fault.reason}", True)
     skipped = [fault.case for fault in screening.faults]
     cases, split = find_cases(config, folder, source, skipped, notes=screening.notes)
-    orientation = orientation_of(screening, split)
-    cases, split = brought_to(orientation, cases, split)
-    screening.notes.extend(look_over(screening, cases, source))
+    if len({len(shape) for shape in screening.shapes.values()}) > 1:
+        raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
+    cases, split = brought_to(preparation_of(config, screening, split, cases.info), cases, split)
+    screening.notes.extend(notes_of_all(screening, [case.name for case in cases], cases.info))
     for line in told(screening.notes):
         report(f"note: {line}", True)
-    shapes = [screening.oriented(case.name, orientation)[0] for case in split.train]
+    shapes, spacing = seen_by_network(screening, split, cases.info)
     in_channels = next(iter(screening.shapes.values()))[0]
-    plan = plan_for(config, shapes, in_channels, cases.info)
+    plan = plan_for(config, shapes, in_channels, cases.info, spacing)
     check_noise_patch(config, plan.patch_size)
-    config = config.with_values({"data.patch_size": plan.patch_size})
+    check_augmentation(config, plan.patch_size)
+    check_network(plan)
+    planned: dict[str, Any] = {"data.patch_size": plan.patch_size}
+    if plan.network in NETWORKS and NETWORKS[plan.network].levels:
+        planned["network.channels"] = plan.channels
+    config = config.with_values(planned)
     return Run(config, folder, cases, split, plan, screening)
 
 
@@ -89,7 +95,8 @@ def read_all(config: TrainConfig, folder: Path, progress: bool = True) -> Screen
 
     def listed() -> tuple[CaseList, list[Fault]]:
         faults: list[Fault] = []
-        return discover(folder, config.data.layout, label_map=config.data.label_map or None, faults=faults), faults
+        cases = discover(folder, config.data.layout, label_map=config.data.label_map or None, faults=faults)
+        return cases.with_info(foreground_crop=config.data.foreground_crop), faults
 
     cases, faults = distributed.from_main(listed)
     with console.bar(distributed.share(cases), "read", "case", shown=progress) as bar:
@@ -144,85 +151,10 @@ def find_cases(
     return cases, split
 
 
-def brought_to(orientation: str | None, cases: CaseList, split: Split) -> tuple[CaseList, Split]:
-    """The same cases, in this orientation when they are read; None: as stored."""
-    cases = cases.with_info(orientation=orientation)
+def brought_to(preparation: Mapping[str, Any], cases: CaseList, split: Split) -> tuple[CaseList, Split]:
+    """The same cases, prepared for a network so, as `ModelPlan.preparation` says."""
+    cases = cases.with_info(**preparation)
     return cases, Split(*([replace(case, info=cases.info) for case in part] for part in split))
-
-
-def orientation_of(screening: Screening, split: Split) -> str | None:
-    """That of the most training cases, of equals the one of the most cases; None where they are pictures."""
-    every = [orientation for orientation in screening.orientations.values() if orientation]
-    return most_common([screening.orientations[case.name] for case in split.train], every)
-
-
-def look_over(screening: Screening, cases: CaseList, source: str) -> list[Fault]:
-    """What is to be known of the cases together.
-
-    Raises:
-        ConfigError: images of two and of three dimensions.
-    """
-    if len({len(shape) for shape in screening.shapes.values()}) > 1:
-        raise ConfigError(f"data {source}: expected images of one dimension, got both 2D and 3D ones")
-    return notes_of_all(screening, [case.name for case in cases], cases.info.orientation)
-
-
-def check_noise_patch(config: TrainConfig, patch_size: Collection[int]) -> None:
-    """ConfigError where the noise of L_nu does not fit the crops: no place could get it, and its terms would be 0."""
-    method = config.method
-    if "patch_size" not in method.options or not method.record.reads("patch_size", method.options):
-        return
-    size, crop = method.options["patch_size"], list(patch_size)
-    given = [size] if isinstance(size, int) else list(size)
-    if len(given) not in (1, len(crop)):
-        raise ConfigError(f"method.patch_size: expected 1 or {len(crop)} numbers for crops of {crop}, got {given}")
-    sizes = given * len(crop) if len(given) == 1 else given
-    fitting = [min(size, length - 1 + length % 2) for size, length in zip(sizes, crop, strict=True)]
-    if fitting != sizes:
-        raise ConfigError(
-            f"method.patch_size: expected noise that fits the crop of {','.join(map(str, crop))} voxels, got "
-            f"{','.join(map(str, given))}; give --set method.patch_size={','.join(map(str, fitting))}"
-        )
-
-
-def plan_for(config: TrainConfig, shapes: Sequence[Sequence[int]], in_channels: int, info: DatasetInfo) -> ModelPlan:
-    """Patch size and strides for images of these shapes."""
-
-    dims = len(shapes[0])
-    levels = len(config.network.channels)
-    if config.data.patch_size:
-        if len(config.data.patch_size) != dims or min(config.data.patch_size) < 1:
-            raise ConfigError(
-                f"data.patch_size: expected {dims} numbers >= 1 for these images, got {config.data.patch_size}"
-            )
-        patch = list(config.data.patch_size)
-    else:
-        limit = 96 if dims == 3 else 256
-        unit = 2 ** (levels - 1)
-        patch = []
-        for axis in range(dims):
-            lengths = sorted(shape[axis] for shape in shapes)
-            typical = min(limit, lengths[len(lengths) // 10])
-            patch.append(typical // unit * unit if typical >= 4 * unit else typical)
-    strides = plan_strides(patch, levels)
-    for axis in range(dims):
-        if patch[axis] % divisor(strides, axis):
-            raise ConfigError(
-                f"data.patch_size: expected multiples of {divisor(strides, axis)} along axis {axis}, got {patch}"
-            )
-    return ModelPlan(
-        dims=dims,
-        in_channels=in_channels,
-        num_classes=info.num_classes,
-        channels=list(config.network.channels),
-        strides=[list(step) for step in strides],
-        patch_size=patch,
-        class_names=dict(info.class_names),
-        evidence=config.method.options.get("evidence", "softplus"),
-        dropout=config.network.dropout,
-        norm=config.network.norm,
-        orientation=info.orientation,
-    )
 
 
 def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
@@ -241,6 +173,8 @@ def training_set(run: Run, output: Path, progress: bool) -> SegmentationDataset:
         num_classes=num_classes,
         seed=config.run.seed,
         augment=config.data.augment,
+        foreground_share=config.data.foreground_share,
+        empty_slices=config.data.empty_slices,
         cache=config.data.cache,
         cache_folder=disk,
         keys=keys,
@@ -279,9 +213,9 @@ def check_classes(folder: Path, present: dict[int, str], trained: dict[int, str]
 
 def check_shape(case: Case, shape: Sequence[int], plan: ModelPlan) -> None:
     """ConfigError where an image [K, *S] is not of the kind that the network was trained on."""
-    if (shape[0], len(shape) - 1) != (plan.in_channels, plan.dims):
+    if (shape[0], len(shape) - 1) != (plan.in_channels, plan.image_dims):
         raise ConfigError(
-            f"{case.image}: expected {plan.in_channels} channels and {plan.dims} axes as in training, "
+            f"{case.image}: expected {plan.in_channels} channels and {plan.image_dims} axes as in training, "
             f"got {shape[0]} and {len(shape) - 1}"
         )
 
@@ -298,7 +232,8 @@ def look_over_others(chosen: Sequence[Case], plan: ModelPlan) -> list[str]:
         raise DataError(screening.faults[0].reason)
     for case in chosen:
         check_shape(case, screening.shapes[case.name], plan)
-    mixed = notes_of_all(screening, [case.name for case in chosen], plan.orientation)
+    info = DatasetInfo("folders", plan.class_names, plan.in_channels, **plan.preparation)
+    mixed = notes_of_all(screening, [case.name for case in chosen], info)
     return told([*screening.notes, *mixed], kept_in=None)
 
 

@@ -7,15 +7,18 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..models import build_model
+from .. import models
+from ..data import DatasetInfo
+from ..data.normalize import Window
 from . import config as configuration
+from . import earlier
 from .files import replacing
 from .prediction import Predictor
 
@@ -35,20 +38,52 @@ class ModelPlan:
     class_names: dict[int, str]
     evidence: str
     dropout: float = 0.0
-    norm: str = "instance"
+    norm: str | None = "instance"
     orientation: str | None = None
     """Axis codes to which images are brought; None: pictures, or as they are stored."""
+    network: str = "unet"
+    """With the defaults of what follows it is the network of checkpoints that name none."""
+    kernels: list[list[int]] = field(default_factory=list)
+    upsample: str = "transposed"
+    deep_supervision: int = 0
+    parameters: dict[str, Any] = field(default_factory=dict)
+    slice_axis: int | None = None
+    """Of volumes that are cut into slices for a network of two dims."""
+    spacing: list[float] | None = None
+    """In mm, to which volumes are resampled; None: as stored."""
+    resize: list[int] | None = None
+    """Voxels per axis to which images are resampled; None: not."""
+    foreground_crop: bool = False
+    windows: list[Any] | None = None
+    """Of each channel None or its `Window`, as a list; None: every channel is normalised by its own values."""
+
+    @property
+    def image_dims(self) -> int:
+        """Axes of an image, which is cut into slices or not."""
+        return self.dims + (self.slice_axis is not None)
+
+    @property
+    def description(self) -> models.Description:
+        return models.Description(
+            self.network, self.dims, self.in_channels, self.num_classes, self.patch_size, self.channels, self.strides,
+            self.kernels, self.dropout, self.norm, self.upsample, self.deep_supervision, self.parameters,
+        )  # fmt: skip
 
     def build(self) -> nn.Module:
-        return build_model(
-            self.dims,
-            self.in_channels,
-            self.num_classes,
-            self.channels,
-            self.strides,
-            dropout=self.dropout,
-            norm=self.norm,
-        )
+        """The network, untrained; ValueError where it cannot be built."""
+        return models.build(self.description)
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How an image is brought to the network: keywords of `DatasetInfo`."""
+        return {
+            "orientation": self.orientation,
+            "spacing": None if self.spacing is None else tuple(self.spacing),
+            "resize": None if self.resize is None else tuple(self.resize),
+            "foreground_crop": self.foreground_crop,
+            "windows": None if self.windows is None else tuple(w and Window(*w) for w in self.windows),
+            "slice_axis": self.slice_axis,
+        }
 
 
 def member_name(name: str, member: int) -> str:
@@ -162,7 +197,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except TypeError:
         raise ValueError(f"checkpoint {path}: the plan of its network is not complete") from None
     try:
-        content["config"] = configuration.make({}, configuration.parse(content["config"]))
+        content["config"] = configuration.make({}, earlier.as_made(configuration.parse(content["config"])))
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from None
     return content
@@ -182,7 +217,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
 def load_weights(path: Path, plan: ModelPlan) -> dict[str, Any]:
     """The weights of a checkpoint; ValueError where they are not those of the network that `plan` describes."""
     content = load(path)
-    of_network = ("dims", "in_channels", "num_classes", "channels", "strides", "norm")
+    of_network = ("network", "dims", "in_channels", "num_classes", "channels", "strides", "kernels", "norm", "upsample",
+                  "parameters")  # fmt: skip
     differ = [name for name in of_network if getattr(content["plan"], name) != getattr(plan, name)]
     if differ:
         name = differ[0]
@@ -195,10 +231,12 @@ def load_weights(path: Path, plan: ModelPlan) -> dict[str, Any]:
 def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, Any]]:
     """Predicts as the run was trained to, an ensemble from the checkpoints beside; and the checkpoint's content."""
     model, content = load_model(path, device)
-    models = [model, *(load_model(member, device)[0] for member in _members(path, content)[1:])]
+    networks = [model, *(load_model(member, device)[0] for member in _members(path, content)[1:])]
     plan, config = content["plan"], content["config"]
     inference, seed = config.method.record.inference, config.run.seed
-    return Predictor(models, plan.patch_size, inference=inference, evidence=plan.evidence, seed=seed), content
+    info = DatasetInfo("folders", plan.class_names, plan.in_channels, **plan.preparation)
+    predictor = Predictor(networks, plan.patch_size, inference=inference, evidence=plan.evidence, seed=seed, info=info)
+    return predictor, content
 
 
 def _members(path: Path, content: dict[str, Any]) -> list[Path]:

@@ -7,7 +7,6 @@ An option is called section.key: in the YAML file a key of the section's mapping
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,136 +16,13 @@ from typing import Any
 
 from ..losses.schedule import start_of
 from ..methods import METHODS, Method
-from ..models import NORMS
 from . import earlier
 from .files import write_text
 from .options import ConfigError as ConfigError
 from .options import convert as _convert
 from .options import suggestion as suggestion
-
-CACHES = ("memory", "disk", "none")
-SCHEDULES = ("constant", "poly")
-LOGGERS = ("mlflow", "wandb")
-LAYOUTS = ("auto", "msd_nnunet", "acdc", "folders")
-
-
-def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    metadata = {"help": text, "choices": choices}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class DataConfig:
-    """Where the cases are, which part of the work each has, and what of them a step sees."""
-
-    folder: str | None = option(None, "data folder (default: a phantom set, written into the output folder)")
-    layout: str = option("auto", "how the folder is laid out", LAYOUTS)
-    label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
-    fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
-    group: str | None = option(
-        None,
-        "regular expression that finds the patient in a case's name (its first group, or all of it), so that no "
-        "patient is in two parts, for example '^(patient[0-9]+)_'",
-    )
-    split: str | None = option(
-        None,
-        "file of the split, JSON or YAML with lists train, val and test of names; or nnU-Net's splits_final.json, with "
-        "--fold (default: by data.fractions)",
-    )
-    fold: str | None = option(
-        None,
-        "K/N: the K-th of N folds validates, the others train, and none tests unless data.fractions sets a share of "
-        "the cases aside for it; with --split the K-th entry",
-    )
-    split_seed: int | None = option(None, "seed of the split (default: run.seed)")
-    phantom_cases: int = option(32, "cases of the phantom set")
-    skip_bad: bool = option(False, "leave out cases that cannot be used, and list them")
-    patch_size: list[int] = option([], "crop in voxels (default: from the smallest training cases)")
-    augment: bool = option(True, "random flips of the training crops")
-    cache: str = option("memory", "where normalised cases wait for their crops; none: read anew for each", CACHES)
-    cache_folder: str | None = option(None, "folder of cache disk (default: cache in the output folder)")
-    num_workers: int = option(0, "worker processes of the data loader")
-
-    def __post_init__(self) -> None:
-        from ..data.groups import compiled
-        from ..data.split_file import parse_fold
-
-        _at_least(1, self, "data", "phantom_cases")
-        _at_least(0, self, "data", "num_workers")
-        if self.split_seed is not None and self.split_seed < 0:
-            raise ConfigError(f"data.split_seed: expected a number >= 0, got {self.split_seed}")
-        if self.cache_folder is not None and self.cache != "disk":
-            raise ConfigError(f"data.cache_folder: expected with cache disk only, got it with {self.cache}")
-        try:
-            if self.group is not None:
-                compiled(self.group)
-            if self.fold is not None:
-                parse_fold(self.fold)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-
-
-@dataclass
-class NetworkConfig:
-    """The network, and how it computes."""
-
-    channels: list[int] = option([16, 32, 64], "feature channels per level of the U-Net")
-    norm: str = option("instance", "normalisation", NORMS)
-    dropout: float = option(0.0, "dropout probability (default: the method's)")
-    init_from: str | None = option(None, "run or checkpoint whose weights training starts from")
-    amp: str = option("none", "precision (autocast); fp16 with a loss scaler", ("none", "bf16", "fp16"))
-    compile: bool = option(False, "run it through torch.compile")
-    channels_last: bool = option(False, "memory format of the network and its images")
-
-    def __post_init__(self) -> None:
-        if not self.channels or min(self.channels) < 1:
-            raise ConfigError(f"network.channels: expected one number >= 1 per level, got {self.channels}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"network.dropout: expected a number in [0, 1), got {self.dropout}")
-
-
-@dataclass
-class OptimizerConfig:
-    """What a step takes in, and how it changes the weights."""
-
-    batch_size: int = option(4, "volumes per step")
-    learning_rate: float = option(1e-3, "learning rate of Adam")
-    schedule: str = option("constant", "learning rate over the epochs; poly: (1 - epoch/epochs)^0.9", SCHEDULES)
-    accumulate: int = option(1, "batches whose gradients make one step of the optimizer")
-    clip_norm: float = option(0.0, "largest norm of the gradient (0: any)")
-    ema: float = option(0.0, "decay of the averaged weights that are validated and kept, for example 0.999 (0: none)")
-
-    def __post_init__(self) -> None:
-        _at_least(1, self, "optimizer", "batch_size", "accumulate")
-        _at_least(0, self, "optimizer", "clip_norm")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"optimizer.learning_rate: expected a finite number > 0, got {self.learning_rate}")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"optimizer.ema: expected a number in [0, 1), got {self.ema}")
-
-
-@dataclass
-class RunConfig:
-    """How long, where, and what is kept and told."""
-
-    epochs: int = option(40, "number of epochs")
-    seed: int = option(0, "seed of the split, the network, the crops and the noise")
-    device: str = option("auto", "torch device; auto: cuda where there is one, else cpu")
-    validate_every: int = option(5, "epochs between validations")
-    patience: int = option(0, "validations without a better Dice after which training ends (0: never)")
-    weights: str = option("last", "weights that are evaluated and predicted with: of the last epoch, or of the best "
-                          "validation", ("last", "best"))  # fmt: skip
-    checkpoint_every: int = option(0, "steps between checkpoints within an epoch (0: one at its end)")
-    loggers: list[str] = option([], "trackers beside TensorBoard, JSONL and CSV: mlflow, wandb, where installed")
-    quick: bool = option(False, "a run of under a minute: few small cases, few epochs")
-
-    def __post_init__(self) -> None:
-        _at_least(1, self, "run", "epochs", "validate_every")
-        _at_least(0, self, "run", "seed", "patience", "checkpoint_every")
-        if not set(self.loggers) <= set(LOGGERS) or len(set(self.loggers)) != len(self.loggers):
-            raise ConfigError(f"run.loggers: expected any of {', '.join(LOGGERS)}, each once, got {self.loggers}")
+from .sections import DataConfig, NetworkConfig, OptimizerConfig, option
+from .sections import RunConfig as RunConfig
 
 
 @dataclass
@@ -202,6 +78,8 @@ class TrainConfig:
             raise ConfigError(
                 f"network.channels: expected at most 3 levels with run.quick, got {len(self.network.channels)}"
             )
+        if self.optimizer.warmup >= epochs:
+            raise ConfigError(f"optimizer.warmup: expected less than the {epochs} epochs, got {self.optimizer.warmup}")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain data by section, as the YAML file has it."""
@@ -226,6 +104,9 @@ INDEPENDENT = ("run.device", "data.num_workers", "data.cache", "data.cache_folde
 FLAGS = {
     "data.folder": "--data", "method.preset": "--preset", "run.epochs": "--epochs",
     "optimizer.batch_size": "--batch-size", "data.patch_size": "--patch-size", "run.quick": "--quick",
+    "data.dims": "--dims", "data.slice_axis": "--slice-axis", "data.spacing": "--spacing",
+    "data.foreground_crop": "--foreground-crop", "data.augment": "--augment", "network.name": "--network",
+    "network.norm": "--norm",
     "data.split": "--split", "data.fold": "--fold", "data.group": "--group", "data.label_map": "--label-map",
     "optimizer.learning_rate": "--learning-rate", "network.init_from": "--init-from", "network.amp": "--amp",
     "run.seed": "--seed", "run.device": "--device", "data.num_workers": "--num-workers",
@@ -282,14 +163,6 @@ def _no_option(record: Method, name: str) -> str:
     return f"is no option of preset {record.name}{suggestion(name, record.options)}"
 
 
-def _at_least(least: int, section: Any, title: str, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if not least <= value < math.inf:
-            wanted = f"at least {least}" if least else "a finite number >= 0"
-            raise ConfigError(f"{title}.{name}: expected {wanted}, got {value}")
-
-
 def load_file(path: str) -> dict[str, Any]:
     """The keys of a YAML file as section.key with their values, checked."""
     import yaml
@@ -310,6 +183,11 @@ def load_file(path: str) -> dict[str, Any]:
         raise ConfigError(f"config {path}: {error}") from None
 
 
+def load_stored(folder: Path) -> TrainConfig:
+    """The configuration of a run, from its config.yaml; of one made before an option existed, as it was made."""
+    return make({}, earlier.as_made(load_file(str(folder / "config.yaml"))))
+
+
 def parse(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a file, or what a checkpoint holds, as section.key with checked values."""
     if earlier.is_flat(content, SECTIONS):
@@ -327,7 +205,7 @@ def parse(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def converted(named: Mapping[str, Any]) -> dict[str, Any]:
     """Values by section.key, or by a key that one section has, as section.key, each as its own type."""
-    full = {full_name(str(name)): value for name, value in named.items()}
+    full = earlier.as_now({full_name(str(name)): value for name, value in named.items()})
     preset = convert("method.preset", full["method.preset"]) if "method.preset" in full else None
     return {name: convert(name, value, preset) for name, value in full.items()}
 

@@ -19,6 +19,27 @@ LOSSES: dict[type, str] = {CrossEntropyDiceLoss: "softmax", UncertaintySupervise
 """What `loss` said."""
 
 
+AS_MADE = {"network.name": "unet", "network.channels": [16, 32, 64], "network.norm": "instance",
+           "network.upsample": "transposed", "data.augment": "mirror", "data.spacing": "none",
+           "optimizer.schedule": "constant"}  # fmt: skip
+"""What a run without a choice of networks did where it does not say otherwise."""
+AUGMENT = {True: "mirror", False: "none", "true": "mirror", "false": "none"}
+"""`data.augment` was whether crops are mirrored."""
+
+
+def as_made(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a stored run, section.key, with those that it had before they could be chosen."""
+    return dict(named) if "network.name" in named else {**AS_MADE, **named}
+
+
+def as_now(named: dict[str, Any]) -> dict[str, Any]:
+    """The same with values as they are called now."""
+    value = named.get("data.augment")
+    if isinstance(value, (bool, str)) and value in AUGMENT:
+        named["data.augment"] = AUGMENT[value]
+    return named
+
+
 def is_flat(content: Mapping[str, Any], sections: Mapping[str, Any]) -> bool:
     """Whether it is of one level. `data` was a folder, and is a section."""
     return bool(content) and not any(name in sections and isinstance(v, Mapping) for name, v in content.items())

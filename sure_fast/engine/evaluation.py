@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data import load_case
 from ..data.corruptions import NOISE_STD
+from ..data.resampling import Place
 from ..metrics import (
     Statistics,
     compute_adaptive_ece,
@@ -39,7 +40,7 @@ from ..metrics.uncertainty import GRADIENT_THRESHOLD, NOISE_THRESHOLD
 from . import console, distributed
 from .files import write_table, write_text
 from .pictures import save_case
-from .prediction import Prediction, home, sliding_window
+from .prediction import Prediction, WholeImage, home
 
 MEANS = (0.1, 0.9)
 DEVIATIONS = (0.1, 0.5)
@@ -54,6 +55,8 @@ class EvaluationResult:
     per_case: list[dict[str, Any]] = field(default_factory=list)
     spoiled: list[str] = field(default_factory=list)
     """Cases whose prediction holds a NaN or infinity: all their metrics are undefined."""
+    slices: EvaluationResult | None = None
+    """The same of every slice, where the network sees volumes slice by slice."""
 
     def metrics(self) -> list[str]:
         return [key for key, value in self.per_case[0].items() if isinstance(value, float)] if self.per_case else []
@@ -89,12 +92,14 @@ class EvaluationResult:
             "per_case": [plain(case) for case in self.per_case],
         }
 
-    def write(self, folder: Path) -> None:
-        """results.json, and results.csv with a row a case."""
-        write_text(folder / "results.json", json.dumps(self.to_json(), indent=1))
+    def write(self, folder: Path, name: str = "results") -> None:
+        """NAME.json, and NAME.csv with a row a case; with a row a slice NAME-slices."""
+        write_text(folder / f"{name}.json", json.dumps(self.to_json(), indent=1))
         metrics = self.metrics()
         rows = ([case["case"], *(case[metric] for metric in metrics)] for case in self.per_case)
-        write_table(folder / "results.csv", [["case", *metrics], *rows])
+        write_table(folder / f"{name}.csv", [["case", *metrics], *rows])
+        if self.slices is not None:
+            self.slices.write(folder, f"{name}-slices")
 
 
 @torch.no_grad()
@@ -106,13 +111,13 @@ def validation_dice(
         raise ValueError("cases: expected at least one to validate on, got none")
     training = model.training
     model.eval()
-    predict = sliding_window(model, patch_size)
+    predict = WholeImage(model, patch_size, info)
     rows = []
     for case in distributed.share(cases):
         sample = load_case(case, normalized=True)
         assert sample.label is not None
         where = home(device, sample.label.shape, info.num_classes)
-        prediction, label = predict(sample.image[None].to(where)).argmax(1), sample.label[None].to(where)
+        prediction, label = predict(sample.image[None].to(where), sample.place).argmax(1), sample.label[None].to(where)
         rows.append(compute_dice(prediction, label, info.num_classes, ignore_index=info.ignore_index)[0][0])
     model.train(training)
     dice = torch.stack(distributed.interleave(distributed.gather([row.cpu() for row in rows]))).mean(0)
@@ -138,6 +143,17 @@ class Truth(NamedTuple):
     spacing_mm: tuple[float, ...]
     orientation: str | None
     """Axis codes such as "RAS"; None where they are not known."""
+    place: Place | None = None
+    """What the network needs to know of it."""
+
+    def slice(self, axis: int, number: int) -> Truth:
+        """One slice of a volume as an image of two axes."""
+
+        def cut(x: Tensor) -> Tensor:
+            return x.select(x.dim() - 3 + axis, number).contiguous()
+
+        spacing = tuple(s for k, s in enumerate(self.spacing_mm) if k != axis)
+        return Truth(cut(self.image), cut(self.label), cut(self.gradient), cut(self.distance), spacing, None)
 
 
 def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
@@ -148,8 +164,20 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
     assert sample.label is not None
     device = home(device, sample.label.shape, info.num_classes)
     image, label = sample.image[None].to(device), sample.label[None].to(device)
-    gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
-    return Truth(image, label, gradient[:, 0], distance[:, 0], tuple(sample.spacing_mm), sample.orientation)
+    gradient, distance = _maps(image, label, info)
+    return Truth(image, label, gradient, distance, tuple(sample.spacing_mm), sample.orientation, sample.place)
+
+
+def _maps(image: Tensor, label: Tensor, info: Any) -> tuple[Tensor, Tensor]:
+    """Image gradient and boundary distance, [1, *S]; of a network of slices within each slice."""
+    axis = info.slice_axis
+    if axis is None:
+        gradient, distance = gradient_and_distance(image, label, ignore_index=info.ignore_index)
+        return gradient[:, 0], distance[:, 0]
+    slices = image.movedim(axis + 2, 0)[:, 0].contiguous(), label.movedim(axis + 1, 0)[:, 0].contiguous()
+    gradient, distance = gradient_and_distance(*slices, ignore_index=info.ignore_index)
+    back = [x[:, 0].movedim(0, axis)[None].contiguous() for x in (gradient, distance)]
+    return back[0], back[1]
 
 
 def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
@@ -224,7 +252,7 @@ def _picture(path: Path, truth: Truth, prediction: Prediction, info: Any, report
 
 
 def evaluate_cases(
-    predictor: Callable[[Tensor], Prediction],
+    predictor: Callable[[Tensor, Place | None], Prediction],
     cases: Sequence[Any],
     *,
     info: Any,
@@ -238,6 +266,7 @@ def evaluate_cases(
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image; those
     of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5.
+    With `info.slice_axis` gradient and distance are those within the slices, and `slices` has every slice as a case.
     Voxels of the label `info.ignore_index` enter nothing. Of several ranks each evaluates its share of the cases, and
     all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given, and tells
     `report` of one that cannot be drawn.
@@ -251,29 +280,58 @@ def evaluate_cases(
         if case.label is None:
             raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
     result = EvaluationResult(dict(info.class_names))
+    by_slice: list[list[dict[str, Any]]] = []
     own = distributed.share(cases)
     shown = progress and distributed.is_main()
     for number, case in enumerate(console.bar(own, "evaluate", "case", shown=shown)):
         truth = load_truth(case, info, device)
-        prediction = predictor(truth.image)
-        row: dict[str, Any] = {"case": case.name, **score(prediction, truth, info)}
+        prediction = predictor(truth.image, truth.place)
         generator = torch.Generator().manual_seed(case_seed(case.name, seed))
         noisy = []
         for mean, deviation in (*((mean, NOISE_STD) for mean in MEANS), *((0.0, std) for std in DEVIATIONS)):
             noise = torch.randn(truth.image.shape, generator=generator).to(truth.image) * deviation + mean
-            noisy.append(predictor(truth.image + noise).uncertainty)
-        of_noise = score_noise(prediction.uncertainty, noisy[:2], truth)
-        by_deviation = score_noise(prediction.uncertainty, noisy[2:], truth)
-        of_noise.update({f"{name}_std": by_deviation[name] for name in ("ucc_noise", "ur_noise")})
-        row.update(dict.fromkeys(of_noise, math.nan) if prediction.spoiled else of_noise)
+            noisy.append(predictor(truth.image + noise, truth.place).uncertainty)
         if prediction.spoiled:
             result.spoiled.append(case.name)
-        _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)
-        row["absent"] = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
-        result.per_case.append(row)
+        result.per_case.append(_row(case.name, prediction, noisy, truth, info))
+        if info.slice_axis is not None:
+            by_slice.append(_slice_rows(case.name, prediction, noisy, truth, info))
         if pictures is not None and number < _PICTURES and distributed.is_main():
             _picture(pictures / f"{case.name}.png", truth, prediction, info, report)
     result.per_case = distributed.interleave(distributed.gather(result.per_case))
     spoiled = {name for part in distributed.gather(result.spoiled) for name in part}
     result.spoiled = [case.name for case in cases if case.name in spoiled]
+    if info.slice_axis is not None:
+        rows = [row for of_case in distributed.interleave(distributed.gather(by_slice)) for row in of_case]
+        result.slices = EvaluationResult(result.class_names, rows)
     return result
+
+
+def _row(name: str, prediction: Prediction, noisy: Sequence[Tensor], truth: Truth, info: Any) -> dict[str, Any]:
+    """Every metric of a case, or of a slice."""
+    of_noise = score_noise(prediction.uncertainty, noisy[:2], truth)
+    by_deviation = score_noise(prediction.uncertainty, noisy[2:], truth)
+    of_noise.update({f"{name}_std": by_deviation[name] for name in ("ucc_noise", "ur_noise")})
+    if prediction.spoiled:
+        of_noise = dict.fromkeys(of_noise, math.nan)
+    _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)
+    missing = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
+    return {"case": name, **score(prediction, truth, info), **of_noise, "absent": missing}
+
+
+def _slice_rows(
+    name: str, prediction: Prediction, noisy: Sequence[Tensor], truth: Truth, info: Any
+) -> list[dict[str, Any]]:
+    axis = info.slice_axis
+    rows = []
+    for number in range(truth.label.shape[axis + 1]):
+        rows.append(
+            _row(
+                f"{name} slice {number}",
+                prediction.slice(axis, number),
+                [u.select(axis + 1, number) for u in noisy],
+                truth.slice(axis, number),
+                info,
+            )
+        )
+    return rows

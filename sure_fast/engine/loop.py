@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from .._distributed import across_ranks
 from ..data import SegmentationDataset
 from ..data.batches import Collate, RankBatches
+from ..losses.deep_supervision import DeepSupervision
 from . import checkpoint, console, distributed, resume
 from .config import ConfigError, TrainConfig
 from .evaluation import validation_dice
@@ -59,14 +60,11 @@ class Trainer:
         self.network = torch.compile(self.model, dynamic=False) if config.network.compile else self.model
         self.optimization = Optimization(self.model, config, device)
         self.method = config.method.record
-        self.loss = self.method.make_loss(
-            config.method.options,
-            num_epochs=config.run.epochs,
-            dims=plan.dims,
-            in_channels=plan.in_channels,
-            ignore_index=dataset.ignore_index,
-        )
+        of_run: dict[str, Any] = {"num_epochs": config.run.epochs, "dims": plan.dims, "in_channels": plan.in_channels,
+                                  "ignore_index": dataset.ignore_index}  # fmt: skip
+        self.loss = self.method.make_loss(config.method.options, **of_run)
         self.terms = self.method.call(self.loss)
+        self.coarse_terms = self.method.call(self.method.make_coarse_loss(config.method.options, **of_run))
         rank, ranks = distributed.rank(), distributed.world_size()
         if rank:
             torch.manual_seed(seed + RANK_SEED * rank)
@@ -314,10 +312,11 @@ class Trainer:
         if in_group == 0:
             self.optimization.zero_grad()
         network = self.cut_network()
-        logits = network(image)
+        logits, *coarser = network.levels(image)
         ranks = distributed.world_size()
         with across_ranks() if ranks > 1 else nullcontext():
             out = self.terms(logits, label, image=image, epoch=epoch, model=network, generator=self.generator)
+            out = self._deeply_supervised(out, coarser, label, image, epoch)
         terms = torch.stack([term.detach().double() for term in out])
         values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
         for name in sorted(values, key=lambda name: name in self.method.composites):
@@ -343,6 +342,19 @@ class Trainer:
         for stage, value in seconds.items():
             self.stages[stage] += value
         return values
+
+    def _deeply_supervised(
+        self, out: Any, coarser: Sequence[torch.Tensor], label: torch.Tensor, image: torch.Tensor, epoch: int
+    ) -> Any:
+        """The terms with the segmentation loss of every resolution in their total, each half as much as the finer."""
+        if not coarser:
+            return out
+        own = out.segmentation if "segmentation" in out._fields else out.total
+        others = DeepSupervision(self.coarse_terms)(list(coarser), label, image=image, epoch=epoch, model=None)
+        finest = 1.0 / sum(0.5**k for k in range(len(coarser) + 1))
+        whole = finest * own + (1.0 - finest) * others.total
+        replaced = {"total": out.total - own + whole}
+        return out._replace(**replaced, **({"segmentation": whole} if "segmentation" in out._fields else {}))
 
     def cut_network(self) -> Network:
         """The network for one step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class Network:
     that has none, gets an empty answer without asking the network.
 
     Args:
-        model: image [N, K, *S] -> logits [N, num_classes, *S].
+        model: image [N, K, *S] -> logits [N, num_classes, *S], or in training a list of them, the finest first, of
+            which those of a noisy image count no further than the finest.
         precision: makes the context of every forward.
         memory_format: of the images.
         clock: seconds; one that waits for the device tells its time, not that of launching the work.
@@ -28,7 +30,7 @@ class Network:
 
     def __init__(
         self,
-        model: Callable[[Tensor], Tensor],
+        model: Callable[[Tensor], Any],
         num_classes: int,
         *,
         precision: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -37,7 +39,7 @@ class Network:
     ) -> None:
         self.model, self.num_classes, self.precision, self.clock = model, num_classes, precision, clock
         self.memory_format = memory_format
-        self.answers: list[tuple[str, Tensor, Tensor]] = []
+        self.answers: list[tuple[str, list[Tensor], list[Tensor]]] = []
         self.calls = 0
         self.seconds_of = dict.fromkeys(STAGES, 0.0)
 
@@ -46,25 +48,33 @@ class Network:
         return sum(self.seconds_of.values())
 
     def __call__(self, image: Tensor) -> Tensor:
+        """The finest logits."""
+        return self.levels(image)[0]
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """The logits of every resolution that the network gives, the finest first."""
         started, stage = self.clock(), STAGES[min(self.calls, 1)]
         self.calls += 1
         grad = torch.is_grad_enabled()
         if len(image) == 0:
-            return image.new_zeros((0, self.num_classes, *image.shape[2:])).requires_grad_(grad)
+            return [image.new_zeros((0, self.num_classes, *image.shape[2:])).requires_grad_(grad)]
         with self.precision():
             answer = self.model(image.contiguous(memory_format=self.memory_format))
         self.seconds_of[stage] += self.clock() - started
+        levels = list(answer) if isinstance(answer, (list, tuple)) else [answer]
         if not grad:
-            return answer
-        leaf = answer.detach().requires_grad_()
-        self.answers.append((stage, answer, leaf))
-        return leaf
+            return levels
+        levels = levels if stage == STAGES[0] else levels[:1]
+        leaves = [level.detach().requires_grad_() for level in levels]
+        self.answers.append((stage, levels, leaves))
+        return leaves
 
     def backward(self) -> None:
         """To the parameters; frees the answers."""
-        for stage, answer, leaf in self.answers:
-            if leaf.grad is not None:
+        for stage, levels, leaves in self.answers:
+            used = [(level, leaf.grad) for level, leaf in zip(levels, leaves, strict=True) if leaf.grad is not None]
+            if used:
                 started = self.clock()
-                torch.autograd.backward(answer, leaf.grad)
+                torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
                 self.seconds_of[stage] += self.clock() - started
         self.answers.clear()

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
 from .config import ConfigError, TrainConfig
+from .sections import OptimizerConfig
 
 PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECAY_POWER = 0.9
@@ -64,25 +65,49 @@ def ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
+def make_optimizer(parameters: Any, of: OptimizerConfig) -> torch.optim.Optimizer:
+    assert of.learning_rate is not None
+    shared: dict[str, Any] = {"lr": of.learning_rate, "weight_decay": of.weight_decay}
+    if of.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=of.momentum, nesterov=of.momentum > 0, **shared)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[of.name](parameters, **shared)
+
+
+def schedule_factor(of: OptimizerConfig, epochs: int) -> Callable[[int], float]:
+    """Epoch -> what the learning rate is multiplied by.
+
+    With w epochs of warm-up it rises as (t + 1)/(w + 1); from t = w on it is 1, (1 − s)^0.9 or (1 + cos πs)/2 with
+    s = (t − w)/(T − w).
+    """
+
+    def factor(epoch: int) -> float:
+        if epoch < of.warmup:
+            return (epoch + 1) / (of.warmup + 1)
+        done = min((epoch - of.warmup) / max(epochs - of.warmup, 1), 1.0)
+        if of.schedule == "poly":
+            return float((1.0 - done) ** DECAY_POWER)
+        return 0.5 * (1.0 + math.cos(math.pi * done)) if of.schedule == "cosine" else 1.0
+
+    return factor
+
+
 class Optimization:
-    """Adam with what surrounds it.
+    """The optimizer with what surrounds it.
 
     Args:
         model: whose parameters it changes.
-        config: `learning_rate`, `schedule` (poly: (1 - epoch/epochs)^0.9), `amp` (fp16: with a loss scaler),
-            `clip_norm` and `ema` (averaged weights, for validation and in the checkpoints).
+        config: its optimizer's options, with `clip_norm` and `ema` (averaged weights, for validation and in the
+            checkpoints), and `amp` (fp16: with a loss scaler).
         device: of the model.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.model, self.clip_norm = model, config.optimizer.clip_norm or math.inf
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate)
+        self.optimizer = make_optimizer(model.parameters(), config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.network.amp == "fp16")
-        self.schedule = (
-            PolynomialLR(self.optimizer, total_iters=config.run.epochs, power=DECAY_POWER)
-            if config.optimizer.schedule == "poly"
-            else None
-        )
+        constant = config.optimizer.schedule == "constant" and not config.optimizer.warmup
+        factor = schedule_factor(config.optimizer, config.run.epochs)
+        self.schedule = None if constant else LambdaLR(self.optimizer, factor)
         self.average = (
             AveragedModel(model, multi_avg_fn=ema_update(config.optimizer.ema)) if config.optimizer.ema else None
         )

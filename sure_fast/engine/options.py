@@ -8,6 +8,8 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
+
 
 class ConfigError(ValueError):
     """A wrong configuration: one line that names the key, what was expected and what came."""
@@ -44,7 +46,7 @@ def convert(name: str, value: Any, kind: Any, choices: Sequence[str] | None = No
     for one in kinds:
         try:
             converted = _converted(one, value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, yaml.YAMLError):
             continue
         if choices and converted not in choices:
             raise ConfigError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
@@ -58,7 +60,7 @@ def _alternatives(kind: Any) -> list[Any]:
     members = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
     plain = [list[typing.get_args(one)] if _is_sequence(one) else one for one in members]  # type: ignore[misc]
     known = [one for one in plain if typing.get_origin(one) is not None or one in (bool, int, float, str, type(None))]
-    return sorted(known, key=lambda one: typing.get_origin(one) is not None)
+    return sorted(known, key=lambda one: (one is str, typing.get_origin(one) is not None))
 
 
 def _is_sequence(kind: Any) -> bool:
@@ -67,21 +69,29 @@ def _is_sequence(kind: Any) -> bool:
 
 def _single(value: Any) -> Any:
     """Of an option that is one number or one per axis: a list of one as the number."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (int, float)) else value
 
 
 def _converted(kind: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is list:
-        items = value.replace("x", ",").split(",") if isinstance(value, str) else value
+        items = value
+        if isinstance(value, str) and (inner[0] is Any or value.lstrip().startswith("[")):
+            items = yaml.safe_load(value)
+        elif isinstance(value, str):
+            items = value.replace("x", ",").split(",")
         if inner[0] is int and isinstance(items, int) and not isinstance(items, bool):
             items = [items]
         if not isinstance(items, (list, tuple)):
             raise TypeError
         return [_converted(inner[0], item) for item in items]
+    if kind is Any:
+        return yaml.safe_load(value) if isinstance(value, str) else value
     if origin is dict:
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = yaml.safe_load(value)
         if isinstance(value, str):
-            value = dict(pair.split(":") for pair in value.split(",") if pair)
+            value = dict(pair.split(":", 1) for pair in value.split(",") if pair)
         if not isinstance(value, dict):
             raise TypeError
         return {_converted(inner[0], k): _converted(inner[1], v) for k, v in value.items()}

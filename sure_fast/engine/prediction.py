@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..data import DatasetInfo
+from ..data.resampling import Place, around, inside, resample, target_size
 from ..metrics import probability_stats
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty, evidence_of
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
@@ -19,6 +22,8 @@ from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
 INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
 STITCHED_BYTES = 2**31
 """Largest logits, in float32, that are put together on a GPU."""
+WINDOWS = {2: 16, 3: 4}
+"""That a network answers at a time, of two and of three axes."""
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -41,6 +46,15 @@ class Prediction:
             return self.probabilities.argmax(1)
         return (evidence_of(self.logits.float(), self.evidence) + 1.0).argmax(1)
 
+    def slice(self, axis: int, number: int) -> Prediction:
+        """Of one slice of a volume."""
+
+        def cut(x: Tensor) -> Tensor:
+            return x.select(x.dim() - 3 + axis, number).contiguous()
+
+        logits = None if self.logits is None else cut(self.logits)
+        return Prediction(cut(self.probabilities), cut(self.uncertainty), logits, self.evidence)
+
     @property
     def spoiled(self) -> bool:
         """A NaN or infinity in it: nothing is defined."""
@@ -58,13 +72,51 @@ def home(device: torch.device, shape: Sequence[int], num_classes: int) -> torch.
     return device if 4 * num_classes * math.prod(shape) <= STITCHED_BYTES else torch.device("cpu")
 
 
-def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Logits of a whole image [1, K, *S]: sliding windows of the training crop, blended with a Gaussian.
+class WholeImage:
+    """Logits of whole images, brought to the network's grid and its answer back.
 
-    The network answers at most four windows at a time on its own device; they are put together on the image's. So the
+    Args:
+        model: the network. patch_size: window, as in training.
+        info: of a data set, how images are prepared: box, voxel size, slices; None: as they are.
+    """
+
+    def __init__(self, model: nn.Module, patch_size: Sequence[int], info: DatasetInfo | None = None) -> None:
+        self.info = info
+        self.windows = sliding_window(model, patch_size)
+
+    def __call__(self, image: Tensor, place: Place | None = None, mirrored: tuple[int, ...] = ()) -> Tensor:
+        """Logits [1, C, *S] of an image [1, K, *S].
+
+        Args:
+            place: of the image, its voxel size and what of it is shown; None: the network's voxel size, all.
+            mirrored: axes along which the network sees it turned round.
+        """
+        if self.info is None:
+            return self.windows(image.flip(mirrored)).flip(mirrored) if mirrored else self.windows(image)
+        box, axis = place and place.box, self.info.slice_axis
+        shown = inside(box, image)
+        own = place.spacing if place is not None else self.info.spacing or (1.0,) * (image.dim() - 2)
+        seen = resample(shown, target_size(shown.shape[2:], own, self.info))
+        seen = seen.flip(mirrored) if mirrored else seen
+        if axis is None:
+            logits = self.windows(seen)
+        else:
+            logits = self.windows(seen.movedim(axis + 2, 0)[:, 0]).movedim(0, axis + 1)[None]
+        logits = logits.flip(mirrored) if mirrored else logits
+        return around(box, image.shape[2:], resample(logits, shown.shape[2:]))
+
+
+def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Logits of whole images [N, K, *S]: sliding windows of the training crop, blended with a Gaussian.
+
+    The network answers a few windows at a time on its own device; they are put together on the image's. So the
     memory on the device of the network does not grow with an image that is kept elsewhere.
     """
     from monai.inferers.utils import sliding_window_inference
+
+    def finest(windows: Tensor) -> Tensor:
+        answer: Any = model(windows)
+        return answer[0] if isinstance(answer, (list, tuple)) else answer
 
     def predict(image: Tensor) -> Tensor:
         missing = [max(0, p - s) for p, s in zip(patch_size, image.shape[2:], strict=True)]
@@ -75,8 +127,8 @@ def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Ten
         logits = sliding_window_inference(
             whole,
             tuple(patch_size),
-            4,
-            model,
+            WINDOWS[len(patch_size)],
+            finest,
             overlap=0.5,
             mode="gaussian",
             sw_device=image.device if parameter is None else parameter.device,
@@ -100,6 +152,7 @@ class Predictor:
             ICML 2016), over the networks ("ensemble", Lakshminarayanan et al., NeurIPS 2017), or over the image
             mirrored along every set of axes ("tta", Wang et al., Neurocomputing 2019).
         evidence: e(z). samples, seed: of the dropout masks, the same for every image.
+        info: how images are prepared, as of `WholeImage`.
     """
 
     def __init__(
@@ -111,6 +164,7 @@ class Predictor:
         evidence: str = "softplus",
         samples: int = 8,
         seed: int = 0,
+        info: DatasetInfo | None = None,
     ) -> None:
         if inference not in INFERENCE:
             raise ValueError(f"inference: expected one of {', '.join(INFERENCE)}, got {inference!r}")
@@ -118,7 +172,7 @@ class Predictor:
             wanted = "at least 2 networks" if inference == "ensemble" else "1 network"
             raise ValueError(f"models: expected {wanted} for {inference}, got {len(models)}")
         self.models = [model.eval() for model in models]
-        self.windows = [sliding_window(model, patch_size) for model in models]
+        self.windows = [WholeImage(model, patch_size, info) for model in models]
         self.inference, self.evidence, self.samples, self.seed = inference, evidence, samples, seed
         if inference == "mc-dropout" and not self._dropout():
             raise ValueError("models: expected a network with dropout for mc-dropout, got one without")
@@ -127,32 +181,34 @@ class Predictor:
         return [m for m in self.models[0].modules() if isinstance(m, DROPOUT) and m.p > 0]
 
     @torch.no_grad()
-    def __call__(self, image: Tensor) -> Prediction:
-        """The prediction of an image [1, K, *S]."""
+    def __call__(self, image: Tensor, place: Place | None = None) -> Prediction:
+        """The prediction of an image [1, K, *S], on its own grid; `place` as of `WholeImage`."""
         if self.inference == "evidential":
-            logits = self.windows[0](image)
+            logits = self.windows[0](image, place)
             alpha = evidence_of(logits.float(), self.evidence) + 1.0
             u = dirichlet_uncertainty(logits, evidence=self.evidence)[:, 0]
             return Prediction(alpha / alpha.sum(1, keepdim=True), u, logits, self.evidence)
         mean, number = torch.zeros(()), 0
-        for logits in self._passes(image):
+        for logits in self._passes(image, place):
             mean, number = mean + logits.float().softmax(1), number + 1
         p = mean / number
         entropy = torch.special.entr(p).sum(1) / math.log(p.shape[1])
         return Prediction(p, entropy.clamp(0.0, 1.0))
 
-    def _passes(self, image: Tensor) -> Iterator[Tensor]:
+    def _passes(self, image: Tensor, place: Place | None) -> Iterator[Tensor]:
         if self.inference == "mc-dropout":
             with self._dropping(next(self.models[0].parameters()).device):
                 for _ in range(self.samples):
-                    yield self.windows[0](image)
+                    yield self.windows[0](image, place)
         elif self.inference == "tta":
-            axes = range(2, image.dim())
+            info = self.windows[0].info
+            sliced = None if info is None or info.slice_axis is None else info.slice_axis + 2
+            axes = [axis for axis in range(2, image.dim()) if axis != sliced]
             for flipped in chain.from_iterable(combinations(axes, k) for k in range(len(axes) + 1)):
-                yield self.windows[0](image.flip(flipped)).flip(flipped)
+                yield self.windows[0](image, place, flipped)
         else:
             for window in self.windows:
-                yield window(image)
+                yield window(image, place)
 
     @contextmanager
     def _dropping(self, device: torch.device) -> Iterator[None]:

@@ -12,7 +12,7 @@ from . import config as configuration
 from . import distributed, lock
 from .config import INDEPENDENT, ConfigError, TrainConfig
 
-PLANNED = ("data.patch_size", "method.start_epoch")
+PLANNED = ("data.patch_size", "network.channels", "method.start_epoch")
 """Keys that a run fills in when they are left open."""
 BEGINNING = ("phantom", "split.json", "*.partial", lock.NAME)
 """What is written before config.yaml."""
@@ -59,7 +59,7 @@ def config_of(folder: Path, given: dict[str, Any]) -> TrainConfig:
     """
     if not is_started(folder):
         raise ConfigError(f"resume {folder}: expected the folder of a run with config.yaml, got none")
-    stored = configuration.make({}, configuration.load_file(str(folder / "config.yaml")))
+    stored = configuration.load_stored(folder)
     values, replaced = stored.flat(), {}
     for name, value in configuration.converted(given).items():
         if name in INDEPENDENT:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..data.corruptions import CORRUPTIONS, corrupt
+from ..data.resampling import Place
 from ..metrics import Statistics, summarize
 from . import console
 from .config import ConfigError
@@ -77,7 +78,7 @@ class RowFile:
 
 
 def sweep(
-    predictor: Callable[[Tensor], Prediction],
+    predictor: Callable[[Tensor, Place | None], Prediction],
     cases: Sequence[Any],
     file: RowFile,
     *,
@@ -106,11 +107,12 @@ def sweep(
             if not missing[case.name]:
                 continue
             truth = load_truth(case, info, device)
-            clean = predictor(truth.image)
+            clean = predictor(truth.image, truth.place)
             for kind, severity in missing[case.name]:
                 prediction, noise = clean, dict.fromkeys(NOISE_METRICS, math.nan)
                 if kind != CLEAN:
-                    prediction = predictor(corrupt(truth.image, kind, severity, seeds=[case_seed(case.name, seed)]))
+                    corrupted = corrupt(truth.image, kind, severity, seeds=[case_seed(case.name, seed)])
+                    prediction = predictor(corrupted, truth.place)
                     changed = [clean.uncertainty, prediction.uncertainty]
                     noise = score_noise(clean.uncertainty, changed, truth)
                     if clean.spoiled or prediction.spoiled:

@@ -41,6 +41,8 @@ PRODUCTS = (
     "wandb",
     "results.json",
     "results.csv",
+    "results-slices.json",
+    "results-slices.csv",
     "curves.json",
     "slices",
     "checkpoints",
@@ -186,6 +188,7 @@ def _evaluate(
             inference=config.method.record.inference,
             evidence=run.plan.evidence,
             seed=config.run.seed,
+            info=run.cases.info,
         ),
         chosen,
         info=run.cases.info,
@@ -279,7 +282,7 @@ def _begin(config: TrainConfig, output: Path, progress: bool) -> Run:
         run.folder = distributed.from_main(begin)
         if config.data.folder is None:
             cases_and_split = find_cases(config, run.folder, "phantom set")
-            run.cases, run.split = brought_to(run.plan.orientation, *cases_and_split)
+            run.cases, run.split = brought_to(run.plan.preparation, *cases_and_split)
         return run
 
 

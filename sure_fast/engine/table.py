@@ -77,7 +77,7 @@ def in_unit(text: str, unit: str) -> str:
     return text.replace("mm", unit)
 
 
-def table(result: EvaluationResult) -> str:
+def table(result: EvaluationResult, of: str = "cases") -> str:
     """One line a metric: mean, its 95 % interval, standard deviation over the cases, how many leave it undefined."""
     classes = [name for c, name in sorted(result.class_names.items()) if c > 0]
     unit = unit_of(result.metrics())
@@ -96,7 +96,7 @@ def table(result: EvaluationResult) -> str:
     rows += [(title, key, wanted) for key, (title, wanted) in SINGLE.items()]
     width = max(len(title) for title, _, _ in rows)
     head = f"{'':{width}}  {'mean':>8}  {'95 % interval':>18}  {'std':>8}  wanted  undefined"
-    lines = [f"{head}   ({len(result.per_case)} cases)"]
+    lines = [f"{head}   ({len(result.per_case)} {of})"]
     statistics = result.statistics
     for title, key, wanted in rows:
         row = statistics[key]
@@ -121,4 +121,5 @@ def explanation(result: EvaluationResult) -> str:
 
 
 def print_table(result: EvaluationResult) -> None:
-    console.say(f"{table(result)}\n{explanation(result)}")
+    slices = "" if result.slices is None else "\nper slice:\n" + table(result.slices, "slices")
+    console.say(f"{table(result)}{slices}\n{explanation(result)}")
