@@ -191,7 +191,7 @@ def _attentionunet(of: Description) -> nn.Module:
     if of.norm not in (None, "batch"):
         raise ValueError(f"norm: expected batch, which is all that MONAI's has, got {of.norm}")
     return AttentionUnet(**{**of.io, "channels": tuple(of.channels), "strides": [tuple(s) for s in of.strides],
-                            "dropout": of.dropout, **of.parameters})  # type: ignore[arg-type]  # fmt: skip
+                            "dropout": of.dropout, **of.parameters})  # fmt: skip
 
 
 def _unetr(of: Description) -> nn.Module:

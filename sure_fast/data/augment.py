@@ -102,8 +102,9 @@ class Augmentation:
         data = {"image": torch.from_numpy(image), "label": torch.from_numpy(label[None])}
         generator = np.random.default_rng(seed)
         data = _applied(self._whole, data, generator)
-        inner = tuple(slice(m, m + size) for m, size in zip(self.margin, self.patch_size, strict=True))
-        data = {name: value[(slice(None), *inner)] for name, value in data.items()}
+        inner = [slice(m, m + size) for m, size in zip(self.margin, self.patch_size, strict=True)]
+        window = (slice(None), *inner)
+        data = {name: value[window] for name, value in data.items()}
         data = _applied(self._crop, data, generator)
         changed, classes = (torch.as_tensor(data[name]) for name in ("image", "label"))
         if changed.shape[1:] != self.patch_size or classes.shape[1:] != self.patch_size:

@@ -64,7 +64,7 @@ class Case:
         label: the label file; None when there is none.
         extra_images: files of the other channels, in order.
         info: what the data set says of all its cases; reading checks against it.
-        part: "val" where the data set names the case for validation; None: for training, or as a split says.
+        part: "val" or "test" where the data set names the case for it; None: for training, or as a split says.
     """
 
     name: str

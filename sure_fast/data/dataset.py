@@ -19,6 +19,7 @@ from sure_fast.data.prepared import DiskCache, Prepared, prepare
 CACHES = ("memory", "disk", "none")
 Item = tuple[int, int]
 """Number of a case, and of its slice; 0 where it is not cut."""
+Progress = Callable[[Iterable[int]], Iterable[int]] | None
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -77,7 +78,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         cache: str = "memory",
         cache_folder: str | os.PathLike[str] | DiskCache | None = None,
         keys: Mapping[str, str] | None = None,
-        progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
+        progress: Progress = None,
     ) -> None:
         self.cases = list(cases)
         if not self.cases:
@@ -98,21 +99,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.foreground_share = foreground_share
         # In shared memory: a persistent worker holds a copy of this object, made in some earlier epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        if cache not in CACHES or (cache == "disk") != (cache_folder is not None):
-            wanted = "expected a folder with cache 'disk' only" if cache in CACHES else f"expected one of {CACHES}"
-            raise DataError(f"cache, cache_folder: {wanted}, got {cache!r} and {cache_folder!r}")
-        if cache_folder is None or isinstance(cache_folder, DiskCache):
-            self._disk = cache_folder
-        else:
-            self._disk = DiskCache(cache_folder, self.num_classes)
-        self._keys: dict[int, str] = {}
-        known = keys or {}
         self._cached: dict[int, Prepared] = {}
-        if self._disk is not None:
-            indices = range(len(self.cases))
-            for index in indices if progress is None else progress(indices):
-                key = known.get(self.cases[index].name)
-                self._keys[index] = key if key and self._disk.has(key) else self._disk.store(self.cases[index])
+        self._open_cache(cache, cache_folder, keys or {}, progress)
         first = self._load(0)
         self._channels, dims = first.image.shape[0], first.label.ndim - self.sliced
         sizes = [patch_size] * dims if isinstance(patch_size, (int, np.integer)) else list(patch_size)
@@ -120,23 +108,48 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             raise DataError(f"patch_size: expected 1 or {dims} numbers for {self.cases[0].image}, got {patch_size!r}")
         self.patch_size = tuple(_whole("patch_size", size, 1) for size in sizes)
         self._augmentation = Augmentation(augment, self.patch_size)
-        slices: list[tuple[list[int], list[int]]] = []
-        if cache != "none" or self.sliced:
-            indices = range(len(self.cases))
-            for index in indices if progress is None or cache == "disk" else progress(indices):
-                loaded = self._load(index) if index else first
-                if cache == "memory":
-                    self._cached[index] = loaded
-                if self.sliced:
-                    slices.append(_slices(loaded))
-        self._items, self._empty = _items(slices, len(self.cases))
+        self._items, self._empty = self._read(first, cache, None if cache == "disk" else progress)
         self._num_empty = round(empty_slices * len(self._empty))
-        self._per_turn = max(len(self._items) + self._num_empty, 1)
+        self._per_turn = len(self._items) + self._num_empty
+        if not self._per_turn:
+            raise DataError("empty_slices: expected a share above 0 where no slice holds foreground, got 0")
         self.samples_per_epoch = _whole(
             "samples_per_epoch", self._per_turn if samples_per_epoch is None else samples_per_epoch, 1
         )
-        if not self._items and not self._num_empty:
-            raise DataError("empty_slices: expected a share above 0 where no slice holds foreground, got 0")
+
+    def _open_cache(
+        self, cache: str, folder: str | os.PathLike[str] | DiskCache | None, keys: Mapping[str, str], progress: Progress
+    ) -> None:
+        """Fills the cache on the disk where there is one."""
+        if cache not in CACHES or (cache == "disk") != (folder is not None):
+            wanted = "expected a folder with cache 'disk' only" if cache in CACHES else f"expected one of {CACHES}"
+            raise DataError(f"cache, cache_folder: {wanted}, got {cache!r} and {folder!r}")
+        self._disk = folder if folder is None or isinstance(folder, DiskCache) else DiskCache(folder, self.num_classes)
+        self._keys: dict[int, str] = {}
+        if self._disk is not None:
+            indices = range(len(self.cases))
+            for index in indices if progress is None else progress(indices):
+                key = keys.get(self.cases[index].name)
+                self._keys[index] = key if key and self._disk.has(key) else self._disk.store(self.cases[index])
+
+    def _read(self, first: Prepared, cache: str, progress: Progress) -> tuple[list[Item], list[Item]]:
+        """Every case once, where it is kept or cut: what all epochs go over, and of which each takes a share."""
+        if cache == "none" and not self.sliced:
+            return [(number, 0) for number in range(len(self.cases))], []
+        items: list[Item] = []
+        empty: list[Item] = []
+        indices = range(len(self.cases))
+        for index in indices if progress is None else progress(indices):
+            loaded = self._load(index) if index else first
+            if cache == "memory":
+                self._cached[index] = loaded
+            if not self.sliced:
+                items.append((index, 0))
+                continue
+            foreground = loaded.counts[1:].sum(axis=0) > 0
+            for number, holds in enumerate(foreground):
+                (items if holds else empty).append((index, number))
+        return items, empty
 
     @property
     def num_channels(self) -> int:
@@ -223,20 +236,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         inside = int(np.flatnonzero(loaded.label[slab] == chosen)[rank])
         rest = np.unravel_index(inside, loaded.label.shape[1:])
         return (slab, *(int(i) for i in rest))
-
-
-def _slices(loaded: Prepared) -> tuple[list[int], list[int]]:
-    """Numbers of the slices with foreground and of those without."""
-    foreground = loaded.counts[1:].sum(axis=0) > 0
-    return np.flatnonzero(foreground).tolist(), np.flatnonzero(~foreground).tolist()
-
-
-def _items(slices: Sequence[tuple[list[int], list[int]]], cases: int) -> tuple[list[Item], list[Item]]:
-    """What every epoch goes over, and of which it takes a share."""
-    if not slices:
-        return [(number, 0) for number in range(cases)], []
-    full, empty = ([(n, at) for n, pair in enumerate(slices) for at in pair[k]] for k in (0, 1))
-    return full, empty
 
 
 def _slice(loaded: Prepared, at: int) -> Prepared:

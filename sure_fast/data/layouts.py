@@ -16,8 +16,9 @@ from sure_fast.data.folders import IMAGE_FOLDERS, holds_images, list_folders, su
 from sure_fast.data.listing import Listing, tell
 from sure_fast.data.msd_nnunet import list_msd_nnunet
 from sure_fast.data.reading import read_image
+from sure_fast.data.refuge import LABEL_MAP, is_refuge, list_refuge
 
-LAYOUTS = ("msd_nnunet", "acdc", "folders")
+LAYOUTS = ("msd_nnunet", "acdc", "refuge", "folders")
 PARTS = ("training", "test", "all")
 ACDC_FRAME = re.compile(r"^(patient\d+)_frame\d+$")
 ACDC_CLASSES = {0: "background", 1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
@@ -43,6 +44,8 @@ def discover(
         of nnU-Net v2 (`channel_names`, `file_ending`, imagesTr/NAME_0000…, labelsTr/NAME). The cases of MONAI's
         "validation" list are there too, to validate (`Case.part`).
         `acdc`: `patientNNN/patientNNN_frameNN.nii.gz` with `…_gt.nii.gz`, also under training/ and testing/.
+        `refuge`: `Training400/` with `Annotation-Training400/Disc_Cup_Masks/`, and the parts for validation and test
+        with `…-GT/Disc_Cup_Masks/` (`Case.part`); grey levels 255, 128 and 0 are background, disc rim and cup.
         `folders`: `images/` beside `masks/` or `labels/`, files paired by name (a mask may end in _mask, _label, _seg,
         _gt); NIfTI or PNG/JPEG/BMP/TIFF. Channels may be files of their own, NAME_0000, NAME_0001, … of a label NAME.
         With `require_labels=False`, a folder that only holds images, or one image file, is `folders` too.
@@ -85,6 +88,8 @@ def discover(
             raise DataError(f"{second.image}: expected one case named {second.name!r}, got also {first.image}")
     if require_labels and part != "test":
         cases = _sound(cases, _need_label, faults)
+    if chosen == "refuge" and mapping is None:
+        mapping = LABEL_MAP
     classes = classes_of(
         listing, mapping, class_names, like, lambda: values_in(lambda look: _read(cases, look, faults))
     )
@@ -132,6 +137,8 @@ def _list(
         return chosen, list_msd_nnunet(root, part, faults)
     if chosen == "acdc":
         return chosen, _list_acdc(root, part, faults)
+    if chosen == "refuge":
+        return chosen, list_refuge(root, part, faults)
     return chosen, list_folders(root, images, labels, faults)
 
 
@@ -182,6 +189,8 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
         return "msd_nnunet"
     if any(_acdc_patients(folder) for folder in (root, root / "training", root / "testing")):
         return "acdc"
+    if is_refuge(root):
+        return "refuge"
     if subfolder(root, IMAGE_FOLDERS) is not None:
         return "folders"
     if not require_labels and holds_images(root):
@@ -189,7 +198,8 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
     entries = sorted(path.name for path in root.iterdir())
     held = "an empty folder" if not entries else ", ".join(entries[:5]) + (", …" if len(entries) > 5 else "")
     raise DataError(
-        f"{root}: expected dataset.json, patientNNN/ folders (ACDC), or images/ with masks/ or labels/, got {held}"
+        f"{root}: expected dataset.json, patientNNN/ folders (ACDC), Disc_Cup_Masks/ (REFUGE), or images/ with masks/ "
+        f"or labels/, got {held}"
     )
 
 

@@ -22,7 +22,8 @@ class Split(NamedTuple):
 def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Split:
     """Split cases into train, validation and test, keeping every group (patient) whole.
 
-    Cases that their data set names for validation (`Case.part`) are the validation cases, whatever its fraction; the
+    Cases that their data set names for the test (`Case.part`) are the test cases, whatever its fraction. Cases that
+    their data set names for validation are the validation cases, whatever its fraction; the
     others are cut between train and test.
 
     Groups are ordered by SHA-256 of seed and group name, and cut at the fractions of the number of groups. So the
@@ -49,6 +50,17 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float] = (0.7, 0.1, 0
     if len(shares) != 3 or not all(0 <= f <= 1 for f in shares) or abs(sum(shares) - 1) > 1e-6 or shares[0] <= 0:
         raise DataError(f"fractions: expected train, val, test in [0, 1] with sum 1 and train > 0, got {fractions!r}")
     _check_names(cases)
+    tested = [case for case in cases if case.part == "test"]
+    if tested:
+        whole = shares[0] + shares[1]
+        if not whole:
+            raise DataError(
+                f"fractions: expected a share for training beside cases named for the test, got {fractions}"
+            )
+        others = split_cases([c for c in cases if c.part != "test"], [shares[0] / whole, shares[1] / whole, 0.0], seed)
+        split = Split(others.train, others.val, sorted([*others.test, *tested], key=lambda case: case.name))
+        _check_groups(split)
+        return split
     named = [case for case in cases if case.part == "val"]
     if named:
         others = split_cases([case for case in cases if case.part != "val"], _without_val(shares), seed)

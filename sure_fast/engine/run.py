@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from ..data import phantom
-from . import backends, checkpoint, cli, console, distributed, lock, loop, pictures, trackers, trial
+from . import backends, checkpoint, cli, console, distributed, fingerprint, lock, loop, pictures, trackers, trial
 from . import resume as resume_of
 from .cases import Run, brought_to, find_cases, plan_run, training_set
 from .config import ConfigError, TrainConfig, save
 from .evaluation import EvaluationResult, evaluate_cases
 from .files import write_text
+from .fingerprint import number_of_parameters
 from .optimization import check_device
 from .prediction import Predictor
 from .signals import Interrupted, StopRequest
@@ -237,9 +238,11 @@ def try_out(
             trace = trial.profile(trainer, output / "profile")
             say(f"the trace is in {trace}; open it in a browser at ui.perfetto.dev or chrome://tracing")
         else:
-            trial.dry_run(trainer)
+            cost = trial.dry_run(trainer)
+            told = fingerprint.describe(run, number_of_parameters(trainer.model), cost, len(trainer.batches))
             numbers = ", ".join(f"{len(names)} {part}" for part, names in run.names.items())
-            say(f"dry run on {device}: all is well with {numbers} cases, patch {run.plan.patch_size}; nothing is kept")
+            say(f"dry run on {device}\n{told}")
+            say(f"dry run: all is well with {numbers} cases, patch {run.plan.patch_size}; nothing is kept")
         distributed.barrier()  # rank 0 removes the folder
 
 

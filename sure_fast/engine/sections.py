@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "poly", "cosine")
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2}
 """Optimizers, and the learning rate each begins with where none is given."""
 LOGGERS = ("mlflow", "wandb")
-LAYOUTS = ("auto", "msd_nnunet", "acdc", "folders")
+LAYOUTS = ("auto", "msd_nnunet", "acdc", "refuge", "folders")
 
 
 def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:

@@ -18,6 +18,7 @@ from .._distributed import across_ranks
 from ..methods import METHODS
 from . import distributed
 from .evaluation import validation_dice
+from .fingerprint import Cost
 from .loop import STAGES, Trainer
 
 WARM_UP = 2
@@ -40,12 +41,25 @@ def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
             started = trainer.clock()
 
 
-def dry_run(trainer: Trainer) -> None:
-    """One change of the weights with every term, a checkpoint and a validation case: what can fail has its chance."""
-    for _, number, image, label in batches(trainer):
-        trainer.step(trainer.config.run.epochs - 1, number, image, label)
-        if (number + 1) % trainer.config.optimizer.accumulate == 0 or number + 1 == len(trainer.batches):
-            break
+def dry_run(trainer: Trainer) -> Cost:
+    """One change of the weights with every term, a checkpoint and a validation case: what can fail has its chance.
+
+    Returns:
+        What a step costs, with its data, of the first epoch and of the last: of each the second that is tried.
+    """
+    last = trainer.config.run.epochs - 1
+    accumulate = trainer.config.optimizer.accumulate
+    trainer.clock = clock_of(trainer.device)
+    seconds: dict[int, float] = {}
+    source = batches(trainer)
+    for epoch in (0, last):
+        for k in range(accumulate * WARM_UP):
+            started = trainer.clock()
+            _, number, image, label = next(source)
+            trainer.step(epoch, number, image, label)
+            seconds[epoch] = trainer.clock() - started
+            if number + 1 == len(trainer.batches) and k + 1 >= accumulate:
+                break
     trainer.save("last.pt")
     if trainer.validation_cases:
         validation_dice(
@@ -55,6 +69,7 @@ def dry_run(trainer: Trainer) -> None:
             patch_size=trainer.plan.patch_size,
             device=trainer.device,
         )
+    return Cost(seconds[0], seconds[last], _peak_memory(trainer.device))
 
 
 def clock_of(device: torch.device) -> Any:
@@ -120,7 +135,8 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         "preset": config.method.preset,
         "patch_size": list(plan.patch_size),
         "batch_size": config.optimizer.batch_size,
-        "channels": list(config.network.channels),
+        "network": plan.network,
+        "channels": list(plan.channels),
         "precision": config.network.amp,
         "compile": config.network.compile,
         "channels_last": config.network.channels_last,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ class CrossEntropyDiceLoss(nn.Module):
 
     Args:
         ignore_index: voxels of this label count in no term.
+        class_weights: C numbers >= 0, not all 0; both means are weighted by them, of voxels by the label's. None: 1.
 
     Example:
         >>> import torch
@@ -39,9 +41,11 @@ class CrossEntropyDiceLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, *, ignore_index: int | None = None) -> None:
+    def __init__(self, *, ignore_index: int | None = None, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.ignore_index = _checks.index("ignore_index", ignore_index)
+        _checks.weights("class_weights", class_weights)
+        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
 
     def forward(self, logits: Tensor, label: Tensor) -> CrossEntropyDiceOutput:
         """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S]; 0 where no voxel counts.
@@ -55,13 +59,17 @@ class CrossEntropyDiceLoss(nn.Module):
         counts = _checks.counted(label, self.ignore_index)
         log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
         y = label.where(counts, 0)[:, None]
-        entropy_sum = -log_p.gather(1, y)[:, 0].where(counts, 0.0).sum()
+        given = _checks.weights("class_weights", self.class_weights, logits.shape[1])
+        weights = log_p.new_ones(logits.shape[1]) if given is None else log_p.new_tensor(given)
+        of_voxel = weights[y[:, 0]].where(counts, 0.0)
+        entropy_sum = -(log_p.gather(1, y)[:, 0].where(counts, 0.0) * of_voxel).sum()
         p = log_p.exp() * counts[:, None]
         hot = functional.one_hot(y[:, 0], logits.shape[1]).movedim(-1, 1) * counts[:, None]
         axes = [0, *range(2, logits.dim())]
-        totals = torch.stack([entropy_sum, counts.sum().to(p)])
+        totals = torch.stack([entropy_sum, of_voxel.sum()])
         sums = summed(torch.cat([totals, (p * hot).sum(axes), p.sum(axes) + hot.sum(axes)]))
         both, sizes = sums[2:].chunk(2)
-        entropy = sums[0] / sums[1].clamp(min=1)
-        dice = (1.0 - (2.0 * both + EPSILON) / (sizes + EPSILON)).mean()
+        entropy = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
+        by_class = 1.0 - (2.0 * both + EPSILON) / (sizes + EPSILON)
+        dice = (by_class * weights).sum() / weights.sum()
         return CrossEntropyDiceOutput(entropy + dice, entropy, dice)

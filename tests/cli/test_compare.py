@@ -25,7 +25,7 @@ PRESETS, SEEDS = ["softmax", "sure"], ["0", "1"]
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     data = phantom.write(tmp_path_factory.mktemp("set") / "phantom", 6, 0, shape=(32, 32, 8))
-    return {"data": str(data), "epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2"}
+    return {"data": str(data), "epochs": "2", "start_epoch": "1", "channels": "2,4,8", "batch_size": "2"}
 
 
 @pytest.fixture(scope="module")

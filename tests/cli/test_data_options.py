@@ -16,7 +16,7 @@ from sure_fast.data import DataError
 from sure_fast.engine.config import ConfigError, load_file, make
 from sure_fast.engine.config import converted as convert_all
 
-QUICK = ["--quick", "--preset", "evidential", "--epochs", "1", "--set", "network.channels=2,4", "--device", "cpu"]
+QUICK = ["--quick", "--preset", "evidential", "--epochs", "1", "--set", "network.channels=2,4,8", "--device", "cpu"]
 SIX = ("RAS", "RAS", "RAS", "LPS", "PIR", "SAL", "ASR", "ILP")
 
 
@@ -176,7 +176,7 @@ def test_noise_that_does_not_fit_the_crop(tmp_path, shape, flags, message):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "data" / folder / f"c{k}.nii")
     run = tmp_path / "run"
-    common = ["--data", str(tmp_path / "data"), "--output", str(run), "--quick", "--set", "network.channels=2,4"]
+    common = ["--data", str(tmp_path / "data"), "--output", str(run), "--quick", "--set", "network.channels=2,4,8"]
     with pytest.raises(ConfigError, match=f"method.patch_size: expected .*{message}"):
         train.main([*common, "--preset", "sure", *flags])
     assert not (run / "split.json").exists()

@@ -17,7 +17,7 @@ from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
-OPTIONS = {"quick": True, "epochs": "2", "preset": "evidential", "channels": "2,4", "batch_size": "2"}
+OPTIONS = {"quick": True, "epochs": "2", "preset": "evidential", "channels": "2,4,8", "batch_size": "2"}
 
 
 def data(folder, shape=(16, 16, 8), cases=6):

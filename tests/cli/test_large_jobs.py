@@ -17,13 +17,13 @@ from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
-TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4", "phantom_cases": "5"}
+TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4,8", "phantom_cases": "5"}
 FLAGS = [
     "--quick",
     "--epochs",
     "2",
     "--set",
-    "network.channels=2,4",
+    "network.channels=2,4,8",
     "--set",
     "data.phantom_cases=5",
     "--device",

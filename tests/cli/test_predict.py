@@ -18,7 +18,7 @@ from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.signals import RunFailure
 
 pytestmark = pytest.mark.slow
-OPTIONS = {"quick": True, "epochs": "1", "preset": "evidential", "channels": "2,4", "batch_size": "2"}
+OPTIONS = {"quick": True, "epochs": "1", "preset": "evidential", "channels": "2,4,8", "batch_size": "2"}
 
 
 def volume(path, seed=0, shape=(16, 16, 8)):

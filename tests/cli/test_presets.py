@@ -13,7 +13,7 @@ from sure_fast.engine.config import ConfigError, make
 from sure_fast.methods import METHODS
 
 pytestmark = pytest.mark.slow
-TINY = {"epochs": "2", "channels": "2,4", "batch_size": "2", "validate_every": "1"}
+TINY = {"epochs": "2", "channels": "2,4,8", "batch_size": "2", "validate_every": "1"}
 
 
 @pytest.fixture(scope="module")

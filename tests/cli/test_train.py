@@ -15,7 +15,7 @@ from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
 
 pytestmark = pytest.mark.slow
-TINY = {"quick": True, "epochs": "1", "channels": "2,4", "phantom_cases": "4"}
+TINY = {"quick": True, "epochs": "1", "channels": "2,4,8", "phantom_cases": "4"}
 
 
 def contents(folder):

@@ -55,7 +55,7 @@ def test_a_crop_is_a_window_of_the_normalised_case(cases):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("augment", ["nnunet", "mirror", "none"])
 def test_workers_do_not_matter(cases, cache, augment, tmp_path):
     def run(workers):
         dataset = SegmentationDataset(
@@ -139,7 +139,7 @@ def test_smaller_images_repeat_their_edge(cases):
 
 def test_augment_flips_image_and_label_together(cases):
     whole = SegmentationDataset(cases, (16, 14, 8), samples_per_epoch=64)
-    flipped = SegmentationDataset(cases, (16, 14, 8), samples_per_epoch=64, augment=True)
+    flipped = SegmentationDataset(cases, (16, 14, 8), samples_per_epoch=64, augment="mirror")
     seen = set()
     for i in range(64):
         a, b = whole[i], flipped[i]
@@ -161,7 +161,7 @@ def test_the_cache_cannot_be_written_through_an_item(cases):
 
 def test_two_dimensional_colour(tmp_path):
     found = discover(files.fundus(tmp_path), label_map={0: 2, 128: 1, 255: 0})
-    dataset = SegmentationDataset(found, (16, 32), augment=True)
+    dataset = SegmentationDataset(found, (16, 32), augment="mirror")
     assert dataset.num_channels == 3
     item = dataset[1]
     assert (item["image"].shape, item["label"].shape) == ((3, 16, 32), (16, 32))

@@ -46,6 +46,6 @@ def test_split_and_crops():
     cases = discover(ROOT)
     split = split_cases(cases)
     assert sum(map(len, split)) == len(cases)
-    dataset = SegmentationDataset(split.val, (32, 40, 32), augment=True)
+    dataset = SegmentationDataset(split.val, (32, 40, 32), augment="mirror")
     found = torch.bincount(torch.cat([dataset[i]["label"].flatten() for i in range(len(dataset))]), minlength=3)
     assert (found > 0).all()

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from sure_fast.data import Case, DataError, SegmentationDataset, discover, load_case, read_image, save_nifti
+from sure_fast.data import (
+    Case,
+    CaseList,
+    DataError,
+    DatasetInfo,
+    SegmentationDataset,
+    discover,
+    load_case,
+    read_image,
+    save_nifti,
+)
 from sure_fast.data.orientation import most_common, order, reorder, reorient, reorient_affine
 from sure_fast.data.prepared import DiskCache
 from sure_fast.data.screening import notes_of_all, screen
@@ -70,7 +80,7 @@ def test_crops_do_not_depend_on_the_orientation_of_the_files(tmp_path):
     same = discover(write(tmp_path / "a", ["LPS"] * 6)).with_info(orientation="LPS")
     mixed = discover(write(tmp_path / "b", SIX)).with_info(orientation="LPS")
     for cache in ("memory", "none"):
-        a, b = (SegmentationDataset(cases, (8, 6, 4), augment=True, cache=cache) for cases in (same, mixed))
+        a, b = (SegmentationDataset(cases, (8, 6, 4), augment="mirror", cache=cache) for cases in (same, mixed))
         for k in range(6):
             assert torch.equal(a[k]["image"], b[k]["image"])
             assert torch.equal(a[k]["label"], b[k]["label"])
@@ -85,8 +95,6 @@ def test_slices(tmp_path):
         path = files.save_volume(tmp_path / f"{name}.nii", np.arange(20, dtype=np.float32).reshape(4, 5), affine)
         cases.append(Case(name, name, path))
     assert [load_case(case).orientation for case in cases] == ["LP", "PL", "SL"]
-    from sure_fast.data import CaseList, DatasetInfo
-
     info = DatasetInfo("folders", {0: "a", 1: "b"}, 1, orientation="LP")
     listed = CaseList(cases, info).with_info()
     sample = load_case(listed[1])
@@ -114,17 +122,23 @@ def test_which_one(tmp_path):
 
 
 def test_what_is_mixed_is_noted(tmp_path):
+    def info(orientation, **prepared):
+        return DatasetInfo("folders", {0: "a", 1: "b"}, 1, orientation=orientation, **prepared)
+
     found = screen(discover(write(tmp_path / "a", ["LPS", "LPS", "PIR", "RAS"])))
     assert found.oriented("c2", "LPS") == ((12, 10, 6), (1.5, 1.25, 5.0))
-    (note,) = notes_of_all(found, ["c0", "c1", "c2", "c3"], "LPS")
+    (note,) = notes_of_all(found, ["c0", "c1", "c2", "c3"], info("LPS"))
     assert note.reason.startswith(
         "2 of 4 cases are stored in another orientation (PIR 1, RAS 1) and are brought to LPS"
     )
-    assert notes_of_all(found, ["c0", "c1"], "LPS") == []
+    assert notes_of_all(found, ["c0", "c1"], info("LPS")) == []
     for k, spacing in enumerate((1.0, 1.05, 1.3)):
         for folder, array in (("images", files.volume()), ("labels", files.label_of())):
             files.save_volume(tmp_path / "b" / folder / f"c{k}.nii", array, np.diag([spacing, 1, 5, 1]))
     found = screen(discover(tmp_path / "b"))
-    assert notes_of_all(found, ["c0", "c1"], "RAS") == []
-    (note,) = notes_of_all(found, ["c0", "c1", "c2"], "RAS")
+    assert notes_of_all(found, ["c0", "c1"], info("RAS")) == []
+    (note,) = notes_of_all(found, ["c0", "c1", "c2"], info("RAS"))
     assert note.reason.startswith("the voxel size differs among the cases, 1 to 1.3 mm along axis 0; they are not")
+    (note,) = notes_of_all(found, ["c0", "c1", "c2"], info("RAS", spacing=(1.05, 1.0, 5.0)))
+    assert "along axis 0; they are resampled to 1.05x1x5 mm for the network" in note.reason
+    assert notes_of_all(found, ["c0", "c1", "c2"], info("RAS", slice_axis=0)) == []

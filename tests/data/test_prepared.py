@@ -18,7 +18,7 @@ from sure_fast.data.prepared import DiskCache, prepare
 def test_same_crops_from_memory_disk_and_files(tmp_path):
     cases = discover(files.nnunet(tmp_path / "data"))
     datasets = [
-        SegmentationDataset(cases, (8, 6, 9), samples_per_epoch=6, augment=True, cache=cache, cache_folder=folder)
+        SegmentationDataset(cases, (8, 6, 9), samples_per_epoch=6, augment="mirror", cache=cache, cache_folder=folder)
         for cache, folder in (("memory", None), ("disk", tmp_path / "cache"), ("none", None))
     ]
     for index in range(6):

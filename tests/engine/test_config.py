@@ -94,7 +94,7 @@ def test_options_of_text():
     options = config.method.options
     assert (options["class_weights"], options["per_class"], options["spacing"]) == ([1, 2, 0.5], True, [1.5, 1, 1])
     assert make({"method.spacing": "2"}).method.options["spacing"] == 2
-    assert make({"data.group": "null", "augment": "false"}).data.augment is False
+    assert make({"data.group": "null", "augment": "false"}).data.augment == "none"
     prius = make({"preset": "prius", "method.kappa": "3", "distance": "boundary"}).method
     assert (prius.options["kappa"], prius.options["distance"], prius.options["far_threshold"]) == (3, "boundary", None)
 
@@ -181,7 +181,7 @@ def test_configurations_of_earlier_runs():
     sure = earlier(preset="sure", loss="evidential", inference="evidential", beta=30.0, gamma=1.0, noise_patch_size=[5])
     assert (sure.method.options["beta"], sure.method.options["patch_size"], sure.run.epochs) == (30.0, 5, 9)
     softmax = earlier(preset="mc-dropout", loss="softmax", inference="mc-dropout", dropout=0.3)
-    assert (softmax.network.dropout, softmax.method.options) == (0.3, {})
+    assert (softmax.network.dropout, softmax.method.options) == (0.3, {"class_weights": None})
     prius = earlier(preset="prius", loss="prius", inference="evidential", prius_distance="boundary", start_epoch=2)
     assert prius.method.options["distance"] == "boundary"
     assert prius.method.options["contrast_weight"] == 1.0

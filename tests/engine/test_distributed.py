@@ -18,7 +18,7 @@ from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.signals import RunFailure, StopRequest
 
-BASE = {"channels": "2,4", "epochs": "2", "patch_size": "16x16x8", "augment": False}
+BASE = {"channels": "2,4,8", "epochs": "2", "patch_size": "16x16x8", "augment": "none"}
 METHODS = {
     "evidential": {"preset": "sure", "gamma": "0", "start_epoch": "0"},
     "accumulated": {"preset": "evidential", "accumulate": "2"},
@@ -32,7 +32,7 @@ def gradients(folder, output, batch_size, method):
     config = make({**BASE, **METHODS[method], "data": str(folder), "batch_size": str(batch_size)})
     cases = discover(folder)
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
-    dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.run.seed, augment=False)
+    dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.run.seed)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output)
     steps = []
     trainer.optimization.step = lambda: steps.append([p.grad.clone() for p in trainer.model.parameters()])
@@ -64,7 +64,7 @@ def running_statistics(folder, output):
     config = make({**BASE, "preset": "softmax", "norm": "batch", "ema": "0.9", "data": str(folder), "batch_size": "2"})
     cases = discover(folder)
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
-    dataset = SegmentationDataset(list(cases)[:4], tuple(plan.patch_size), seed=config.run.seed, augment=False)
+    dataset = SegmentationDataset(list(cases)[:4], tuple(plan.patch_size), seed=config.run.seed)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "batch")
     trainer._steps(None, False, StopRequest())
     found = [model.state_dict()["model.0.conv.unit0.adn.N.running_mean"] for model in (trainer.model, trainer.weights)]
@@ -77,7 +77,7 @@ def spoiled(folder, output):
     config = make({**BASE, **METHODS["evidential"], "data": str(folder), "batch_size": "2"})
     cases = discover(folder)
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
-    dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.run.seed, augment=False)
+    dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.run.seed)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "spoiled")
     batch = next(iter(trainer.loader))
     image = batch["image"] * (float("nan") if distributed.rank() == 1 else 1.0)
@@ -118,7 +118,7 @@ def test_gradients_of_two_ranks_are_those_of_one_with_both_batches(tmp_path):
 def test_torchrun_from_end_to_end(tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    flags = ["--quick", "--epochs=2", "--set=network.channels=2,4", "--set=data.phantom_cases=7", "--batch-size=1",
+    flags = ["--quick", "--epochs=2", "--set=network.channels=2,4,8", "--set=data.phantom_cases=7", "--batch-size=1",
              "--device=cpu", "--output", str(output)]  # fmt: skip
     done = subprocess.run(
         [*command, "-m", "sure_fast.train", *flags], capture_output=True, text=True, timeout=600,

@@ -25,7 +25,7 @@ def cases(tmp_path_factory):
 
 def network(cases):
     torch.manual_seed(0)
-    return build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2))
+    return build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2), network="unet")
 
 
 PATCH = (32, 32, 8)

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 KILLS, SEED = 10, 0
 # Many epochs, so that the steps take more of a run's time than what comes before and after them.
-FLAGS = ["--epochs=10", "--set=method.start_epoch=3", "--set=network.channels=2,4", "--batch-size=1",
+FLAGS = ["--epochs=10", "--set=method.start_epoch=3", "--set=network.channels=2,4,8", "--batch-size=1",
          "--set=run.validate_every=1", "--set=run.checkpoint_every=1"]  # fmt: skip
 
 

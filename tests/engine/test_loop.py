@@ -14,7 +14,7 @@ from sure_fast.engine.config import make
 from sure_fast.engine.signals import RunFailure
 from sure_fast.losses import UncertaintySupervisedLoss
 
-TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4", "batch_size": "2", "phantom_cases": "5"}
+TINY = {"quick": True, "epochs": "2", "start_epoch": "1", "channels": "2,4,8", "batch_size": "2", "phantom_cases": "5"}
 
 
 def weights(folder):
@@ -86,8 +86,8 @@ def test_training_starts_from_the_weights_of_a_run(tmp_path, capsys):
     assert all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(second).items())
     training.train(make({**given, "init_from": None}), tmp_path / "third", progress=False)
     assert not all(torch.allclose(value, before[key], atol=1e-6) for key, value in weights(tmp_path / "third").items())
-    with pytest.raises(ValueError, match=r"last.pt: expected channels \[2, 8\], got \[2, 4\]"):
-        training.train(make({**given, "channels": "2,8"}), second, overwrite=True, progress=False)
+    with pytest.raises(ValueError, match=r"last.pt: expected channels \[2, 8, 16\], got \[2, 4, 8\]"):
+        training.train(make({**given, "channels": "2,8,16"}), second, overwrite=True, progress=False)
     with pytest.raises(ValueError, match="init_from: expected a run outside the output folder"):
         training.train(make({**given, "init_from": str(second)}), second, overwrite=True, progress=False)
     assert weights(second)  # what was there is left

@@ -16,7 +16,7 @@ from sure_fast.engine.optimization import Optimization
 CPU = torch.device("cpu")
 BASE = {
     "preset": "sure",
-    "channels": "2,4",
+    "channels": "2,4,8",
     "epochs": "4",
     "start_epoch": "0",
     "patch_size": "16x16x8",
@@ -34,7 +34,7 @@ def cases(tmp_path_factory):
 def trainer_of(cases, output, **options):
     config = make({**BASE, "data": "given", **options})
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
-    dataset = SegmentationDataset(list(cases), tuple(plan.patch_size), augment=False)
+    dataset = SegmentationDataset(list(cases), tuple(plan.patch_size))
     return loop.Trainer(config, plan, dataset, [], cases.info, CPU, output)
 
 

@@ -14,7 +14,7 @@ SIZE = (16, 16, 8)
 
 def network(seed=0, dropout=0.0):
     torch.manual_seed(seed)
-    return build_model(3, 1, 3, (4, 8), plan_strides(SIZE, 2), dropout=dropout).eval()
+    return build_model(3, 1, 3, (4, 8), plan_strides(SIZE, 2), dropout=dropout, network="unet").eval()
 
 
 @pytest.fixture

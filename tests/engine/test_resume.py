@@ -19,7 +19,7 @@ from sure_fast.engine import run as training
 from tests._runs import assert_equal, final
 
 pytestmark = pytest.mark.slow
-TINY = ["--epochs=3", "--set=network.channels=2,4", "--set=run.validate_every=2"]
+TINY = ["--epochs=3", "--set=network.channels=2,4,8", "--set=run.validate_every=2"]
 STEPS = 6  # 4 training cases: 2 a batch, 3 epochs
 RUNS = {
     "sure": ["--set=method.start_epoch=1", "--batch-size=2"],
@@ -320,7 +320,7 @@ def test_refused(flags, tmp_path, capfd):
 
 def test_checkpoint_of_another_network(flags, tmp_path, capfd):
     assert stopped_at(1, tmp_path / "a", flags["sure"]) == 143
-    assert stopped_at(1, tmp_path / "b", [*flags["sure"], "--set=network.channels=4,8"]) == 143
+    assert stopped_at(1, tmp_path / "b", [*flags["sure"], "--set=network.channels=4,8,16"]) == 143
     shutil.copy(tmp_path / "b/checkpoints/last.pt", tmp_path / "a/checkpoints/last.pt")
     assert run("--resume", tmp_path / "a") == 2
     assert "is of another network than this run's" in capfd.readouterr().err

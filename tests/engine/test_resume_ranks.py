@@ -19,7 +19,7 @@ from tests._runs import assert_equal, final
 from tests.engine.test_distributed import free_port
 
 pytestmark = pytest.mark.slow
-FLAGS = {"epochs": "2", "start_epoch": "0", "channels": "2,4", "batch_size": "1", "norm": "batch", "device": "cpu"}
+FLAGS = {"epochs": "2", "start_epoch": "0", "channels": "2,4,8", "batch_size": "1", "norm": "batch", "device": "cpu"}
 
 
 def rank_of_two(rank, folder, port):

@@ -29,7 +29,9 @@ def cases(tmp_path_factory):
 @pytest.fixture
 def predictor(cases):
     torch.manual_seed(0)
-    return Predictor([build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2))], (32, 32, 8))
+    return Predictor(
+        [build_model(3, 1, cases.info.num_classes, (4, 8), plan_strides((32, 32, 8), 2), network="unet")], (32, 32, 8)
+    )
 
 
 def run(predictor, cases, file, **options):
