@@ -154,11 +154,6 @@ def test_wrong_splits_are_refused_before_anything_is_written(tmp_path, flags, me
 @pytest.mark.parametrize(
     ("shape", "flags", "message"),
     [
-        (
-            (12, 12, 6),
-            ["--patch-size", "12,12,1"],
-            r"crop of 12,12,1 voxels, got 3; give --set method.patch_size=3,3,1",
-        ),
         ((1, 12, 12), [], r"crop of 1,12,12 voxels, got 3; give --set method.patch_size=1,3,3"),
         (
             (12, 12, 6),

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import math
-from typing import ClassVar
 
 import pytest
 import torch
 
+from sure_fast.data import DatasetInfo
 from sure_fast.engine import checkpoint
 from sure_fast.engine import run as training
 from sure_fast.engine.cases import plan_for
@@ -47,19 +47,28 @@ def test_nan_stops_with_epoch_step_and_term(tmp_path, monkeypatch):
 
 
 def test_patch_size_follows_the_images():
-    class Info:
-        num_classes, orientation = 3, None
-        class_names: ClassVar = {0: "background", 1: "a", 2: "b"}
-
+    info = DatasetInfo("folders", {0: "background", 1: "a", 2: "b"}, 1)
     shapes = [(35, 50, 36), (32, 40, 24), (43, 58, 47), (34, 51, 30)]
-    assert plan_for(make({}), shapes, 1, Info).patch_size == [32, 40, 24]
-    thin = plan_for(make({}), [(200, 180, 5)], 1, Info)
+    plan = plan_for(make({}), shapes, 1, info)
+    assert (plan.patch_size, plan.channels) == ([32, 40, 24], [16, 32, 64, 128])
+    thin = plan_for(make({}), [(200, 180, 5)], 1, info)
     assert thin.patch_size == [96, 96, 5]
-    assert thin.strides == [[2, 2, 1], [2, 2, 1]]
-    given = plan_for(make({"patch_size": "30x32x16"}), shapes, 1, Info)
-    assert given.strides == [[2, 2, 2], [1, 2, 2]]
+    assert thin.strides == [[2, 2, 1]] * 4
+    assert thin.kernels == [[3, 3, 3]] * 5
+    coarse = plan_for(make({}), [(256, 256, 16)], 1, info, (1.5, 1.5, 10.0))
+    assert coarse.kernels[:4] == [[3, 3, 1]] * 3 + [[3, 3, 3]]
+    given = plan_for(make({"patch_size": "30x32x16"}), shapes, 1, info)
+    assert given.strides == [[2, 2, 2], [1, 2, 2], [1, 2, 1]]
+    small = plan_for(make({"patch_size": "6,6,6"}), shapes, 1, info)
+    assert (small.strides, small.patch_size) == ([[1, 1, 1], [1, 1, 1]], [6, 6, 6])
+    for name, size in (("segresnet", [32, 40, 24]), ("unetr", [32, 32, 16]), ("swinunetr", [32, 32, 32])):
+        assert plan_for(make({"network.name": name}), shapes, 1, info).patch_size == size
+    with pytest.raises(ValueError, match=r"patch_size: expected multiples of 16 for unetr, got \[32, 40, 24\]"):
+        plan_for(make({"network.name": "unetr", "patch_size": "32,40,24"}), shapes, 1, info)
+    with pytest.raises(ValueError, match="trained with --dims 2 --patch-size 32,24"):
+        plan_for(make({"patch_size": "32,1,24"}), shapes, 1, info)
     with pytest.raises(ValueError, match="patch_size: expected 3 numbers >= 1"):
-        plan_for(make({"patch_size": "32x32"}), shapes, 1, Info)
+        plan_for(make({"patch_size": "32x32"}), shapes, 1, info)
 
 
 def test_weights_of_prius_replace_the_published_ones():

@@ -50,11 +50,11 @@ def test_it_continues_with_what_is_missing(cases, predictor, tmp_path):
     class Stop(Exception):
         pass
 
-    def counting(image):
+    def counting(image, place):
         calls.append(image)
         if limit and len(calls) > limit:
             raise Stop
-        return predictor(image)
+        return predictor(image, place)
 
     limit = None
     whole = run(counting, cases, RowFile(tmp_path / "whole.jsonl", {"seed": 0}), wanted=SOME)
@@ -121,8 +121,8 @@ def test_files_and_curves(cases, predictor, tmp_path):
 
 
 def test_a_spoiled_prediction_is_undefined_and_counted(cases, predictor, tmp_path):
-    def spoiled(image):
-        found = predictor(image)
+    def spoiled(image, place):
+        found = predictor(image, place)
         logits = found.logits.clone()
         logits[0, 0, 3, 3, 3] = math.nan
         return Prediction(found.probabilities * math.nan, found.uncertainty * math.nan, logits)
