@@ -35,7 +35,7 @@ def plan_topology(
     """Strides, kernels and patch of a U-Net for images of a size, after nnU-Net's rule (Isensee et al., 2021).
 
     An axis is halved while at least 4 voxels are left and its spacing is less than twice the finest of the axes that
-    can still be halved; a kernel is 1 wide along an axis whose spacing is at least twice the finest, else 3.
+    can still be halved; a kernel is 1 wide along an axis until, going down, its spacing is less than twice the finest.
 
     Args:
         sizes: voxels per axis. levels: of the network; None: as many as there are downsamplings, at most 6.
@@ -52,7 +52,7 @@ def plan_topology(
     sizes, at = [int(size) for size in sizes], list(spacing or [1.0] * len(sizes))
     left, factors = list(sizes), [1] * len(sizes)
     strides: list[tuple[int, ...]] = []
-    kernels = [_kernel(at)]
+    kernels = [_kernel(at, (1,) * len(sizes))]
     while len(strides) + 1 < (MOST_LEVELS if levels is None else levels):
         able = [size // 2 >= _SMALLEST and not (fixed and size % 2) for size in left]
         finest = min((s for s, can in zip(at, able, strict=True) if can), default=math.inf)
@@ -63,12 +63,14 @@ def plan_topology(
         at = [spacing * s for spacing, s in zip(at, step, strict=True)]
         factors = [factor * s for factor, s in zip(factors, step, strict=True)]
         strides.append(step)
-        kernels.append(_kernel(at))
+        kernels.append(_kernel(at, kernels[-1]))
     return Topology(tuple(strides), tuple(kernels), tuple(n * f for n, f in zip(left, factors, strict=True)))
 
 
-def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
-    return tuple(1 if s >= _ANISOTROPIC * min(spacing) else 3 for s in spacing)
+def _kernel(spacing: Sequence[float], above: Sequence[int]) -> tuple[int, ...]:
+    """Of a level, whose kernels are at least as wide as those of the one above."""
+    fine = [s < _ANISOTROPIC * min(spacing) for s in spacing]
+    return tuple(3 if is_fine or wide == 3 else 1 for is_fine, wide in zip(fine, above, strict=True))
 
 
 def plan_strides(patch_size: Sequence[int], levels: int) -> tuple[tuple[int, ...], ...]:
