@@ -200,6 +200,8 @@ def _topology(config: TrainConfig, shapes: Sequence[Sequence[int]], spacing: Seq
         levels = levels or kind.most_levels
         unit = kind.multiple(levels)
         patch = tuple(max(size // unit, 1) * unit for size in sizes)
+        if not given and max(patch) == unit:  # a coarsest level of one voxel is nothing to normalise
+            patch = tuple(size * (2 if axis == int(np.argmax(sizes)) else 1) for axis, size in enumerate(patch))
         if given and patch != tuple(sizes):
             raise ConfigError(
                 f"data.patch_size: expected multiples of {unit} for {config.network.name}, got {list(given)}"
