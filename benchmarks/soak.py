@@ -55,7 +55,7 @@ def soak(
     phantom.write(folder, 4, 0, shape=(32, 32, 16))
     cases = discover(folder)
     config = make(
-        {"data": str(folder), "epochs": "2", "start_epoch": "0", "batch_size": "2", "channels": "4,8", **options}
+        {"data": str(folder), "epochs": "2", "start_epoch": "0", "batch_size": "2", "channels": "4,8,16", **options}
     )
     plan = plan_for(config, [(32, 32, 16)] * 4, 1, cases.info)
     dataset = SegmentationDataset(list(cases), tuple(plan.patch_size))

@@ -276,7 +276,8 @@ def build(of: Description) -> nn.Module:
         model = NETWORKS[of.network].build(of)
     except Exception as error:  # MONAI raises ValueError, TypeError, AssertionError, OptionalImportError, …
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{of.network}: {reason}") from None
+        hint = "; pip install 'sure_fast[transformers]'" if isinstance(error, ImportError) else ""
+        raise ValueError(f"{of.network}: {reason}{hint}") from None
     return _interpolating(model) if of.upsample == "interpolate" else model
 
 

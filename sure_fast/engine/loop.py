@@ -361,6 +361,7 @@ class Trainer:
         return Network(
             self.network,
             self.plan.num_classes,
+            coarser=self.plan.deep_supervision,
             precision=lambda: autocast(self.config, self.device),
             memory_format=self.memory_format,
             clock=self.clock,

@@ -23,6 +23,7 @@ class Network:
     Args:
         model: image [N, K, *S] -> logits [N, num_classes, *S], or in training a list of them, the finest first, of
             which those of a noisy image count no further than the finest.
+        coarser: outputs that it gives in training beside the finest; an empty batch has as many.
         precision: makes the context of every forward.
         memory_format: of the images.
         clock: seconds; one that waits for the device tells its time, not that of launching the work.
@@ -33,12 +34,13 @@ class Network:
         model: Callable[[Tensor], Any],
         num_classes: int,
         *,
+        coarser: int = 0,
         precision: Callable[[], AbstractContextManager[None]] = nullcontext,
         memory_format: torch.memory_format = torch.contiguous_format,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model, self.num_classes, self.precision, self.clock = model, num_classes, precision, clock
-        self.memory_format = memory_format
+        self.memory_format, self.coarser = memory_format, coarser
         self.answers: list[tuple[str, list[Tensor], list[Tensor]]] = []
         self.calls = 0
         self.seconds_of = dict.fromkeys(STAGES, 0.0)
@@ -57,7 +59,9 @@ class Network:
         self.calls += 1
         grad = torch.is_grad_enabled()
         if len(image) == 0:
-            return [image.new_zeros((0, self.num_classes, *image.shape[2:])).requires_grad_(grad)]
+            number = 1 + (self.coarser if stage == STAGES[0] else 0)
+            shape = (0, self.num_classes, *image.shape[2:])
+            return [image.new_zeros(shape).requires_grad_(grad) for _ in range(number)]
         with self.precision():
             answer = self.model(image.contiguous(memory_format=self.memory_format))
         self.seconds_of[stage] += self.clock() - started

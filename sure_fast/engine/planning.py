@@ -259,7 +259,7 @@ def check_augmentation(config: TrainConfig, patch_size: Sequence[int]) -> None:
 
 
 def check_network(plan: ModelPlan) -> None:
-    """One forward of a batch of two zeros, in the mode of training.
+    """One forward of a batch of two zeros, in the mode of training; counts the outputs of a network of the user's own.
 
     Raises:
         ConfigError: a network that cannot be built, or gives no logits for the patch.
@@ -280,3 +280,5 @@ def check_network(plan: ModelPlan) -> None:
     if not isinstance(first, Tensor) or list(first.shape) != wanted:
         got = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ConfigError(f"network.name: expected {plan.network} to give logits {wanted}, got {got}")
+    if plan.network not in NETWORKS:
+        plan.deep_supervision = len(answer) - 1 if isinstance(answer, (list, tuple)) else 0

@@ -35,7 +35,7 @@ def test_dry_run_keeps_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train.main([*FLAGS, "--dry-run", "--set", "optimizer.accumulate=2", "--set", "optimizer.ema=0.9"])
     out = capsys.readouterr().out
-    assert "dry run on cpu: all is well with 3 train, 1 val, 1 test cases, patch [48, 48, 12]; nothing is kept" in out
+    assert "dry run: all is well with 3 train, 1 val, 1 test cases, patch [48, 48, 12]; nothing is kept" in out
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="patch_size: expected 3 numbers"):
         train.main([*FLAGS, "--dry-run", "--patch-size", "32x32"])

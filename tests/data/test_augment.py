@@ -97,8 +97,8 @@ def test_a_flat_crop_is_turned_in_its_plane():
     ("augment", "message"),
     [
         ("strong", "expected nnunet, mirror, none or a list of transforms, got 'strong'"),
-        ([{"RandGausianNoised": {}}], "expected one of MONAI's dictionary transforms, got 'RandGausianNoised'; did you mean "
-                                      "'RandGaussianNoised'"),
+        ([{"RandGausianNoised": {}}], "expected one of MONAI's dictionary transforms, got 'RandGausianNoised'; did you "
+                                      "mean 'RandGaussianNoised'"),
         ([{"RandFlip": {}}], "expected one of MONAI's dictionary transforms, got 'RandFlip'"),
         ([{"RandFlipd": {"probability": 0.5}}], "RandFlipd: .*probability"),
         ([{"RandFlipd": {}, "RandZoomd": {}}], "expected entries {NAME: {KEYWORD: VALUE}}"),

@@ -67,7 +67,8 @@ def running_statistics(folder, output):
     dataset = SegmentationDataset(list(cases)[:4], tuple(plan.patch_size), seed=config.run.seed)
     trainer = loop.Trainer(config, plan, dataset, [], cases.info, torch.device("cpu"), output / "batch")
     trainer._steps(None, False, StopRequest())
-    found = [model.state_dict()["model.0.conv.unit0.adn.N.running_mean"] for model in (trainer.model, trainer.weights)]
+    states = [model.state_dict() for model in (trainer.model, trainer.weights)]
+    found = [next(value for key, value in state.items() if key.endswith("running_mean")) for state in states]
     assert all(float(mean.abs().max()) > 0 for mean in found)
     return [mean.tolist() for mean in found]
 

@@ -24,6 +24,15 @@ STEPS = 6  # 4 training cases: 2 a batch, 3 epochs
 RUNS = {
     "sure": ["--set=method.start_epoch=1", "--batch-size=2"],
     "mc-dropout": ["--preset=mc-dropout", "--batch-size=2"],
+    "slices": [
+        "--dims=2",
+        "--set=optimizer.name=sgd",
+        "--set=optimizer.warmup=1",
+        "--set=method.start_epoch=1",
+        "--set=data.empty_slices=0.5",
+        "--set=data.foreground_share=0.5",
+        "--batch-size=12",
+    ],
     "ensemble": ["--preset=ensemble", "--set=method.members=2", "--batch-size=2"],
     "everything": [
         *(
