@@ -16,6 +16,7 @@ from typing import Any
 
 from ..losses.schedule import start_of
 from ..methods import METHODS, Method
+from ..models import NETWORKS
 from . import earlier
 from .files import write_text
 from .options import ConfigError as ConfigError
@@ -223,6 +224,9 @@ def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Tra
         base.update(QUICK)
         if "run.epochs" in given and "method.start_epoch" not in given:
             del base["method.start_epoch"]
+    network = NETWORKS.get(given.get("network.name", NetworkConfig.name))
+    if network is None or not network.levels:
+        base.pop("network.channels", None)
     preset = given.get("method.preset", MethodConfig.preset)
     record = METHODS[preset]
     base |= {"method.members": record.members, "network.dropout": record.dropout}

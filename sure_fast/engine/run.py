@@ -130,7 +130,7 @@ def _go_through(
     config, cases, split, plan = run.config, run.cases, run.split, run.plan
     ranks = distributed.world_size()
     say(f"preset {config.method.preset} on {run.folder}: {len(split.train)} training, {len(split.val)} validation, "
-         f"{len(split.test)} test cases; patch {plan.patch_size}; "
+         f"{len(split.test)} test cases; {plan.network}, patch {plan.patch_size}; "
          f"{device}{f', {ranks} ranks' if ranks > 1 else ''}; the run is in {output}")  # fmt: skip
     say(backends.describe(device))
 

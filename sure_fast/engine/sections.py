@@ -53,8 +53,8 @@ class DataConfig:
     phantom_cases: int = option(32, "cases of the phantom set")
     skip_bad: bool = option(False, "leave out cases that cannot be used, and list them")
     dims: int | None = option(None, "2: volumes are cut into slices, for a 2D network (default: as the images are)")
-    slice_axis: str = option("auto", "of the slices: axial, coronal, sagittal, or the number 0, 1 or 2 of an axis; "
-                             "auto: that of the largest spacing")  # fmt: skip
+    slice_axis: str = option("auto", "of the slices: a plane, or the number of an axis; auto: of the largest spacing",
+                             SLICE_AXES)  # fmt: skip
     empty_slices: float = option(0.25, "share of the training slices without foreground that an epoch goes over")
     spacing: list[float] | str = option("auto", "voxel size in mm to which volumes are resampled, one number or one "
                                         "per axis; auto: the median where sizes differ by more than 10 %; none: as "
@@ -208,8 +208,6 @@ def _check_geometry(data: DataConfig) -> None:
     """Options of grids and slices that can be wrong without an image."""
     if data.dims not in (None, 2, 3):
         raise ConfigError(f"data.dims: expected 2 or 3, got {data.dims}")
-    if data.slice_axis not in SLICE_AXES:
-        raise ConfigError(f"data.slice_axis: expected one of {', '.join(SLICE_AXES)}, got {data.slice_axis!r}")
     if data.slice_axis != "auto" and data.dims != 2:
         raise ConfigError(f"data.slice_axis: expected with data.dims 2 only, got {data.slice_axis!r}")
     if isinstance(data.spacing, str) and data.spacing not in ("auto", "none"):

@@ -134,6 +134,13 @@ def test_ctrl_c_and_dropout_and_workers(flags, whole, tmp_path):
     assert_equal(final(tmp_path / "run"), whole["mc-dropout"])
 
 
+def test_slices_and_momentum(flags, whole, tmp_path):
+    """Which slices come in an epoch, how each crop is changed, the momentum and the warm-up go on as they were."""
+    assert stopped_at(4, tmp_path / "run", [*flags["slices"], "--num-workers=2"]) == 143
+    assert run("--resume", tmp_path / "run", "--num-workers=0") == 0
+    assert_equal(final(tmp_path / "run"), whole["slices"])
+
+
 @pytest.mark.parametrize(("step", "saved"), [(1, 3), (3, 3), (4, 4), (5, 7), (8, 8)])
 def test_every_state(flags, whole, tmp_path, step, saved):
     """Scaler, schedule, averaged weights, counter of the searches, patience; a group of batches is finished."""
