@@ -1,7 +1,7 @@
 """Two uncertainty maps of one case: python -m benchmarks.upsampling_figure DATA BEFORE AFTER --output FIGURE
 
-BEFORE and AFTER are runs on DATA with the same cases, evaluated on those of the validation into a folder val. Shown is the
-case with the median Dice of AFTER, and below each map its grid: how much the mean of u over voxels of even index along
+BEFORE and AFTER are runs on DATA with the same cases, evaluated on those of the validation into a folder val. Shown is
+the case with the median Dice of AFTER, and below each map its grid: how much the mean of u over voxels of even index along
 an axis differs from that over the odd ones, relative to the mean of u. Without a grid it is near 0.
 """
 
