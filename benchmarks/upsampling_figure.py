@@ -1,8 +1,8 @@
 """Two uncertainty maps of one case: python -m benchmarks.upsampling_figure DATA BEFORE AFTER --output FIGURE
 
 BEFORE and AFTER are runs on DATA with the same cases, evaluated on those of the validation into a folder val. Shown is
-the case with the median Dice of AFTER, and below each map its grid: how much the mean of u over voxels of even index along
-an axis differs from that over the odd ones, relative to the mean of u. Without a grid it is near 0.
+the case with the median Dice of AFTER, and below each map its roughness far from boundaries, where u should be smooth:
+the mean difference of u from the mean of its two neighbours along an axis, relative to the mean of u.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from sure_fast.engine.evaluation import load_truth
 from .uncertainty_figure import around
 
 CPU = torch.device("cpu")
+FAR = 4.0
+"""Voxels from the nearest boundary."""
 
 
-def grid(u: np.ndarray) -> list[float]:
-    """Per axis, (mean of u at even places - mean at odd places) / mean of u, over pairs of neighbours."""
+def roughness(u: np.ndarray, far: np.ndarray) -> float:
+    """How much u differs from the mean of its two neighbours along an axis, where `far` says, relative to u: a mean."""
     found = []
     for axis in range(u.ndim):
-        even, odd = (np.take(u, range(k, u.shape[axis] - 1 + k, 2), axis) for k in (0, 1))
-        found.append(float((even.mean() - odd.mean()) / u.mean()))
-    return found
+        before, at, behind = (np.take(u, range(k, u.shape[axis] - 2 + k), axis) for k in range(3))
+        counts = np.take(far, range(1, u.shape[axis] - 1), axis)
+        found.append(np.abs(at - (before + behind) / 2)[counts].mean() / at[counts].mean())
+    return float(np.mean(found))
 
 
 def middle_case(run: Path) -> str:
@@ -59,11 +62,14 @@ def main() -> None:
         label = truth.label[0].numpy()
         view = slices.view_of(label, u, truth.spacing_mm, truth.orientation)
         place = around(view.cut(label))
-        drawn = axis.imshow(view.cut(u)[place], cmap="magma", vmin=0.0, vmax=0.4, aspect=view.aspect)
-        differences = grid(u)
-        shown = ", ".join(f"{100 * value:+.1f} %" for value in differences)
-        axis.set(xticks=[], yticks=[], title=f"u, {title}", xlabel=f"even against odd voxels, by axis: {shown}")
-        print(f"{run}: {name}: grid {shown}")
+        drawn = axis.imshow(
+            view.cut(u)[place], cmap=slices.UNCERTAINTY, norm=slices.uncertainty_norm(), aspect=view.aspect
+        )
+        found_roughness = 100 * roughness(u, truth.distance[0].numpy() > FAR)
+        axis.set(
+            xticks=[], yticks=[], title=f"u, {title}", xlabel=f"roughness far from boundaries {found_roughness:.1f} %"
+        )
+        print(f"{run}: {name}: roughness {found_roughness:.2f} %")
         if title == "after":
             outline = view.cut(label)[place]
             axes[0].imshow(view.cut(truth.image[0, 0].numpy())[place], cmap="gray", aspect=view.aspect)

@@ -38,6 +38,24 @@ def batch():
     return logits.requires_grad_(), label, image
 
 
+def test_weights_of_classes(batch):
+    logits, label, _ = batch
+    weights = [0.5, 1.0, 3.0]
+    out = CrossEntropyDiceLoss(class_weights=weights)(logits, label)
+    given = torch.tensor(weights)
+    torch.testing.assert_close(out.cross_entropy, torch.nn.functional.cross_entropy(logits, label, weight=given))
+    p, y = logits.softmax(1), torch.nn.functional.one_hot(label, 3).movedim(-1, 1)
+    by_class = 1 - (2 * (p * y).sum((0, 2, 3)) + 1e-5) / ((p + y).sum((0, 2, 3)) + 1e-5)
+    torch.testing.assert_close(out.dice, (by_class * given).sum() / given.sum())
+    ones, plain = CrossEntropyDiceLoss(class_weights=[2.0] * 3), CrossEntropyDiceLoss()
+    torch.testing.assert_close(ones(logits, label).total, plain(logits, label).total)
+    ignored = CrossEntropyDiceLoss(ignore_index=2, class_weights=[1.0, 2.0, 9.0])(logits, label)
+    wanted = torch.nn.functional.cross_entropy(logits, label, weight=torch.tensor([1.0, 2.0, 9.0]), ignore_index=2)
+    torch.testing.assert_close(ignored.cross_entropy, wanted)
+    with pytest.raises(ValueError, match="class_weights: expected 3 finite numbers >= 0, not all 0"):
+        CrossEntropyDiceLoss(class_weights=[1.0, 2.0])(logits, label)
+
+
 def test_cross_entropy_and_dice_are_monais(batch):
     from monai.losses import DiceCELoss
 

@@ -206,7 +206,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """The network in evaluation mode, and the checkpoint's content."""
     content = load(path, device)
-    model = content["plan"].build().to(device)
+    try:
+        model = content["plan"].build().to(device)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {find(path)}: its network cannot be built: {error}") from None
     try:
         model.load_state_dict(content["model"])
     except RuntimeError:

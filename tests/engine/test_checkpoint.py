@@ -31,6 +31,43 @@ def test_round_trip_and_folders(tmp_path):
         assert torch.equal(loaded(image), model.eval()(image))
 
 
+EARLIER_PLAN = ("dims", "in_channels", "num_classes", "channels", "strides", "patch_size", "class_names", "evidence",
+                "dropout", "norm", "orientation")  # fmt: skip
+"""What the plan of a checkpoint held before there was a choice of networks."""
+EARLIER_CONFIG = {"data": {"augment": True}, "network": {"channels": [4, 8], "norm": "instance"}, "run": {"seed": 1}}
+
+
+def test_a_checkpoint_that_names_no_network_is_the_unet_it_was(tmp_path):
+    from monai.networks.nets import UNet
+
+    torch.manual_seed(0)
+    model = UNet(2, 1, 3, (4, 8), ((2, 2),), num_res_units=2, norm="instance")
+    path = tmp_path / "last.pt"
+    content = {name: value for name, value in vars(plan()).items() if name in EARLIER_PLAN}
+    torch.save({"format": checkpoint.FORMAT, "plan": content, "epoch": 3, "config": EARLIER_CONFIG,
+                "model": model.state_dict()}, path)  # fmt: skip
+    loaded, content = checkpoint.load_model(path)
+    image = torch.rand(1, 1, 16, 16)
+    assert torch.equal(loaded(image), model.eval()(image))
+    config = content["config"]
+    assert (config.network.name, config.network.upsample, config.data.augment) == ("unet", "transposed", "mirror")
+    assert (config.data.spacing, config.optimizer.schedule) == ("none", "constant")
+    predictor, _ = checkpoint.load_predictor(path)
+    assert predictor(image).labels.shape == (1, 16, 16)
+    with pytest.raises(ValueError, match=r"last.pt: expected network dynunet, got unet"):
+        checkpoint.load_weights(path, ModelPlan(**{**vars(plan()), "network": "dynunet", "upsample": "interpolate"}))
+
+
+def test_a_network_of_the_user_s_own_that_is_gone(tmp_path):
+    states = {"model": {}}
+    gone = ModelPlan(**{**vars(plan()), "network": "gone_module:make"})
+    checkpoint.save(tmp_path / "last.pt", states, gone, 1, {"run": {"seed": 1}})
+    with pytest.raises(
+        ValueError, match=r"last.pt: .*a function that can be imported, got 'gone_module:make'"
+    ):
+        checkpoint.load_model(tmp_path / "last.pt")
+
+
 def test_one_rule_says_which_weights(tmp_path):
     saved(tmp_path, "best.pt")
     with pytest.raises(ValueError, match=r"expected a run's folder with checkpoints/last.pt, got none"):

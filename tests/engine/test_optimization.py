@@ -11,7 +11,8 @@ from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import loop, optimization
 from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
-from sure_fast.engine.optimization import Optimization
+from sure_fast.engine.optimization import Optimization, make_optimizer, schedule_factor
+from sure_fast.engine.sections import OptimizerConfig
 
 CPU = torch.device("cpu")
 BASE = {
@@ -89,6 +90,31 @@ def test_schedule(cases, tmp_path):
             rates.append(trainer.optimization.learning_rate)
             trainer.optimization.end_epoch()
         assert rates == pytest.approx(wanted)
+
+
+def test_warm_up():
+    def rates(**options):
+        return [schedule_factor(OptimizerConfig(**options), 6)(epoch) for epoch in range(7)]
+
+    assert rates(schedule="constant", warmup=2) == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 1])
+    assert rates(schedule="poly", warmup=2) == pytest.approx([1 / 3, 2 / 3, *((1 - k / 4) ** 0.9 for k in range(4)), 0])
+    assert rates(schedule="cosine") == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 6)) for k in range(7)])
+
+
+def test_optimizers():
+    def made(**options):
+        return make_optimizer([torch.nn.Parameter(torch.ones(2))], OptimizerConfig(**options))
+
+    sgd = made(name="sgd", weight_decay=3e-5)
+    assert type(sgd) is torch.optim.SGD
+    assert {name: sgd.defaults[name] for name in ("lr", "momentum", "nesterov", "weight_decay")} == {
+        "lr": 1e-2, "momentum": 0.99, "nesterov": True, "weight_decay": 3e-5
+    }  # fmt: skip
+    assert not made(name="sgd", momentum=0.0).defaults["nesterov"]
+    adamw = made(name="adamw", weight_decay=0.1, learning_rate=2e-4)
+    assert type(adamw) is torch.optim.AdamW
+    assert (adamw.defaults["lr"], adamw.defaults["weight_decay"]) == (2e-4, 0.1)
+    assert (type(made()), made().defaults["lr"]) == (torch.optim.Adam, 1e-3)
 
 
 def test_averaged_weights(cases, tmp_path):
