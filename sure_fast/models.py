@@ -47,7 +47,7 @@ def plan_topology(
         >>> plan_topology((32, 47, 29)).patch_size
         (32, 40, 28)
         >>> plan_topology((64, 64, 8), spacing=(1.5, 1.5, 10.0)).strides
-        ((2, 2, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
+        ((2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 1))
     """
     sizes, at = [int(size) for size in sizes], list(spacing or [1.0] * len(sizes))
     left, factors = list(sizes), [1] * len(sizes)

@@ -71,7 +71,7 @@ class Augmentation:
         augment: "nnunet", "mirror", "none", or a list of {NAME: {KEYWORD: VALUE}}, NAME one of MONAI's dictionary
             transforms, such as {"RandGaussianNoised": {"prob": 0.1, "std": 0.1}}. Those of MONAI's spatial module
             change image and label, the label to the nearest voxel, and see the edge repeated where they look beyond
-            the window; the others change the image. No `keys` are given.
+            the window; the others change the image. No `keys` are given, and no `mode` of interpolation to the first.
         patch_size: crop in voxels, one number per axis.
 
     Raises:
@@ -148,6 +148,10 @@ def _transform(name: str, keywords: dict[str, Any]) -> Any:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"augment: expected one of MONAI's dictionary transforms, got {name!r}{hint}")
     spatial = kind.__module__.startswith("monai.transforms.spatial") and "LowResolution" not in name
+    own = {"keys", "mode"} if spatial else {"keys"}
+    if own & keywords.keys():
+        taken = " and ".join(sorted(own & keywords.keys()))
+        raise DataError(f"augment: {name}: expected no {taken}, which follows from what is image and what is label")
     given: dict[str, Any] = {"keys": ("image", "label") if spatial else ("image",)}
     if spatial and name.endswith(_FREE_FORM):
         given |= {"mode": ("bilinear", "nearest"), "padding_mode": "edge" if name.endswith("Zoomd") else "border"}

@@ -62,9 +62,7 @@ def test_a_network_of_the_user_s_own_that_is_gone(tmp_path):
     states = {"model": {}}
     gone = ModelPlan(**{**vars(plan()), "network": "gone_module:make"})
     checkpoint.save(tmp_path / "last.pt", states, gone, 1, {"run": {"seed": 1}})
-    with pytest.raises(
-        ValueError, match=r"last.pt: .*a function that can be imported, got 'gone_module:make'"
-    ):
+    with pytest.raises(ValueError, match=r"last.pt: .*a function that can be imported, got 'gone_module:make'"):
         checkpoint.load_model(tmp_path / "last.pt")
 
 
