@@ -122,7 +122,7 @@ _KEYS = {
 _TYPES = {f"{section}.{key}": kind for section, made in SECTIONS.items()
           for key, kind in typing.get_type_hints(made).items()}  # fmt: skip
 
-PHANTOM: dict[str, Any] = {"run.epochs": 10, "optimizer.batch_size": 2, "optimizer.learning_rate": 2e-3}
+PHANTOM: dict[str, Any] = {"run.epochs": 10, "optimizer.batch_size": 1, "optimizer.learning_rate": 2e-3}
 QUICK: dict[str, Any] = {"run.epochs": 3, "method.start_epoch": 1, "optimizer.batch_size": 2, "data.phantom_cases": 8,
                          "network.channels": [4, 8, 16]}  # fmt: skip
 
