@@ -17,7 +17,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         cases = discover(phantom.write(f"{folder}/phantoms", num_cases=6, shape=(32, 32, 16), spacing_mm=(3, 3, 5)))
-        dataset = SegmentationDataset(list(cases), (32, 32, 16), augment=True)
+        dataset = SegmentationDataset(list(cases), (32, 32, 16), augment="nnunet")
     model = build_model(3, in_channels=1, num_classes=4, channels=(8, 16, 32))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     loss_fn = sure_fast.UncertaintySupervisedLoss(num_epochs=EPOCHS, start_epoch=5)

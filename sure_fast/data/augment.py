@@ -56,9 +56,9 @@ def nnunet(patch_size: Sequence[int]) -> list[dict[str, dict[str, Any]]]:
 
 def described(augment: str | Sequence[Mapping[str, Any]], patch_size: Sequence[int]) -> list[Mapping[str, Any]]:
     """The list of transforms that a preset stands for."""
+    if augment not in PRESETS if isinstance(augment, str) else not isinstance(augment, Sequence):
+        raise DataError(f"augment: expected {', '.join(PRESETS)} or a list of transforms, got {augment!r}")
     if isinstance(augment, str):
-        if augment not in PRESETS:
-            raise DataError(f"augment: expected {', '.join(PRESETS)} or a list of transforms, got {augment!r}")
         mirror = [{"RandFlipd": {"prob": 0.5, "spatial_axis": axis}} for axis in range(len(patch_size))]
         return {"nnunet": nnunet(patch_size), "mirror": mirror, "none": []}[augment]  # type: ignore[return-value]
     return list(augment)

@@ -147,7 +147,14 @@ def test_patience_ends_training(tmp_path, monkeypatch):
 
     dice = iter([0.5, 0.6, 0.6, 0.55, 0.9])
     monkeypatch.setattr(loop, "validation_dice", lambda *_, **__: {"mean": next(dice), "a": 0.5})
-    options = {**TINY, "epochs": "9", "validate_every": "1", "patience": "2", "schedule": "poly"}
+    options = {
+        **TINY,
+        "epochs": "9",
+        "validate_every": "1",
+        "patience": "2",
+        "schedule": "poly",
+        "learning_rate": "1e-3",
+    }
     training.train(make(options), tmp_path / "run", progress=False)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     epochs = [row for row in rows if row["kind"] == "epoch"]

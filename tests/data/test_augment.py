@@ -103,6 +103,7 @@ def test_a_flat_crop_is_turned_in_its_plane():
         ([{"RandFlipd": {"probability": 0.5}}], "RandFlipd: .*probability"),
         ([{"RandFlipd": {}, "RandZoomd": {}}], "expected entries {NAME: {KEYWORD: VALUE}}"),
         ([3], "expected entries"),
+        (True, "expected nnunet, mirror, none or a list of transforms, got True"),
         ([{"RandFlipd": {"keys": ["image"]}}], "RandFlipd: expected no keys, which follows from"),
         ([{"RandAffined": {"prob": 1.0, "mode": "bilinear"}}], "RandAffined: expected no mode, which follows from"),
     ],
