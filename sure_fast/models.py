@@ -15,7 +15,8 @@ NORMS = ("instance", "batch", "group")
 UPSAMPLING = ("interpolate", "transposed")
 FIRST_CHANNELS, MOST_CHANNELS = 16, {2: 512, 3: 320}
 """Feature channels of the finest level, doubled at each coarser one up to the most of 2D and 3D."""
-MOST_LEVELS = 6
+FEWEST_LEVELS, MOST_LEVELS = 3, 6
+"""Of a network whose channels are not given; MONAI's DynUNet has no fewer."""
 _SMALLEST = 4  # voxels an axis keeps after all strides
 _ANISOTROPIC = 2.0  # ratio of spacings from which on an axis waits for the finer ones
 _GROUPS = 8
@@ -156,8 +157,8 @@ def _dynunet(of: Description) -> nn.Module:
             return list(out.unbind(1)) if self.training and self.deep_supervision else out
 
     levels = len(of.channels)
-    if levels < 3:
-        raise ValueError(f"expected at least 3 levels of channels, got {list(of.channels)}")
+    if levels < FEWEST_LEVELS:
+        raise ValueError(f"expected at least {FEWEST_LEVELS} levels of channels, got {list(of.channels)}")
     strides = [(1,) * of.dims, *(tuple(step) for step in of.strides)]
     kernels = [tuple(kernel) for kernel in of.kernels] or [(3,) * of.dims] * levels
     norm = of.norm_of("instance", of.channels, affine=True)

@@ -24,10 +24,10 @@ _TURN_3D, _TURN_ELONGATED = math.radians(30.0), math.radians(15.0)
 
 
 def nnunet(patch_size: Sequence[int]) -> list[dict[str, dict[str, Any]]]:
-    """Transforms with nnU-Net's probabilities and ranges (Isensee et al., Nature Methods 2021, supplement 2.4; v2).
+    """Transforms close to nnU-Net's (Isensee et al., Nature Methods 2021): its kinds, probabilities and ranges.
 
-    Its elastic deformation, which is off there too, is not among them. The mirrored axes are all, and brightness and
-    contrast change as there; MONAI scales the image about its mean for contrast.
+    Each is MONAI's, so that details differ: blur has one deviation an axis, contrast scales about the mean. There is
+    no elastic deformation.
     """
     dims = len(patch_size)
     turn, stretch = [_TURN_3D] * 3, [(-0.3, 0.4)] * dims

@@ -189,10 +189,10 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
         return "msd_nnunet"
     if any(_acdc_patients(folder) for folder in (root, root / "training", root / "testing")):
         return "acdc"
-    if is_refuge(root):
-        return "refuge"
     if subfolder(root, IMAGE_FOLDERS) is not None:
         return "folders"
+    if is_refuge(root):
+        return "refuge"
     if not require_labels and holds_images(root):
         return "folders"
     entries = sorted(path.name for path in root.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ CLASSES = {0: "optic cup", 128: "optic disc rim", 255: "background"}
 LABEL_MAP = {255: 0, 128: 1, 0: 2}
 NOT_IMAGES = ("annotation", "-gt", "disc_", "mask", "illustration")
 """Parts of the names of folders whose pictures are no photographs."""
+PART = re.compile(r"(?<![a-z])(validation|test)")
+"""In the names of folders: Test400 and REFUGE-Test-GT, but not latest."""
 PARTS = {"training": None, "validation": "val", "test": "test"}
 
 
@@ -66,5 +69,5 @@ def _files(root: Path, folder: Path, deep: bool = True) -> Iterator[tuple[tuple[
 
 def _part_of(path: Path) -> str:
     """From the names of the folders: training where they say nothing."""
-    names = "/".join(path.parts[:-1]).lower()
-    return next((part for part in ("validation", "test") if part in names), "training")
+    named = PART.search("/".join(path.parts[:-1]).lower())
+    return named.group(1) if named else "training"

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from .._distributed import across_ranks
 from ..data import SegmentationDataset
 from ..data.batches import Collate, RankBatches
-from ..losses.deep_supervision import DeepSupervision
+from ..losses.deep_supervision import halving, over_levels
 from . import checkpoint, console, distributed, resume
 from .config import ConfigError, TrainConfig
 from .evaluation import validation_dice
@@ -316,7 +316,7 @@ class Trainer:
         ranks = distributed.world_size()
         with across_ranks() if ranks > 1 else nullcontext():
             out = self.terms(logits, label, image=image, epoch=epoch, model=network, generator=self.generator)
-            out = self._deeply_supervised(out, coarser, label, image, epoch)
+            out = self.deeply_supervised(out, coarser, label, image, epoch)
         terms = torch.stack([term.detach().double() for term in out])
         values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
         for name in sorted(values, key=lambda name: name in self.method.composites):
@@ -343,16 +343,21 @@ class Trainer:
             self.stages[stage] += value
         return values
 
-    def _deeply_supervised(
+    def deeply_supervised(
         self, out: Any, coarser: Sequence[torch.Tensor], label: torch.Tensor, image: torch.Tensor, epoch: int
     ) -> Any:
         """The terms with the segmentation loss of every resolution in their total, each half as much as the finer."""
         if not coarser:
             return out
+        finest, *weights = halving(1 + len(coarser))
         own = out.segmentation if "segmentation" in out._fields else out.total
-        others = DeepSupervision(self.coarse_terms)(list(coarser), label, image=image, epoch=epoch, model=None)
-        finest = 1.0 / sum(0.5**k for k in range(len(coarser) + 1))
-        whole = finest * own + (1.0 - finest) * others.total
+        others = over_levels(
+            lambda logits, labels: self.coarse_terms(logits, labels, image=image, epoch=epoch, model=None),
+            coarser,
+            label,
+            weights,
+        )
+        whole = finest * own + others.total
         replaced = {"total": out.total - own + whole}
         return out._replace(**replaced, **({"segmentation": whole} if "segmentation" in out._fields else {}))
 

@@ -16,13 +16,14 @@ from ..data.normalize import window_of
 from ..data.orientation import most_common
 from ..data.resampling import target_size
 from ..data.screening import MIXED_SPACING, Screening, spacing_ranges
-from ..models import MOST_LEVELS, NETWORKS, Topology, plan_channels, plan_topology
+from ..models import FEWEST_LEVELS, NETWORKS, Topology, plan_channels, plan_topology
 from .checkpoint import ModelPlan
 from .config import ConfigError, TrainConfig
+from .prediction import has_dropout
+from .sections import DataConfig
 
 LARGEST_PATCH = {2: 256, 3: 96}
 """Voxels per axis of a patch that nobody asks for."""
-FEWEST_LEVELS = 3
 PLANES = {"axial": "SI", "coronal": "AP", "sagittal": "LR"}
 ABSOLUTE = ("ct",)
 """Names of channels whose grey values mean the same in every case."""
@@ -64,6 +65,10 @@ def _slice_axis(
     if wanted != 2 or dims == 2:
         if chosen != "auto":
             raise ConfigError(f"data.slice_axis: expected with volumes only, got {chosen} with images of two axes")
+        if config.data.empty_slices != DataConfig.empty_slices:
+            raise ConfigError(
+                f"data.empty_slices: expected with slices of volumes only (--dims 2), got {config.data.empty_slices}"
+            )
         return None
     if chosen in "012":
         return int(chosen)
@@ -210,7 +215,6 @@ def _topology(config: TrainConfig, shapes: Sequence[Sequence[int]], spacing: Seq
     planned = plan_topology(sizes, levels, spacing, fixed=bool(given))
     if levels is None and len(planned.kernels) < FEWEST_LEVELS:
         planned = plan_topology(sizes, FEWEST_LEVELS, spacing, fixed=bool(given))
-    assert len(planned.kernels) <= MOST_LEVELS or levels is not None
     return planned
 
 
@@ -268,7 +272,8 @@ def check_network(plan: ModelPlan) -> None:
         torch.manual_seed(0)
         shape = (2, plan.in_channels, *plan.patch_size)
         try:
-            answer: Any = plan.build().train()(torch.zeros(shape))
+            model = plan.build().train()
+            answer: Any = model(torch.zeros(shape))
         except Exception as error:  # of the user's network, or of MONAI's, which raise what they like
             reason = " ".join(str(error).split()) or type(error).__name__
             prefix = "" if reason.startswith(f"{plan.network}:") else f"{plan.network}: "
@@ -280,5 +285,10 @@ def check_network(plan: ModelPlan) -> None:
     if not isinstance(first, Tensor) or list(first.shape) != wanted:
         got = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise ConfigError(f"network.name: expected {plan.network} to give logits {wanted}, got {got}")
+    if plan.dropout and not has_dropout(model):
+        raise ConfigError(
+            f"network.dropout: expected 0 with {plan.network}, which has no layer of it, got {plan.dropout}; a network "
+            "of your own makes them, from network.parameters"
+        )
     if plan.network not in NETWORKS:
         plan.deep_supervision = len(answer) - 1 if isinstance(answer, (list, tuple)) else 0

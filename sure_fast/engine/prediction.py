@@ -141,6 +141,14 @@ def sliding_window(model: nn.Module, patch_size: Sequence[int]) -> Callable[[Ten
     return predict
 
 
+def dropout_layers(model: nn.Module) -> list[nn.Module]:
+    return [layer for layer in model.modules() if isinstance(layer, DROPOUT) and layer.p > 0]
+
+
+def has_dropout(model: nn.Module) -> bool:
+    return bool(dropout_layers(model))
+
+
 class Predictor:
     """Predicts whole images.
 
@@ -174,11 +182,8 @@ class Predictor:
         self.models = [model.eval() for model in models]
         self.windows = [WholeImage(model, patch_size, info) for model in models]
         self.inference, self.evidence, self.samples, self.seed = inference, evidence, samples, seed
-        if inference == "mc-dropout" and not self._dropout():
+        if inference == "mc-dropout" and not has_dropout(models[0]):
             raise ValueError("models: expected a network with dropout for mc-dropout, got one without")
-
-    def _dropout(self) -> list[nn.Module]:
-        return [m for m in self.models[0].modules() if isinstance(m, DROPOUT) and m.p > 0]
 
     @torch.no_grad()
     def __call__(self, image: Tensor, place: Place | None = None) -> Prediction:
@@ -213,7 +218,7 @@ class Predictor:
     @contextmanager
     def _dropping(self, device: torch.device) -> Iterator[None]:
         """Dropout at work, from the same seed each time and without a trace in the global generator."""
-        layers = self._dropout()
+        layers = dropout_layers(self.models[0])
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             for layer in layers:

@@ -6,17 +6,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..data import LAYOUTS
+from ..data.augment import PRESETS
+from ..data.dataset import CACHES
 from ..models import NETWORKS, NORMS, UPSAMPLING, own_function
 from .options import ConfigError
 
-AUGMENTATION = ("nnunet", "mirror", "none")
 SLICE_AXES = ("auto", "axial", "coronal", "sagittal", "0", "1", "2")
-CACHES = ("memory", "disk", "none")
 SCHEDULES = ("constant", "poly", "cosine")
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2}
 """Optimizers, and the learning rate each begins with where none is given."""
 LOGGERS = ("mlflow", "wandb")
-LAYOUTS = ("auto", "msd_nnunet", "acdc", "refuge", "folders")
 
 
 def option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -31,7 +31,7 @@ class DataConfig:
     """Where the cases are, which part of the work each has, and what of them a step sees."""
 
     folder: str | None = option(None, "data folder (default: a phantom set, written into the output folder)")
-    layout: str = option("auto", "how the folder is laid out", LAYOUTS)
+    layout: str = option("auto", "how the folder is laid out", ("auto", *LAYOUTS))
     label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
     fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
     group: str | None = option(
@@ -79,9 +79,9 @@ class DataConfig:
         _at_least(0, self, "data", "num_workers")
         _shares(self, "data", "empty_slices", "foreground_share")
         _check_geometry(self)
-        if isinstance(self.augment, bool) or (isinstance(self.augment, str) and self.augment not in AUGMENTATION):
+        if isinstance(self.augment, bool) or (isinstance(self.augment, str) and self.augment not in PRESETS):
             raise ConfigError(
-                f"data.augment: expected {', '.join(AUGMENTATION)}, or a list of transforms, got {self.augment!r}"
+                f"data.augment: expected {', '.join(PRESETS)}, or a list of transforms, got {self.augment!r}"
             )
         if self.split_seed is not None and self.split_seed < 0:
             raise ConfigError(f"data.split_seed: expected a number >= 0, got {self.split_seed}")
@@ -123,7 +123,8 @@ class NetworkConfig:
                 own_function(self.name)
             except ValueError as error:
                 raise ConfigError(f"network.name: {error}") from None
-            unread = [("channels", bool(self.channels)), ("norm", self.norm is not None)]
+            unread = [("channels", bool(self.channels)), ("norm", self.norm is not None),
+                      ("upsample", self.upsample != NetworkConfig.upsample)]  # fmt: skip
         else:
             unread = [("channels", bool(self.channels) and not kind.levels)]
         unread.append(("deep_supervision", bool(self.deep_supervision) and not (kind and kind.heads)))

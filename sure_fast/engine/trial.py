@@ -165,9 +165,10 @@ def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: T
     trainer.optimization.zero_grad()
     started = trainer.clock()
     network = trainer.cut_network()
-    logits = network(image)
+    logits, *coarser = network.levels(image)
     with across_ranks() if distributed.world_size() > 1 else nullcontext():
         out = loss(logits, label, image=image, epoch=epoch, model=network, generator=trainer.generator)
+        out = trainer.deeply_supervised(out, coarser, label, image, epoch)
     out.total.backward()
     network.backward()
     seconds = trainer.clock() - started

@@ -77,8 +77,7 @@ def over_levels(
     else:
         targets = list(target)
     given = _checks.weights("level_weights", level_weights)
-    halves = [0.5**k for k in range(len(levels))]
-    weights = [h / sum(halves) for h in halves] if given is None else [float(w) for w in given]
+    weights = halving(len(levels)) if given is None else [float(w) for w in given]
     if len(weights) != len(levels) or len(targets) != len(levels):
         raise ValueError(
             f"level_weights, target: expected one for each of the {len(levels)} outputs, "
@@ -89,6 +88,12 @@ def over_levels(
         return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
     terms = torch.stack([weight * torch.stack(tuple(part)) for weight, part in zip(weights, parts, strict=True)])
     return type(parts[0])(*terms.sum(0))
+
+
+def halving(number: int) -> list[float]:
+    """Weights of so many resolutions, the finest first: each half the one before, their sum 1."""
+    halves = [0.5**k for k in range(number)]
+    return [half / sum(halves) for half in halves]
 
 
 def _at_size(target: Tensor, size: Sequence[int]) -> Tensor:

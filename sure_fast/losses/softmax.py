@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .. import _checks
 from .._distributed import summed
+from ..ops.evidential_loss import checked_weights
 
 EPSILON = 1e-5
 
@@ -59,17 +60,20 @@ class CrossEntropyDiceLoss(nn.Module):
         counts = _checks.counted(label, self.ignore_index)
         log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
         y = label.where(counts, 0)[:, None]
-        given = _checks.weights("class_weights", self.class_weights, logits.shape[1])
-        weights = log_p.new_ones(logits.shape[1]) if given is None else log_p.new_tensor(given)
-        of_voxel = weights[y[:, 0]].where(counts, 0.0)
-        entropy_sum = -(log_p.gather(1, y)[:, 0].where(counts, 0.0) * of_voxel).sum()
+        weights = checked_weights("class_weights", self.class_weights, logits.shape[1], logits.device)
+        of_label = log_p.gather(1, y)[:, 0].where(counts, 0.0)
+        if weights is None:
+            entropy_sum, counted = -of_label.sum(), counts.sum().to(log_p)
+        else:
+            of_voxel = weights.to(log_p)[y[:, 0]].where(counts, 0.0)
+            entropy_sum, counted = -(of_label * of_voxel).sum(), of_voxel.sum()
         p = log_p.exp() * counts[:, None]
         hot = functional.one_hot(y[:, 0], logits.shape[1]).movedim(-1, 1) * counts[:, None]
         axes = [0, *range(2, logits.dim())]
-        totals = torch.stack([entropy_sum, of_voxel.sum()])
+        totals = torch.stack([entropy_sum, counted])
         sums = summed(torch.cat([totals, (p * hot).sum(axes), p.sum(axes) + hot.sum(axes)]))
         both, sizes = sums[2:].chunk(2)
         entropy = sums[0] / sums[1].clamp(min=torch.finfo(sums.dtype).tiny)
         by_class = 1.0 - (2.0 * both + EPSILON) / (sizes + EPSILON)
-        dice = (by_class * weights).sum() / weights.sum()
+        dice = by_class.mean() if weights is None else (by_class * weights.to(p)).sum() / weights.sum().to(p)
         return CrossEntropyDiceOutput(entropy + dice, entropy, dice)

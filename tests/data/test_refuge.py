@@ -43,6 +43,8 @@ def refuge(root, nested=False):
 @pytest.mark.parametrize("nested", [False, True])
 def test_parts_and_classes(tmp_path, nested):
     cases = discover(refuge(tmp_path / "set", nested))
+    named = discover(refuge(tmp_path / "more" / "latest", nested).parent)  # holds "test", and is none
+    assert [(case.name, case.part) for case in named] == [(case.name, case.part) for case in cases]
     assert cases.info.layout == "refuge"
     assert cases.info.class_names == {0: "background", 1: "optic disc rim", 2: "optic cup"}
     assert cases.info.num_channels == 3

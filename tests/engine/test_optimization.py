@@ -13,6 +13,7 @@ from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.optimization import Optimization, make_optimizer, schedule_factor
 from sure_fast.engine.sections import OptimizerConfig
+from sure_fast.methods import METHODS
 
 CPU = torch.device("cpu")
 BASE = {
@@ -32,8 +33,9 @@ def cases(tmp_path_factory):
     return discover(folder)
 
 
-def trainer_of(cases, output, **options):
-    config = make({**BASE, "data": "given", **options})
+def trainer_of(cases, output, without=(), **options):
+    given = {name: value for name, value in {**BASE, "data": "given", **options}.items() if name not in without}
+    config = make(given)
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases), tuple(plan.patch_size))
     return loop.Trainer(config, plan, dataset, [], cases.info, CPU, output)
@@ -53,6 +55,27 @@ def epoch_of(trainer, epoch=3):
     for number, batch in enumerate(trainer.loader):
         rows.append(trainer.step(epoch, number, batch["image"], batch["label"]))
     return steps, rows
+
+
+@pytest.mark.parametrize("preset", ["softmax", "evidential", "devis", "prius", "sure"])
+def test_coarser_outputs_have_the_segmentation_loss(cases, tmp_path, preset):
+    without = () if preset in ("prius", "sure") else ("start_epoch",)
+    trainer = trainer_of(cases, tmp_path, without, preset=preset)
+    batch = next(iter(trainer.loader))
+    image, label = batch["image"], batch["label"]
+    network = trainer.cut_network()
+    logits, coarse = network.levels(image)
+    out = trainer.terms(logits, label, image=image, epoch=3, model=network, generator=trainer.generator)
+    got = trainer.deeply_supervised(out, [coarse], label, image, 3)
+    plain = METHODS[preset if preset in ("softmax", "devis") else "evidential"]
+    of_run = {"num_epochs": 4, "dims": 3, "in_channels": 1, "ignore_index": None}
+    wanted = plain.call(plain.make_loss(plain.options, **of_run))(coarse, label, image=image, epoch=3, model=None).total
+    own = getattr(out, "segmentation", out.total)
+    torch.testing.assert_close(got.total, out.total - own + 2 / 3 * own + 1 / 3 * wanted)
+    steps, _ = epoch_of(trainer)
+    heads = [k for k, (name, _) in enumerate(trainer.model.named_parameters()) if "deep_supervision_heads" in name]
+    assert heads
+    assert all(step[k].abs().max() > 0 for step in steps for k in heads)
 
 
 def still(trainer):

@@ -113,6 +113,7 @@ def test_the_patch_is_that_of_the_box(tmp_path):
         ({"spacing": "1,1"}, "data.spacing: expected 1 or 3 sizes for these images"),
         ({"resize": "8,8"}, "data.resize: expected 3 numbers for these images"),
         ({"resize": "8,8,8", "spacing": "2"}, "data.resize: expected without data.spacing"),
+        ({"empty_slices": "0.5"}, r"data.empty_slices: expected with slices of volumes only \(--dims 2\), got 0.5"),
         ({"empty_slices": "2"}, r"data.empty_slices: expected a share in \[0, 1\], got 2"),
         ({"augment": "strong"}, "data.augment: expected nnunet, mirror, none, or a list of transforms, got 'strong'"),
         ({"augment": "[{Nosuchd: {}}]"}, "data.augment: expected one of MONAI's dictionary transforms, got 'Nosuchd'"),
@@ -179,6 +180,10 @@ def test_a_network_of_the_user_s_own_is_tried_first(tmp_path, monkeypatch):
         planned(root, **own, **{"network.name": "ownnet:small"})
     with pytest.raises(ConfigError, match=r"network.name: expected a network for patches of \[24, 20, 8\], got ownnet"):
         planned(root, **own, **{"network.name": "ownnet:broken"})
+    with pytest.raises(ConfigError, match=r"network.dropout: expected 0 with ownnet:good, which has no layer of it"):
+        planned(root, **{**own, "preset": "mc-dropout"}, **{"network.name": "ownnet:good"})
+    with pytest.raises(ConfigError, match=r"network.upsample: is no option of ownnet:good, got transposed"):
+        planned(root, **own, **{"network.name": "ownnet:good", "upsample": "transposed"})
     with pytest.raises(ConfigError, match=r"network.norm: is no option of ownnet:good, got batch"):
         planned(root, **own, **{"network.name": "ownnet:good", "norm": "batch"})
 
