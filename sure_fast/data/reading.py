@@ -20,7 +20,7 @@ from sure_fast.data.nifti_header import check_announced_size
 from sure_fast.data.normalize import Window, normalize
 from sure_fast.data.orientation import order, reorder, reorient, reorient_affine
 from sure_fast.data.pictures import read_picture
-from sure_fast.data.resampling import Box, Place, box_of
+from sure_fast.data.resampling import Box, Place, box_of, region
 
 LARGEST_LABEL = 2**53
 """Whole numbers up to it are exact in float64."""
@@ -266,9 +266,8 @@ def _normalized(image: np.ndarray, box: Box | None, windows: Sequence[Window | N
     """By the values in the box; 0 around it, where no network looks."""
     if box is None:
         return normalize(image, windows=windows)
-    region = (slice(None), *(slice(a, b) for a, b in box))
     out = np.zeros_like(image, dtype=np.float32)
-    out[region] = normalize(image[region], windows=windows)
+    out[region(box)] = normalize(image[region(box)], windows=windows)
     return out
 
 
