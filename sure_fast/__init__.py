@@ -15,6 +15,7 @@ from .losses import (
 )
 from .ops.add_noise_patches import add_noise_patches
 from .ops.boundary_distance import boundary_distance
+from .ops.dense_noise_uncertainty_loss import DenseNoiseUncertaintyLossOutput, dense_noise_uncertainty_loss
 from .ops.dirichlet_uncertainty import dirichlet_uncertainty
 from .ops.evidential_loss import EvidentialLossOutput, evidential_loss
 from .ops.gradient_magnitude import gradient_magnitude
@@ -29,6 +30,7 @@ from .ops.uncertainty_supervision import UncertaintySupervisionOutput, uncertain
 
 __version__ = "0.1.0"
 __all__ = [
+    "DenseNoiseUncertaintyLossOutput",
     "EvidentialLoss",
     "EvidentialLossOutput",
     "GradientUncertaintyLoss",
@@ -45,6 +47,7 @@ __all__ = [
     "across_ranks",
     "add_noise_patches",
     "boundary_distance",
+    "dense_noise_uncertainty_loss",
     "dirichlet_uncertainty",
     "evidential_loss",
     "explain",

@@ -100,6 +100,7 @@ class PairArgs:
         threshold: float,
         num_pairs: int,
         seed: int,
+        normalize: bool,
         compared: int = 0,
         threads: int = 1,
     ) -> None: ...
@@ -132,6 +133,28 @@ class NoiseArgs:
 def noise_uncertainty_forward(args: NoiseArgs, far: Tensor, terms: Tensor, slopes: Tensor) -> None: ...
 def noise_uncertainty_backward(
     args: NoiseArgs, coefficients: Tensor, slopes: Tensor, clean: Tensor, noisy1: Tensor, noisy2: Tensor
+) -> None: ...
+
+DENSE_NOISE_SUMS: int
+
+class DenseNoiseArgs:
+    def __init__(
+        self,
+        uncertainty: Tensor,
+        noisy1: Tensor,
+        noisy2: Tensor,
+        distance: Tensor,
+        level1: float,
+        level2: float,
+        threshold: float,
+        margin: float,
+        detach: bool,
+        threads: int,
+    ) -> None: ...
+
+def dense_noise_uncertainty_forward(args: DenseNoiseArgs, sums: Tensor) -> None: ...
+def dense_noise_uncertainty_backward(
+    args: DenseNoiseArgs, coefficients: Tensor, clean: Tensor, noisy1: Tensor, noisy2: Tensor
 ) -> None: ...
 
 class RowPairArgs:
@@ -210,6 +233,7 @@ class BoundaryPairArgs:
         label: Tensor | None,
         num_pairs: int,
         seed: int,
+        normalize: bool,
         threads: int,
     ) -> None: ...
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from .losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
 from .losses.prius import PUBLISHED
+from .ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
 
 PRIUS_WEIGHTS = ("contrast_weight", "corruption_weight", "geometry_weight")
 
@@ -51,6 +52,8 @@ class Method:
     """Defaults that depend on whether the images have 2 or 3 axes; until that is known the option is None."""
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Options that do nothing unless one of these weights is above 0."""
+    idle: tuple[str, ...] = ()
+    """Keywords of the loss that do nothing for this method, whatever its options."""
     inference: str = "softmax"
     """See `sure_fast.engine.prediction.Predictor`."""
     dropout: float = 0.0
@@ -63,7 +66,7 @@ class Method:
         """Every option with its default."""
         defaults = {}
         for name, parameter in inspect.signature(self.loss).parameters.items():
-            if name in SUPPLIED or name in self.fixed or not self._can_matter(name):
+            if name in (*SUPPLIED, *self.idle, *self.fixed) or not self._can_matter(name):
                 continue
             default = self.defaults.get(name, parameter.default)
             defaults[name] = None if self._depends_on_dims(name) else default
@@ -131,13 +134,16 @@ class Method:
         return terms
 
 
+_OF_PATCHES = ("patch_size", "num_patches", "mining_every")
+_OF_IMAGES = ("level_max", "margin", "detach", "noisy_weight")
 _SUPERVISED_NEEDS = {
-    "start_epoch": ("beta", "gamma"),
+    **dict.fromkeys(("start_epoch", "ramp"), ("beta", "gamma")),
     **dict.fromkeys(
-        ("gradient_threshold", "pairs", "num_pairs", "per_class", "operator", "spacing", "blur_sigma"), ("beta",)
+        ("gradient_threshold", "pairs", "num_pairs", "normalize", "per_class", "operator", "spacing", "blur_sigma"),
+        ("beta",),
     ),
     **dict.fromkeys(
-        ("noise_threshold", "patch_size", "num_patches", "mining_every", "noise", "noise_std", "order_weight",
+        ("support", "noise_threshold", *_OF_PATCHES, *_OF_IMAGES, "noise", "noise_std", "order_weight",
          "distance_weight", "far_weight"),
         ("gamma",),
     ),
@@ -150,6 +156,16 @@ _SUPERVISED: dict[str, Any] = {
     "needs": _SUPERVISED_NEEDS,
     **_EVIDENTIAL,
 }
+
+_SHOWN = {"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu"}
+PAPER: dict[str, Any] = {
+    "evidence": "softplus", "normalize": None, "noise": "mean", "ramp": "exponential",
+    "beta": 100.0, "gamma": 1.0, "order_weight": ORDER_WEIGHT, "distance_weight": DISTANCE_WEIGHT,
+    "far_weight": FAR_WEIGHT,
+}  # fmt: skip
+"""The form of arXiv 2509.17098. It gives no weights: these were found on validation cases (docs/results.md)."""
+
+DEFAULT = "dense"
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -168,7 +184,9 @@ METHODS: dict[str, Method] = {
         Method("prius", "PriUS", "#ff7f0e", PriusLoss,
                {"dice": "dice_loss", "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"},
                by_dims=PUBLISHED, unsupervised=dict.fromkeys(PRIUS_WEIGHTS, 0.0), **_EVIDENTIAL),
-        Method("sure", "SURE", "#d62728", shown={"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu"},
+        Method("sure", "SURE", "#d62728", shown=_SHOWN, fixed={"support": "patch"}, defaults=PAPER, idle=_OF_IMAGES,
+               **_SUPERVISED),
+        Method("dense", "Dense SURE", "#e377c2", shown=_SHOWN, fixed={"support": "image"}, idle=_OF_PATCHES,
                **_SUPERVISED),
     )
 }  # fmt: skip

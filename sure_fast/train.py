@@ -58,12 +58,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    from . import methods
     from .engine import config as configuration
     from .engine import distributed, run
 
     flags = vars(parser().parse_args(arguments))
     if flags.pop("options"):
-        print(configuration.listing(flags.get("method.preset", "sure")))
+        print(configuration.listing(flags.get("method.preset", methods.DEFAULT)))
         return
     file, output, overwrite, resume = (flags.pop(name) for name in ("config", "output", "overwrite", "resume"))
     trial = {name: flags.pop(name) for name in ("dry_run", "benchmark", "profile")}

@@ -40,6 +40,7 @@ WRONG = {
     "contrast_weight": NOT_NEGATIVE,
     "corruption_weight": NOT_NEGATIVE,
     "ddp": FLAG,
+    "detach": FLAG,
     "distance": CHOICE,
     "distance_margin": [None, *NUMBER],
     "distance_weight": NOT_NEGATIVE,
@@ -61,14 +62,19 @@ WRONG = {
     "kind": CHOICE,
     "level": [0.0, 1.0, -1.0, None, *NUMBER],
     "level_weights": WEIGHTS,
+    "level_max": [0.0, *NOT_NEGATIVE],
     "levels": COUNT,
     "loss": CHOICE,
+    "margin": NOT_NEGATIVE,
     "max_distance": [value for value in NOT_NEGATIVE if value is not None],
     "max_std": NOT_NEGATIVE,
     "mining_every": COUNT,
     "noise": CHOICE,
+    "noisy_segmentation": FLAG,
+    "noisy_weight": NOT_NEGATIVE,
     "noise_std": NOT_NEGATIVE,
     "noise_threshold": NOT_NEGATIVE,
+    "normalize": [value for value in CHOICE if value is not None],
     "num_classes": [1, *COUNT],
     "num_epochs": COUNT,
     "num_pairs": COUNT,
@@ -82,6 +88,7 @@ WRONG = {
     "points": COUNT,
     "progress": [value for value in NOT_NEGATIVE if value is not None],
     "protocol": CHOICE,
+    "ramp": CHOICE,
     "reduction": CHOICE,
     "regions": FLAG,
     "resamples": COUNT,
@@ -94,6 +101,7 @@ WRONG = {
     "step": [0.0, *NOT_NEGATIVE],
     "thin": [value for value in (0.0, *NOT_NEGATIVE) if value is not None],
     "threshold": NOT_NEGATIVE,
+    "support": CHOICE,
     "tolerance": NOT_NEGATIVE,
     "tolerance_mm": NOT_NEGATIVE,
     "top_label": FLAG,
@@ -229,7 +237,9 @@ def arguments_of(owner, function):
     known = maps_of()
     if owner == "noise_uncertainty_loss":
         known.update(noisy1=known["logits"] + 0.1, noisy2=known["logits"] + 0.2)
-    if owner in ("noise_uncertainty_loss", "uncertainty_supervision", "draw_noisy_images"):
+    if owner in (
+        "noise_uncertainty_loss", "dense_noise_uncertainty_loss", "uncertainty_supervision", "draw_noisy_images",
+    ):  # fmt: skip
         known["levels"] = torch.tensor([0.2, 0.8])
     if owner in ("spearman", "pair_concordance"):
         known.update(a=torch.rand(2, 9), b=torch.rand(2, 9), mask=torch.ones(2, 9, dtype=torch.bool))
@@ -249,12 +259,13 @@ def arguments_of(owner, function):
 
 FUNCTIONS = {
     **{name: getattr(sure_fast, name) for name in (
-        "add_noise_patches", "boundary_distance", "dirichlet_uncertainty", "evidential_loss", "gradient_magnitude",
+        "add_noise_patches", "boundary_distance", "dense_noise_uncertainty_loss", "dirichlet_uncertainty",
+        "evidential_loss", "gradient_magnitude",
         "gradient_uncertainty_loss", "noise_uncertainty_loss", "pair_concordance", "sample_hard_patches",
         "segmentation_stats", "spearman", "surface_distances", "uncertainty_supervision")},
     **{name: getattr(losses, name) for name in (
         "accuracy_uncertainty_loss", "region_distance", "same_label_pairs")},
-    "draw_noisy_images": losses.draw_noisy_images,
+    "draw_image_noise": losses.draw_image_noise, "draw_noisy_images": losses.draw_noisy_images,
     **{name: getattr(metrics, name) for name in metrics.__all__ if name.startswith("compute_")},
     "probability_stats": metrics.probability_stats, "gradient_and_distance": metrics.gradient_and_distance,
     "thin_by_gradient": metrics.thin_by_gradient,

@@ -8,7 +8,8 @@ import pytest
 
 import sure_fast
 from sure_fast import losses, metrics
-from sure_fast.methods import METHODS
+from sure_fast.methods import DEFAULT, METHODS, PAPER
+from sure_fast.ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
 
 OWN = {
     # c_far and the weights of its other terms are PriUS's own (arXiv 2605.10984), of another loss
@@ -27,6 +28,13 @@ OWN = {
     ("boundary_distance", "max_distance"),
     # a difference of u, and a distance in mm
     ("pair_concordance", "tolerance"), ("surface_distances", "tolerance"),
+    # the ops' plain form is the paper's
+    ("gradient_uncertainty_loss", "normalize"), ("uncertainty_supervision", "normalize"),
+    # of patches, and of the method that has them
+    ("NoiseUncertaintyLoss", "order_weight"), ("NoiseUncertaintyLoss", "distance_weight"),
+    ("NoiseUncertaintyLoss", "far_weight"), ("noise_uncertainty_loss", "order_weight"),
+    ("noise_uncertainty_loss", "distance_weight"), ("noise_uncertainty_loss", "far_weight"),
+    ("draw_noisy_images", "noise"), ("dense_noise_uncertainty_loss", "threshold"),
     # of modules a seed is drawn
     ("GradientUncertaintyLoss", "seed"),
 }  # fmt: skip
@@ -43,6 +51,8 @@ def defaults():
                 if p.default is not p.empty and (owner, p.name) not in OWN:
                     yield p.name, owner, p.default
     for method in METHODS.values():
+        if method.name == "sure":  # the paper's form, test_the_presets_are_the_loss
+            continue
         for name, value in method.defaults.items():
             yield name, method.name, value
 
@@ -57,12 +67,22 @@ def test_one_value_for_one_name():
     assert not apart, apart
 
 
-def test_the_preset_is_the_loss():
-    loss = sure_fast.UncertaintySupervisedLoss()
-    assert (loss.beta, loss.gamma, *loss.weights) == (100.0, 1.0, 1.0, 1.0, 5.0)
-    assert METHODS["sure"].options["beta"] == 100.0
-    assert METHODS["sure"].options["patch_size"] == loss.patch_size
-    assert METHODS["sure"].options["num_patches"] == loss.num_patches
+def test_the_presets_are_the_loss():
+    parameters = inspect.signature(sure_fast.UncertaintySupervisedLoss).parameters
+    for name, value in METHODS[DEFAULT].options.items():
+        assert value == parameters[name].default, name
+    paper = METHODS["sure"].options
+    for name, value in paper.items():
+        assert value == PAPER.get(name, parameters[name].default), name
+    assert (paper["evidence"], paper["normalize"], paper["noise"], paper["ramp"]) == (
+        "softplus", None, "mean", "exponential",
+    )  # fmt: skip
+    weights = [paper[f"{name}_weight"] for name in ("order", "distance", "far")]
+    assert weights == [ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT]
+    dense_only = {"level_max", "margin", "detach", "noisy_weight"}
+    patches_only = {"patch_size", "num_patches", "mining_every"}
+    assert set(parameters) - set(paper) >= {"support", *dense_only}
+    assert set(parameters) - set(METHODS[DEFAULT].options) >= {"support", *patches_only}
 
 
 def test_nnunets_trainer():

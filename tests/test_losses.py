@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.losses import PriusLoss, draw_noisy_images
+from sure_fast.losses import PriusLoss, draw_image_noise, draw_noisy_images
 from sure_fast.losses.supervised import SupervisionOutput
+from sure_fast.methods import METHODS
 
 
 def case(shape=(2, 1, 20, 22), classes=3, seed=0):
@@ -20,6 +21,10 @@ def case(shape=(2, 1, 20, 22), classes=3, seed=0):
     conv = torch.nn.Conv3d if len(shape) == 5 else torch.nn.Conv2d
     model = torch.nn.Sequential(conv(1, 4, 3, padding=1), torch.nn.Tanh(), conv(4, classes, 3, padding=1))
     return model, image, label
+
+
+PAPER = {**METHODS["sure"].defaults, **METHODS["sure"].fixed}
+FORMS = pytest.mark.parametrize("form", [{}, PAPER], ids=["dense", "paper"])
 
 
 def supervised(**options):
@@ -38,41 +43,93 @@ def test_modules_are_their_ops():
     u = sure_fast.dirichlet_uncertainty(logits)
     got = sure_fast.GradientUncertaintyLoss(operator="central", per_class=True)(u, image, label[:, None])
     g, d = sure_fast.gradient_magnitude(image, operator="central"), sure_fast.boundary_distance(label)
-    assert torch.equal(got, sure_fast.gradient_uncertainty_loss(u, g, d, label=label))
+    assert torch.equal(got, sure_fast.gradient_uncertainty_loss(u, g, d, label=label, normalize="band"))
+
+
+def same_gradients(got, want, model):
+    parameters = list(model.parameters())
+    for one, other in zip(
+        torch.autograd.grad(got, parameters, retain_graph=True), torch.autograd.grad(want, parameters), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", ["mean", "std", "both"])
+def test_dense_composition_of_the_public_ops(noise):
+    model, image, label = case()
+    weights = {"order_weight": 11.0, "distance_weight": 20.0, "far_weight": 3.0, "noisy_weight": 0.25}
+    loss = supervised(beta=7.0, gamma=2.0, margin=0.01, noise=noise, **weights)
+    logits = model(image)
+    out = loss(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(5))
+    drawn = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(5))
+    answers = model(drawn.images).chunk(2)
+    u, *changed = (sure_fast.dirichlet_uncertainty(z) for z in (logits, *answers))
+    d = sure_fast.boundary_distance(label)
+    clean, *copies = (sure_fast.EvidentialLoss(num_epochs=10)(z, label, epoch=6) for z in (logits, *answers))
+    gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d, normalize="band")
+    terms = sure_fast.dense_noise_uncertainty_loss(u, *changed, d, drawn.levels, margin=0.01)
+    noisy = (copies[0].total + copies[1].total) / 2
+    of_noise = 11 * terms.order + 20 * terms.distance + 3 * terms.far + 0.25 * noisy
+    want = clean.total + 7 * gradient + 2 * of_noise
+    torch.testing.assert_close(out.total, want)
+    torch.testing.assert_close(out.noise, of_noise)
+    torch.testing.assert_close(out.segmentation, clean.total + 2 * 0.25 * noisy)
+    assert min(gradient.item(), *(term.item() for term in terms)) > 0
+    same_gradients(out.total, want, model)
+
+
+def test_noise_over_images_is_one_field_at_two_levels():
+    image = torch.randn(2, 1, 40, 40, generator=torch.Generator().manual_seed(1))
+    for noise, noise_std in (("mean", 0.3), ("std", 0.3), ("mean", 0.0)):
+        drawn = draw_image_noise(
+            image, noise=noise, noise_std=noise_std, level_max=2.0, generator=torch.Generator().manual_seed(2)
+        )
+        assert drawn.centers is drawn.valid is None
+        first, second = (copy - image for copy in drawn.images.chunk(2))
+        low, high = drawn.levels.tolist()
+        assert 0 < low < high < 2
+        if noise == "mean":
+            torch.testing.assert_close(second - first, torch.full_like(first, high - low), rtol=1e-4, atol=1e-5)
+            assert first.std().item() == pytest.approx(noise_std, rel=0.1, abs=1e-6)
+        else:
+            torch.testing.assert_close(second * low, first * high, rtol=1e-3, atol=1e-5)
+            assert second.std().item() == pytest.approx(high, rel=0.1)
+    both = {
+        round(float((x.images[:2] - image).mean()), 1) == 0
+        for x in (draw_image_noise(image, generator=torch.Generator().manual_seed(seed)) for seed in range(20))
+    }
+    assert both == {True, False}
 
 
 def test_composition_of_the_public_ops():
     model, image, label = case()
-    loss = supervised(beta=7.0, gamma=2.0, order_weight=1.0, distance_weight=2.0, far_weight=3.0)
+    loss = supervised(
+        **{**PAPER, "beta": 7.0, "gamma": 2.0, "order_weight": 1.0, "distance_weight": 2.0, "far_weight": 3.0}
+    )
     logits = model(image)
     out = loss(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
     noise = loss.draw_noise(model, logits, label, image, generator=generator)
-    u = sure_fast.dirichlet_uncertainty(logits)
+    u = sure_fast.dirichlet_uncertainty(logits, evidence="softplus")
     d = sure_fast.boundary_distance(label)
-    segmentation = sure_fast.EvidentialLoss(num_epochs=10)(logits, label, epoch=6)
+    segmentation = sure_fast.EvidentialLoss(num_epochs=10, evidence="softplus")(logits, label, epoch=6)
     gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d)
     noisy = sure_fast.noise_uncertainty_loss(
         logits, *model(noise.images).chunk(2), d, noise.centers, noise.levels, valid=noise.valid,
-        order_weight=1.0, distance_weight=2.0, far_weight=3.0,
+        order_weight=1.0, distance_weight=2.0, far_weight=3.0, evidence="softplus",
     )  # fmt: skip
     a = 0.01 ** (1 - 3 / 7)
     want = segmentation.total + a * (7 * gradient + 2 * noisy.total)
     torch.testing.assert_close(out.total, want)
     torch.testing.assert_close(out.noise, noisy.total)
     assert min(gradient.item(), noisy.order.item(), noisy.far.item()) > 0
-    parameters = list(model.parameters())
-    for got, wanted in zip(
-        torch.autograd.grad(out.total, parameters, retain_graph=True),
-        torch.autograd.grad(want, parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+    same_gradients(out.total, want, model)
 
 
-def test_noise_given_by_the_caller():
+@FORMS
+def test_noise_given_by_the_caller(form):
     model, image, label = case()
-    loss = supervised()
+    loss = supervised(**form)
     logits = model(image)
     inside = loss(logits, label, image, epoch=5, model=model, generator=torch.Generator().manual_seed(1))
     noise = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(1))
@@ -84,7 +141,7 @@ def test_noise_given_by_the_caller():
 
 def test_schedule():
     model, image, label = case()
-    loss = supervised(beta=1.0, gamma=1.0)
+    loss = supervised(beta=1.0, gamma=1.0, ramp="exponential")
     logits = model(image)
     before = loss(logits, label, image, epoch=2, model=model)
     assert before.total == before.segmentation
@@ -92,6 +149,8 @@ def test_schedule():
     assert loss.supervision_weight(2.9) == 0
     assert loss.supervision_weight(3) == pytest.approx(0.01)
     assert loss.supervision_weight(10) == pytest.approx(1.0)
+    constant = supervised()
+    assert [constant.supervision_weight(epoch) for epoch in (2.9, 3, 10, None)] == [0, 1, 1, 1]
     only_gradient = supervised(gamma=0.0)(logits, label, image, epoch=9)  # needs no model
     assert only_gradient.gradient > 0
     assert only_gradient.noise == 0
@@ -101,11 +160,14 @@ def test_schedule():
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 20, 22), (1, 1, 18, 19, 20)], ids=str)
-def test_repeatable_in_2d_and_3d(shape):
+@FORMS
+def test_repeatable_in_2d_and_3d(shape, form):
     model, image, label = case(shape)
     runs = []
     for _ in range(2):
-        out = supervised()(model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3))
+        out = supervised(**form)(
+            model(image), label, image, epoch=8, model=model, generator=torch.Generator().manual_seed(3)
+        )
         model.zero_grad()
         out.total.backward()
         runs.append([out.total.detach(), *(p.grad.clone() for p in model.parameters())])
@@ -119,7 +181,7 @@ def test_ignored_voxels_change_nothing():
     model, image, label = case()
     label[:, :, 19:] = 255
     logits = model(image).detach()
-    loss = supervised(ignore_index=255)
+    loss = supervised(**PAPER, ignore_index=255)
     noise = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(0))
     changed = logits.clone()
     changed[..., 19:] += 5.0
@@ -127,6 +189,19 @@ def test_ignored_voxels_change_nothing():
     keep = noise._replace(valid=noise.valid & (noise.centers[..., 1] < 19))
     first = loss(logits, label, image, epoch=5, noise=keep, noisy_logits=z)
     second = loss(changed, label, image, epoch=5, noise=keep, noisy_logits=z)
+    torch.testing.assert_close(first, second)
+
+
+def test_ignored_voxels_change_nothing_of_noise_over_images():
+    model, image, label = case()
+    label[:, :, 19:] = 255
+    loss = supervised(ignore_index=255)
+    noise = loss.draw_noise(model, model(image), label, image, generator=torch.Generator().manual_seed(0))
+    answers = [model(x).detach() for x in (image, noise.images)]
+    changed = [z.clone() for z in answers]
+    for z in changed:
+        z[..., 19:] += 5.0
+    first, second = (loss(z, label, image, epoch=5, noise=noise, noisy_logits=noisy) for z, noisy in (answers, changed))
     torch.testing.assert_close(first, second)
 
 
@@ -184,7 +259,7 @@ def test_hard_samples_every_few_steps_and_random_places_between():
         asked.append((len(images), torch.is_grad_enabled()))
         return model(images)
 
-    loss, generator = supervised(mining_every=3, num_patches=2), torch.Generator().manual_seed(0)
+    loss, generator = supervised(**PAPER, mining_every=3, num_patches=2), torch.Generator().manual_seed(0)
     for step in range(7):
         logits = network(image)
         asked.clear()
@@ -209,7 +284,7 @@ def test_hard_samples_every_few_steps_and_random_places_between():
     assert (inside[1:-1, 1:-1] == 0).sum() < 40
     by_label = [float(inside[label[0] == c].mean()) for c in (1, 2)]
     assert by_label == pytest.approx([1200 / 360] * 2, rel=0.3)
-    same = [supervised(mining_every=2) for _ in range(2)]
+    same = [supervised(**PAPER, mining_every=2) for _ in range(2)]
     for a in same:
         a.draws = 1
     first, second = (
@@ -227,6 +302,10 @@ def test_bad_schedules():
         supervised(beta=-1.0)
     with pytest.raises(ValueError, match="noise: expected one of"):
         supervised(noise="variance")
+    with pytest.raises(ValueError, match="noise: expected one of 'mean', 'std', got 'both'"):
+        supervised(support="patch", noise="both")
+    with pytest.raises(ValueError, match="level_max: expected a finite number > 0, got 0"):
+        supervised(level_max=0.0)
 
 
 def test_monai_metatensors_are_accepted():
@@ -241,17 +320,18 @@ def test_monai_metatensors_are_accepted():
     assert all(p.grad.abs().max() > 0 for p in model.parameters())
 
 
-def whole_step():
-    """A network, and the whole supervised step of it with hard-sample mining."""
+def whole_step(form):
+    """A network, and the whole supervised step of it, of the paper's form with hard-sample mining."""
     torch.manual_seed(0)
     model = torch.nn.Conv2d(1, 3, 3, padding=1)
-    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, beta=30.0, gamma=1.0)
+    loss = supervised(**{**form, "start_epoch": 0, "distance_weight": 30.0})
     image, label = torch.randn(2, 1, 24, 24), (torch.arange(24) // 8).expand(2, 24, 24).contiguous()
     return model, lambda: loss(model(image), label, image, epoch=5, model=model).total
 
 
-def test_the_whole_step_is_one_graph():
-    model, step = whole_step()
+@FORMS
+def test_the_whole_step_is_one_graph(form):
+    model, step = whole_step(form)
     torch.manual_seed(1)
     want = step()
     wanted = torch.autograd.grad(want, model.weight)[0]
@@ -261,7 +341,7 @@ def test_the_whole_step_is_one_graph():
     torch.testing.assert_close(torch.autograd.grad(got, model.weight)[0], wanted)
 
 
-@pytest.mark.parametrize("made", [supervised(), PriusLoss(num_epochs=10, start_epoch=3)])
+@pytest.mark.parametrize("made", [supervised(), supervised(**PAPER), PriusLoss(num_epochs=10, start_epoch=3)])
 def test_a_compiled_loss_takes_batches_of_any_size(made):
     compiled = torch.compile(made, backend="aot_eager")
     for number in (4, 3, 2):  # the last batch of an epoch is smaller: from the second size on shapes are symbols
@@ -271,8 +351,9 @@ def test_a_compiled_loss_takes_batches_of_any_size(made):
             assert out.total.isfinite()
 
 
-def test_the_whole_step_under_autocast():
-    model, step = whole_step()
+@FORMS
+def test_the_whole_step_under_autocast(form):
+    model, step = whole_step(form)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total = step()
     assert total.dtype == torch.float32

@@ -50,7 +50,9 @@ def test_stub_is_the_module(name):
 
 def pair_args(**changes: object) -> _cpu.PairArgs:
     maps = {key: torch.rand(2, 40) for key in ("uncertainty", "gradient", "distance")}
-    return _cpu.PairArgs(**(maps | {"label": None, "threshold": 1.0, "num_pairs": 0, "seed": 0} | changes))
+    return _cpu.PairArgs(
+        **(maps | {"label": None, "threshold": 1.0, "num_pairs": 0, "seed": 0, "normalize": False} | changes)
+    )
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_an_epoch_that_is_none_is_refused(batch):
 
 
 def test_schedules_by_hand():
-    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=100, start_epoch=30)
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=100, start_epoch=30, ramp="exponential")
     assert loss.supervision_weight(29.9) == 0
     assert loss.supervision_weight(30) == pytest.approx(0.01)
     assert loss.supervision_weight(65) == pytest.approx(0.1)

@@ -18,7 +18,7 @@ struct EvidentialArgs {
 };
 
 // Values of each voxel of every map, [maps, V], or null: of the forward's terms, or the loss's derivatives by them.
-// Computed in float64 for float64 logits, else in float32; the forward's u is in the logits' dtype.
+// In float64 for float64 logits, else in float32.
 struct EvidentialVoxels {
   void* uncertainty;         // u or d loss / d u
   void* data;                // the data term or d loss / d it

@@ -17,6 +17,7 @@ struct PairArgs {
   double threshold;         // voxels of distance <= threshold are compared, in the unit of the distance
   int64_t num_pairs;        // drawn per row; 0: every pair
   uint64_t seed;            // of the draws
+  bool normalize;           // loss and slopes are divided by the standard deviations of u and g over B
   int64_t compared;         // CUDA: rows of up to so many voxels compare every pair directly instead of sorting
   int threads;              // to use at most
 };

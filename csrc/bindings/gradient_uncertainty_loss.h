@@ -8,7 +8,7 @@ namespace sure_fast {
 
 inline PairArgs pair_args(const TensorArgument& uncertainty, const TensorArgument& gradient,
                           const TensorArgument& distance, const OptionalTensor& label, double threshold,
-                          int64_t num_pairs, int64_t seed, int64_t compared, int threads) {
+                          int64_t num_pairs, int64_t seed, bool normalize, int64_t compared, int threads) {
   const int64_t rows = uncertainty.size[0], all = uncertainty.elements();
   PairArgs args{};
   args.uncertainty = memory(uncertainty, "uncertainty", {DType::f32, DType::f64}, all);
@@ -22,6 +22,7 @@ inline PairArgs pair_args(const TensorArgument& uncertainty, const TensorArgumen
   args.threshold = threshold;
   args.num_pairs = num_pairs;
   args.seed = static_cast<uint64_t>(seed);
+  args.normalize = normalize;
   args.compared = compared;
   args.threads = usable_threads(threads);
   return args;
@@ -30,7 +31,7 @@ inline PairArgs pair_args(const TensorArgument& uncertainty, const TensorArgumen
 inline void bind_pair_args(pybind11::module_& m) {
   using pybind11::arg;
   bind_args(m, "PairArgs", &pair_args, arg("uncertainty"), arg("gradient"), arg("distance"), arg("label"),
-            arg("threshold"), arg("num_pairs"), arg("seed"), arg("compared") = 0, arg("threads") = 1);
+            arg("threshold"), arg("num_pairs"), arg("seed"), arg("normalize"), arg("compared") = 0, arg("threads") = 1);
 }
 
 }  // namespace sure_fast

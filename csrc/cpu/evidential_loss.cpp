@@ -271,7 +271,7 @@ void forward(const EvidentialArgs& args, double* partials, const EvidentialVoxel
       sums[width - 1] += load_block(args, at, count, block);
       load_alpha(args, range.map, v, count, alpha, static_cast<T*>(nullptr));
       forward_block<kind, T>(classes, count, alpha, constant, sums, block);
-      if (voxels.uncertainty != nullptr) store(args.logits.dtype, voxels.uncertainty, 1, block.u, at, count);
+      write_voxels(voxels.uncertainty, at, block.u, count);
       write_voxels(voxels.data, at, block.data, count);
       write_voxels(voxels.kl, at, block.kl, count);
     }

@@ -3,7 +3,8 @@
 //   0}
 // Every pair: the elements in the order of rising g, falling u where g is equal; every pair of rising u violates
 // (pairs.h), and the sum is linear in u over those. Sampled: splitmix64 of (seed, row, draw) gives the draw-th pair,
-// and kStreams parts of the draws are summed by themselves.
+// and kStreams parts of the draws are summed by themselves. With `normalize` the loss is divided by the standard
+// deviations s_g and s_u over the row: dloss/du_i then has -loss (u_i - mean u) / (m s_u^2) beside it.
 #pragma once
 
 #include "cpu/gradient_uncertainty_loss.h"
@@ -50,6 +51,17 @@ double mean(const Value* values, int64_t n) {
   double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(values[i]);
+  return sum / static_cast<double>(n);
+}
+
+template <typename Value>
+double variance(const Value* values, double mean, int64_t n) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) {
+    const double about = static_cast<double>(values[i]) - mean;
+    sum += about * about;
+  }
   return sum / static_cast<double>(n);
 }
 
@@ -219,10 +231,18 @@ void pair_loss_row(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < m; ++i) sum += (static_cast<double>(s.u[i]) - mean_u) * s.slope[i];
   }
-  const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
+  double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1), shrink = 0.0;
   const double spoiled = (mean_g + mean_u) * 0.0;  // a NaN stays one
+  if (a.normalize) {
+    const double variance_u = variance(s.u, mean_u, m), scale = sqrt(variance_u) * sqrt(variance(s.g, mean_g, m));
+    each = scale > 0.0 ? each / scale : 0.0;
+    shrink = scale > 0.0 ? sum * each / (static_cast<double>(m) * variance_u) : 0.0;
+  }
   *loss = sum * each + spoiled;
-  for (int64_t i = 0; i < m; ++i) slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each + spoiled);
+  for (int64_t i = 0; i < m; ++i) {
+    const double about = static_cast<double>(s.u[i]) - mean_u;
+    slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each - shrink * about + spoiled);
+  }
 }
 
 }  // namespace

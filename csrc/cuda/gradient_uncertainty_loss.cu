@@ -1,6 +1,7 @@
 // Gradient-uncertainty loss of maps [rows, n], over B = {i : d_i <= threshold}, and its gradient in u.
 //   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum of (g_i - g_j) over violating j, / #{v >
 //   0}
+// With `normalize` loss and slopes are divided by the standard deviations of g and u over B, s_u differentiated.
 // B is compacted, then every pair is counted by sorting (rankings.h, partners.h), or directly where a row is short, or
 // pairs are drawn (splitmix64 of seed, row, draw). As many rows together as make 2^22 voxels; no grid depends on |B|.
 // Slopes are sums of g in 64-bit fixed point, of range * 2^-(62 - log2 |B|): exact, whatever the order; the loss is a
@@ -10,9 +11,7 @@
 
 #include "cuda/compact.h"
 #include "cuda/partners.h"
-#include "cuda/rankings.h"
-#include "cuda/rows.h"
-#include "math/fixed_point.h"
+#include "cuda/row_scales.h"
 #include "math/random.h"
 
 namespace sure_fast {
@@ -33,23 +32,6 @@ struct NearAndClear {
   }
 };
 
-// Smallest and largest sort keys of g and u.
-struct Extremes {
-  unsigned long long low_g, high_g, low_u, high_u;
-};
-
-SURE_FAST_DEVICE Extremes operator+(const Extremes& x, const Extremes& y) {
-  return {x.low_g < y.low_g ? x.low_g : y.low_g, x.high_g > y.high_g ? x.high_g : y.high_g,
-          x.low_u < y.low_u ? x.low_u : y.low_u, x.high_u > y.high_u ? x.high_u : y.high_u};
-}
-
-struct RowScale {
-  FixedPoint g;
-  double center_u;
-  bool spoiled;  // a NaN or an infinity
-  double each;   // 1 / number of pairs, NaN where spoiled
-};
-
 // What a row, or a slice of it, adds up to.
 struct PairSum {
   unsigned long long pairs;
@@ -58,51 +40,6 @@ struct PairSum {
 
 SURE_FAST_DEVICE PairSum operator+(const PairSum& x, const PairSum& y) {
   return {x.pairs + y.pairs, x.violation + y.violation};
-}
-
-SURE_FAST_DEVICE double number_of_key(unsigned long long key) {
-  const unsigned long long bits = key >> 63 != 0 ? key ^ 0x8000000000000000u : ~key;
-  double x;
-  memcpy(&x, &bits, sizeof(x));
-  return x;
-}
-
-template <typename Value>
-__global__ void __launch_bounds__(kRowThreads, 4)
-    slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* extremes) {
-  __shared__ Extremes shared[kRowThreads];
-  const RowSlice slice = row_slice(begins, slices);
-  Extremes own = {~0ull, 0, ~0ull, 0};
-  for (int64_t e = slice.first + threadIdx.x; e < slice.last; e += kRowThreads) {
-    const uint32_t i = r.map_index(static_cast<uint32_t>(e));
-    const unsigned long long g = sort_key(static_cast<double>(r.g[i])), u = sort_key(static_cast<double>(r.u[i]));
-    own = own + Extremes{g, g, u, u};
-  }
-  const Extremes all = block_sum<kRowThreads>(own, shared);
-  if (threadIdx.x == 0) extremes[blockIdx.x] = all;
-}
-
-__global__ void __launch_bounds__(kRowThreads, 4)
-    row_scales(const Extremes* extremes, int64_t slices, const uint32_t* begins, int64_t num_pairs, RowScale* scales) {
-  __shared__ Extremes shared[kRowThreads];
-  const int64_t row = blockIdx.x, t = threadIdx.x;
-  const Extremes own = t < slices ? extremes[row * slices + t] : Extremes{~0ull, 0, ~0ull, 0};
-  const Extremes x = block_sum<kRowThreads>(own, shared);
-  if (t != 0) return;
-  const int64_t elements = begins[row + 1] - begins[row], terms = num_pairs > 0 ? num_pairs : elements;
-  RowScale scale = {fixed_point(0.0, 0.0, 0), 0.0, false, 0.0};
-  if (elements > 0) {
-    const double low_g = number_of_key(x.low_g), high_g = number_of_key(x.high_g);
-    const double low_u = number_of_key(x.low_u), high_u = number_of_key(x.high_u);
-    scale.spoiled = !((high_g - low_g) * 0.0 == 0.0 && (high_u - low_u) * 0.0 == 0.0);
-    int bits = 0;
-    while ((int64_t{1} << bits) < terms) ++bits;
-    if (!scale.spoiled) {
-      scale.g = fixed_point(low_g, high_g, bits);
-      scale.center_u = low_u / 2 + high_u / 2;
-    }
-  }
-  scales[row] = scale;
 }
 
 template <typename Value>
@@ -185,8 +122,8 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 
 // Of each row: the loss, and what its slopes are multiplied by. `sums` has `parts` a row, each pair `times` over, their
 // violations in units of the scale where `fixed`.
-__global__ void __launch_bounds__(kRowThreads, 4)
-    finish_rows(const PairSum* sums, int64_t parts, int times, bool fixed, RowScale* scales, double* loss) {
+__global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const PairSum* sums, int64_t parts, int times, bool fixed,
+                                                              bool normalize, RowScale* scales, double* loss) {
   __shared__ PairSum shared[kRowThreads];
   const int64_t row = blockIdx.x;
   PairSum own = {0, 0.0};
@@ -195,9 +132,12 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   if (threadIdx.x != 0) return;
   const unsigned long long pairs = all.pairs / static_cast<unsigned>(times);
   const double spoiled = scales[row].spoiled ? static_cast<double>(NAN) : 0.0;  // a NaN stays one
-  const double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
-  loss[row] = (fixed ? from_fixed(scales[row].g, all.violation) : all.violation) * each + spoiled;
+  double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
+  if (normalize) each = scales[row].deviation > 0.0 ? each / scales[row].deviation : 0.0;
+  const double value = (fixed ? from_fixed(scales[row].g, all.violation) : all.violation) * each;
+  loss[row] = value + spoiled;
   scales[row].each = each + spoiled;
+  scales[row].shrink *= value;
 }
 
 template <typename Value>
@@ -207,8 +147,10 @@ __global__ void write_slopes(Rankings<Value> r, const RowScale* scales, const ui
   for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < m; p += step) {
     const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
     const RowScale& scale = scales[r.row(element)];
+    const uint32_t at = r.map_index(element);
     const double value = from_fixed(scale.g, static_cast<double>(static_cast<long long>(slope[p]))) * scale.each;
-    out[r.map_index(element)] = static_cast<Value>(value);
+    const double about = static_cast<double>(r.u[at]) - scale.mean_u;
+    out[at] = static_cast<Value>(value - (scale.shrink == 0.0 ? 0.0 : scale.shrink * about));
   }
 }
 
@@ -323,6 +265,7 @@ struct Scratch {
   uint32_t* begins;
   Extremes* extremes;
   RowScale* scales;
+  Moments* moments;
   PairSum* sums;
 
   Scratch(const PairArgs& a, Arena& arena)
@@ -330,14 +273,15 @@ struct Scratch {
     begins = arena.take<uint32_t>(rows + 1);
     extremes = arena.take<Extremes>(rows * slices);
     scales = arena.take<RowScale>(rows);
+    moments = arena.take<Moments>(a.normalize ? rows * slices : 0);
     sums = arena.take<PairSum>(rows * (a.num_pairs > 0 ? draw_parts(a) : slices));
   }
 };
 
 // Every pair by sorting.
 template <typename Value, typename Key>
-int64_t by_sorting(const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r, Arena arena, double* loss,
-                   Value* slope) {
+int64_t by_sorting(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
+                   Arena arena, double* loss, Value* slope) {
   const Dealing<true> dealing(arena, s.capacity);
   Arena slopes(dealing.slope[0]);  // not in use before the keys are sorted
   const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(stream, s.capacity));
@@ -352,7 +296,8 @@ int64_t by_sorting(const Stream& stream, const Scratch<Value>& s, const Rankings
   deal(stream, dealing, totals, s.capacity, r.length);
   launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
          order, dealing.number[0], dealing.slope[0], s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, a.normalize, s.scales,
+         loss);
   launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, order, dealing.slope[0], slope);
   return arena.used();
 }
@@ -369,7 +314,8 @@ int64_t by_comparing(const PairArgs& a, const Stream& stream, const Scratch<Valu
          number, sums);
   launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
          nullptr, number, sums, s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, s.scales, loss);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, a.normalize, s.scales,
+         loss);
   launch(stream, "write_slopes", fill(stream, ceil_div<int64_t>(s.capacity, 256)), 256, write_slopes<Value>, r,
          s.scales, nullptr, sums, slope);
   return arena.used();
@@ -402,7 +348,8 @@ int64_t by_drawing(const PairArgs& a, const Stream& stream, const Scratch<Value>
   launch(stream, "draw_pairs", r.rows * draw_parts(a), kPairThreads, draw_pairs<Value>, r, s.scales, s.begins,
          first_row, draw_parts(a), a.num_pairs, a.seed, order, labels ? run_begin : nullptr, labels ? ahead : nullptr,
          sums, s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, s.scales, loss);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, a.normalize,
+         s.scales, loss);
   launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, nullptr, sums, slope);
   return arena.used();
 }
@@ -414,9 +361,9 @@ int64_t find_pairs(const PairArgs& a, const Stream& stream, const Scratch<Value>
   if (a.num_pairs > 0) return by_drawing(a, stream, s, r, first_row, arena, loss, slope);
   if (a.n <= a.compared) return by_comparing(a, stream, s, r, arena, loss, slope);
   if (sizeof(Value) == 8 || (a.label.data != nullptr && label_bits(a.label.dtype) == 64)) {
-    return by_sorting<Value, unsigned long long>(stream, s, r, arena, loss, slope);
+    return by_sorting<Value, unsigned long long>(a, stream, s, r, arena, loss, slope);
   }
-  return by_sorting<Value, uint32_t>(stream, s, r, arena, loss, slope);
+  return by_sorting<Value, uint32_t>(a, stream, s, r, arena, loss, slope);
 }
 
 template <typename T>
@@ -457,6 +404,11 @@ void run_rows(const PairArgs& a, const Stream& stream, void* workspace, double* 
     launch(stream, "slice_extremes", rows * s.slices, kRowThreads, slice_extremes<Value>, r, s.begins, s.slices,
            s.extremes);
     launch(stream, "row_scales", rows, kRowThreads, row_scales, s.extremes, s.slices, s.begins, a.num_pairs, s.scales);
+    if (a.normalize) {
+      launch(stream, "slice_moments", rows * s.slices, kRowThreads, slice_moments<Value>, r, s.scales, s.begins,
+             s.slices, s.moments);
+      launch(stream, "row_moments", rows, kRowThreads, row_moments, s.moments, s.slices, s.begins, s.scales);
+    }
     find_pairs(a, stream, s, r, first, arena, loss + first, slope + begin);
   }
 }

@@ -14,7 +14,7 @@ from ..data.corruptions import CORRUPTIONS
 from ..engine import slices
 from ..engine.files import write_text
 from ..engine.table import EXPLANATIONS, in_unit
-from ..methods import METHODS
+from ..methods import DEFAULT, METHODS
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
 from .results import USABLE, Comparison, typeset
 
@@ -326,7 +326,7 @@ def _settings(comparison: Comparison) -> str:
 
 
 def _line(preset: str) -> dict[str, Any]:
-    return {"color": METHODS[preset].colour, "linewidth": 2.2 if preset == "sure" else 1.3}
+    return {"color": METHODS[preset].colour, "linewidth": 2.2 if preset == DEFAULT else 1.3}
 
 
 def _legend(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..losses.schedule import start_of
-from ..methods import METHODS, Method
+from ..methods import DEFAULT, METHODS, Method
 from ..models import NETWORKS
 from . import earlier
 from .files import write_text
@@ -30,7 +30,7 @@ from .sections import RunConfig as RunConfig
 class MethodConfig:
     """The method, and the options of its loss."""
 
-    preset: str = option("sure", "method", tuple(METHODS))
+    preset: str = option(DEFAULT, "method", tuple(METHODS))
     members: int = option(1, "networks of an ensemble, trained one after the other (default: the method's)")
     options: dict[str, Any] = field(default_factory=dict)
     """By the loss's own names; those not given get their defaults."""

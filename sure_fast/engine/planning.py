@@ -173,7 +173,7 @@ def plan_for(
         strides=[list(step) for step in topology.strides],
         patch_size=list(topology.patch_size),
         class_names=dict(info.class_names),
-        evidence=config.method.options.get("evidence", "softplus"),
+        evidence=config.method.options.get("evidence", "exp"),
         dropout=network.dropout,
         norm=network.norm,
         network=network.name,

@@ -37,7 +37,7 @@ class Prediction:
     """[1, *S] in [0, 1]: u = C / A, or the entropy of the probabilities over ln C."""
     logits: Tensor | None = None
     """[1, C, *S] of an evidential network."""
-    evidence: str = "softplus"
+    evidence: str = "exp"
 
     @property
     def labels(self) -> Tensor:
@@ -169,7 +169,7 @@ class Predictor:
         patch_size: Sequence[int],
         *,
         inference: str = "evidential",
-        evidence: str = "softplus",
+        evidence: str = "exp",
         samples: int = 8,
         seed: int = 0,
         info: DatasetInfo | None = None,

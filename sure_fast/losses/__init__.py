@@ -4,7 +4,7 @@ from .deep_supervision import DeepSupervision
 from .devis import DevisLoss, DevisOutput, accuracy_uncertainty_loss
 from .evidential import EvidentialLoss, EvidentialOutput
 from .gradient_uncertainty import GradientUncertaintyLoss
-from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, draw_levels, draw_noisy_images
+from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, draw_image_noise, draw_levels, draw_noisy_images
 from .prius import PriusLoss, PriusOutput, region_distance, same_label_pairs
 from .softmax import CrossEntropyDiceLoss, CrossEntropyDiceOutput
 from .supervised import SupervisionOutput, UncertaintySupervisedLoss
@@ -25,6 +25,7 @@ __all__ = [
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
     "accuracy_uncertainty_loss",
+    "draw_image_noise",
     "draw_levels",
     "draw_noisy_images",
     "region_distance",

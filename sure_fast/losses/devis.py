@@ -37,7 +37,7 @@ def accuracy_uncertainty_loss(
     label: Tensor,
     progress: float | None = None,
     *,
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     epsilon: float = EPSILON,
 ) -> Tensor:
@@ -121,7 +121,7 @@ class DevisLoss(nn.Module):
         total: str = "weighted",
         num_epochs: int = NUM_EPOCHS,
         annealing_epochs: int = ANNEALING_EPOCHS,
-        evidence: str = "softplus",
+        evidence: str = "exp",
         ignore_index: int | None = None,
         class_weights: Sequence[float] | None = None,
         backend: str | None = None,

@@ -71,7 +71,7 @@ class EvidentialLoss(nn.Module):
         total: str = "weighted",
         num_epochs: int = NUM_EPOCHS,
         annealing_epochs: int = ANNEALING_EPOCHS,
-        evidence: str = "softplus",
+        evidence: str = "exp",
         ignore_index: int | None = None,
         class_weights: Sequence[float] | None = None,
         regions: bool = False,

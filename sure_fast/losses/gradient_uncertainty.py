@@ -14,6 +14,8 @@ from ..ops.gradient_magnitude import gradient_magnitude
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS, gradient_uncertainty_loss
 from ._step import draw_seed
 
+NORMALIZE = "band"
+
 
 class GradientUncertaintyLoss(nn.Module):
     """L_gu from the uncertainty, the image and the labels; see `sure_fast.gradient_uncertainty_loss`.
@@ -21,6 +23,7 @@ class GradientUncertaintyLoss(nn.Module):
     Args:
         threshold: half width of the boundary band, in voxels.
         pairs, num_pairs, per_class: which pairs of voxels are compared; `per_class` compares those of one label.
+        normalize: as of `gradient_uncertainty_loss`.
         operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
         ignore_index: label that is neither boundary nor compared.
         backend: for every op inside; one that all of them have.
@@ -42,6 +45,7 @@ class GradientUncertaintyLoss(nn.Module):
         threshold: float = GRADIENT_THRESHOLD,
         pairs: str = "exact",
         num_pairs: int = NUM_PAIRS,
+        normalize: str | None = NORMALIZE,
         per_class: bool = False,
         operator: str = "sobel",
         spacing: Sequence[float] | float | None = None,
@@ -53,12 +57,13 @@ class GradientUncertaintyLoss(nn.Module):
         super().__init__()
         self.threshold = _checks.positive("threshold", threshold, zero=True)
         check_options(
-            pairs=pairs, num_pairs=num_pairs, per_class=per_class, operator=operator, spacing=spacing,
-            channels=channels, blur_sigma=blur_sigma, ignore_index=ignore_index,
+            pairs=pairs, num_pairs=num_pairs, normalize=normalize, per_class=per_class, operator=operator,
+            spacing=spacing, channels=channels, blur_sigma=blur_sigma, ignore_index=ignore_index,
         )  # fmt: skip
         _backends.check(backend, "gradient_magnitude", "boundary_distance", "gradient_uncertainty_loss")
         self.pairs = pairs
         self.num_pairs = num_pairs
+        self.normalize = normalize
         self.per_class = per_class
         self.operator = operator
         self.spacing = spacing
@@ -115,6 +120,7 @@ class GradientUncertaintyLoss(nn.Module):
             num_pairs=self.num_pairs,
             label=label if self.per_class else None,
             seed=0 if seed is None else seed,
+            normalize=self.normalize,
             backend=self.backend,
         )
 

@@ -23,21 +23,25 @@ from ..ops.noise_uncertainty_loss import (
 from ..ops.sample_hard_patches import PATCH_SIZE
 
 NOISE_LEVELS = ("mean", "std")
+NOISE_KINDS = (*NOISE_LEVELS, "both")
+SUPPORTS = ("image", "patch")
+LEVEL_MAX = 1.0
+"""Of the noise over whole images, in units of the normalised image."""
 NOISE_STD = 0.3
 """Of a noise patch in arXiv 2509.17098."""
 
 
 class NoisyImages(NamedTuple):
-    """Two copies of a batch with noise patches, and what the loss needs to know of them."""
+    """Two copies of a batch with noise, in patches or everywhere, and what the loss needs to know of them."""
 
     images: Tensor
     """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both."""
-    centers: Tensor
-    """int64 [N, P, D]."""
-    valid: Tensor
-    """bool [N, P]."""
+    centers: Tensor | None
+    """Of the patches, int64 [N, P, D]; None: the noise is over the whole images."""
+    valid: Tensor | None
+    """bool [N, P], with centers."""
     levels: Tensor
-    """μ₁, μ₂, float32 [2]."""
+    """Of the noise in the two copies, float32 [2]."""
 
 
 def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
@@ -80,6 +84,52 @@ def draw_noise_patches(
     by_copy = _checks.noise_levels(levels).to(image).reshape(2, *[1] * len(size))
     drawn = normal_like(image, generator, (2, *size))
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
+
+
+def check_noise(*, support: str, noise: str, noise_std: float, level_max: float) -> str:
+    """The support, with which the kind of noise must go."""
+    _checks.choice("support", support, SUPPORTS)
+    _checks.choice("noise", noise, NOISE_KINDS if support == "image" else NOISE_LEVELS)
+    _checks.positive("noise_std", noise_std, zero=True)
+    _checks.positive("level_max", level_max)
+    return support
+
+
+def draw_image_noise(
+    image: Tensor,
+    *,
+    noise: str = "both",
+    noise_std: float = NOISE_STD,
+    level_max: float = LEVEL_MAX,
+    generator: torch.Generator | None = None,
+) -> NoisyImages:
+    """Two copies of image [N, K, *S] under noise everywhere, of the levels l₁ < l₂ drawn up to `level_max`.
+
+    Both carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
+    "both" one of these, drawn anew at every call.
+
+    Raises:
+        TypeError, ValueError: wrong types or options; an image that requires a gradient.
+
+    Example:
+        >>> import torch
+        >>> noise = draw_image_noise(torch.zeros(1, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> noise.images.shape, bool(noise.levels[0] < noise.levels[1])
+        (torch.Size([2, 1, 8, 8]), True)
+    """
+    image = _checks.batched_image("image", image)
+    _checks.constant("image", image)
+    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max)
+    levels = draw_levels(image.device, generator).sort().values * level_max
+    by_mean = torch.ones((), dtype=torch.bool, device=image.device)
+    if noise == "both":  # decided on the device: nothing waits for it
+        by_mean = draw_levels(image.device, generator)[0] < 0.5
+    elif noise == "std":
+        by_mean = by_mean.logical_not()
+    field = normal_like(image, generator)
+    shift = torch.where(by_mean, levels, torch.zeros_like(levels)).to(image)
+    scale = torch.where(by_mean, torch.full_like(levels, noise_std), levels).to(image)
+    return NoisyImages(torch.cat([image + (shift[k] + scale[k] * field) for k in range(2)]), None, None, levels)
 
 
 def draw_noisy_images(
@@ -138,7 +188,7 @@ class NoiseUncertaintyLoss(nn.Module):
     def __init__(
         self,
         *,
-        evidence: str = "softplus",
+        evidence: str = "exp",
         threshold: float = NOISE_THRESHOLD,
         order_weight: float = ORDER_WEIGHT,
         distance_weight: float = DISTANCE_WEIGHT,
@@ -158,8 +208,9 @@ class NoiseUncertaintyLoss(nn.Module):
         self, logits: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, noise: NoisyImages
     ) -> NoiseUncertaintyLossOutput:
         """L_nu of logits [N, C, *S] of the clean and the two noisy images of `noise`, with d [N, *S] or [N, 1, *S]."""
-        if not isinstance(noise, NoisyImages):
-            raise TypeError(f"noise: expected NoisyImages, as of draw_noisy_images, got {type(noise).__name__}")
+        if not isinstance(noise, NoisyImages) or noise.centers is None:
+            came = "no patches" if isinstance(noise, NoisyImages) else type(noise).__name__
+            raise TypeError(f"noise: expected NoisyImages with patches, as of draw_noisy_images, got {came}")
         return noise_uncertainty_loss(
             logits,
             noisy1,

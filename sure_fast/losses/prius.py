@@ -168,7 +168,7 @@ class PriusLoss(nn.Module):
         kind: str = "digamma",
         total: str = "weighted",
         annealing_epochs: int = ANNEALING_EPOCHS,
-        evidence: str = "softplus",
+        evidence: str = "exp",
         ignore_index: int | None = None,
         operator: str = "sobel",
         channels: str = "luma",

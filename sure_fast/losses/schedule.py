@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _checks
 
 TOTALS = ("weighted", "annealed")
+RAMPS = ("constant", "exponential")
 NUM_EPOCHS = 100
 ANNEALING_EPOCHS = 20
 """Of the KL term; with `NUM_EPOCHS` the settings of arXiv 2509.17098's code."""
@@ -85,9 +86,9 @@ def total_of_terms(
     return data + annealing * kl + annealed_dice_weight(epoch, num_epochs) * dice
 
 
-def supervision_weight(epoch: float | None, start_epoch: int, num_epochs: int) -> float:
-    """a: 0 before the start, then 0.01^(1 - (t - t₀) / (T - t₀))."""
+def supervision_weight(epoch: float | None, start_epoch: int, num_epochs: int, ramp: str = "constant") -> float:
+    """a: 0 before the start, then 1, or with the ramp "exponential" 0.01^(1 - (t - t₀) / (T - t₀))."""
     check_epoch(epoch)
     if epoch is not None and epoch < start_epoch:
         return 0.0
-    return rising(progress(epoch, num_epochs, start_epoch))
+    return 1.0 if ramp == "constant" else rising(progress(epoch, num_epochs, start_epoch))

@@ -10,23 +10,21 @@ from torch import Tensor, nn
 
 from .. import _backends, _checks
 from ..ops._supervision import check_noisy, check_options
-from ..ops.boundary_distance import boundary_distance
-from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
+from ..ops.dense_noise_uncertainty_loss import MARGIN
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS
-from ..ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, NOISE_THRESHOLD, ORDER_WEIGHT, check_weights
-from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE, sample_hard_patches
+from ..ops.noise_uncertainty_loss import NOISE_THRESHOLD, check_weights
+from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE
 from ..ops.uncertainty_supervision import uncertainty_supervision
 from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model
-from .noise_uncertainty import NOISE_LEVELS, NOISE_STD, NoisyImages, draw_levels, draw_noise_patches, normal_like
-from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
+from .gradient_uncertainty import NORMALIZE
+from .hard_patches import MINING_OPS, HardPatches, fitting_patch
+from .noise_uncertainty import LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
+from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
-BETA, GAMMA = 100.0, 1.0
-"""Weights of L_gu and L_nu, found on a validation split (docs/results.md)."""
-MINING_OPS = ("boundary_distance", "dirichlet_uncertainty", "sample_hard_patches")
-
-# The noise of the forward that finds hard samples (arXiv 2509.17098): the whole image, N(0.5, 0.3²).
-MINING_MEAN, MINING_STD = 0.5, 0.3
+BETA, GAMMA = 1.0, 1.0
+ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 10.0, 0.0, 3.0, 0.5
+"""Weights of L_gu, L_nu and the terms of L_nu, found on validation cases (docs/results.md)."""
 
 
 class SupervisionOutput(NamedTuple):
@@ -34,7 +32,7 @@ class SupervisionOutput(NamedTuple):
 
     total: Tensor
     segmentation: Tensor
-    """The evidential total."""
+    """The evidential total, with what the noisy copies add to it."""
     data: Tensor
     kl: Tensor
     dice: Tensor
@@ -45,34 +43,44 @@ class SupervisionOutput(NamedTuple):
     order: Tensor
     distance: Tensor
     far: Tensor
+    noisy: Tensor
+    """L_seg of the noisy copies, their mean."""
 
 
 class UncertaintySupervisedLoss(nn.Module):
-    r"""Evidential segmentation loss with supervised uncertainty: the loss of arXiv 2509.17098, complete.
+    r"""Evidential segmentation loss with supervised uncertainty, of arXiv 2509.17098 and in a denser form.
 
     Math:
-        L = L_seg for epoch < start_epoch, then L_seg + a (β L_gu + γ L_nu) with
-        :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs; past T as
-        at T. The terms are those of `evidential_loss`, `gradient_uncertainty_loss` and `noise_uncertainty_loss`;
-        distances are in voxels.
+        L = L_seg for epoch < start_epoch, then L_seg + a (β L_gu + γ L_nu), with the ramp "constant" a = 1 and
+        "exponential" :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs; past T
+        as at T. The terms are those of `evidential_loss`, `gradient_uncertainty_loss`, and of L_nu those of
+        `dense_noise_uncertainty_loss` (support "image") or `noise_uncertainty_loss` ("patch"), each times its weight;
+        with "image" noisy_weight times the mean of L_seg over the two noisy copies is one of them. Distances are in
+        voxels. The paper's form is support "patch", normalize None, noise "mean", evidence "softplus", ramp
+        "exponential".
 
     Args:
         num_epochs: T.
         start_epoch: t₀, first epoch with supervised uncertainty, less than num_epochs; None: after 30 % of them.
+        ramp: a from t₀ on, "constant" or "exponential".
         beta, gamma: weights of L_gu and L_nu; a term of weight 0 is not computed.
         kind, total, annealing_epochs, evidence, ignore_index, class_weights: as of `EvidentialLoss`.
         gradient_threshold: boundary band of L_gu (voxels).
         noise_threshold: what counts as near a boundary in L_nu (voxels).
-        pairs, num_pairs, per_class: as of `GradientUncertaintyLoss`.
+        pairs, num_pairs, normalize, per_class: as of `GradientUncertaintyLoss`.
         operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
+        support: where the noise of L_nu is, "image": everywhere, or "patch": in patches at hard samples.
+        noise: what its levels are: "mean" of the noise, "std", its standard deviation at mean 0, or "both": one of
+            them, drawn at every step ("image" alone).
+        noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
+        level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
+        margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
+        noisy_weight: with "image", of the segmentation loss of the noisy copies.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
         num_patches: patches per class.
         mining_every: steps from one search for hard samples to the next; in those between, the patches get random
             centers that do not overlap, and no forward is needed to find them.
-        noise: what the two levels μ ~ U(0, 1) are: "mean" of the noise, as in the paper, or "std", its standard
-            deviation at mean 0.
-        noise_std: standard deviation of the noise patches with "mean", in units of the (normalised) image.
-        order_weight, distance_weight, far_weight: as of `noise_uncertainty_loss`.
+        order_weight, distance_weight, far_weight: of the terms of L_nu.
         backend: for every op inside; one that all of them have.
 
     Raises:
@@ -80,11 +88,12 @@ class UncertaintySupervisedLoss(nn.Module):
 
     Notes:
         All terms come from one call of `uncertainty_supervision`. With γ > 0, from start_epoch on, the network answers
-        three more images: a noisy one without gradients, which finds the hard samples, and the two with noise patches,
-        in one batch of twice the size; with `mining_every` the first only every so many steps, counted in `draws`. They
-        run in the mode the network is in: with batch normalisation in training mode they contribute to its running
-        statistics. What they will need is looked at from the first call on; a network that is an nn.Module then answers
-        the batch once more, without gradients and without a trace: buffers and random numbers stay as they were.
+        two noisy copies of the batch, in one batch of twice the size, and with patches before that a noisy one without
+        gradients, which finds the hard samples; with `mining_every` this one only every so many steps, counted in
+        `draws`. They run in the mode the network is in: with batch normalisation in training mode they contribute to
+        its running statistics. What they will need is looked at from the first call on; a network that is an nn.Module
+        then answers the batch once more, without gradients and without a trace: buffers and random numbers stay as they
+        were.
 
     Example:
         >>> import sure_fast, torch
@@ -100,28 +109,35 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         num_epochs: int = NUM_EPOCHS,
         start_epoch: int | None = None,
+        ramp: str = "constant",
         beta: float = BETA,
         gamma: float = GAMMA,
         kind: str = "digamma",
         total: str = "weighted",
         annealing_epochs: int = ANNEALING_EPOCHS,
-        evidence: str = "softplus",
+        evidence: str = "exp",
         ignore_index: int | None = None,
         class_weights: Sequence[float] | None = None,
         gradient_threshold: float = GRADIENT_THRESHOLD,
         noise_threshold: float = NOISE_THRESHOLD,
         pairs: str = "exact",
         num_pairs: int = NUM_PAIRS,
+        normalize: str | None = NORMALIZE,
         per_class: bool = False,
         operator: str = "sobel",
         spacing: Sequence[float] | float | None = None,
         channels: str = "luma",
         blur_sigma: float = 0.0,
+        support: str = "image",
+        noise: str = "both",
+        noise_std: float = NOISE_STD,
+        level_max: float = LEVEL_MAX,
+        margin: float = MARGIN,
+        detach: bool = False,
+        noisy_weight: float = NOISY_WEIGHT,
         patch_size: int | Sequence[int] = PATCH_SIZE,
         num_patches: int = NUM_PATCHES,
         mining_every: int = 1,
-        noise: str = "mean",
-        noise_std: float = NOISE_STD,
         order_weight: float = ORDER_WEIGHT,
         distance_weight: float = DISTANCE_WEIGHT,
         far_weight: float = FAR_WEIGHT,
@@ -130,37 +146,43 @@ class UncertaintySupervisedLoss(nn.Module):
         super().__init__()
         self.num_epochs = _checks.count("num_epochs", num_epochs)
         self.start_epoch = schedule.start_of(num_epochs, start_epoch)
+        self.ramp = _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
+        self.total, self.annealing_epochs = total, annealing_epochs
         self.beta = _checks.positive("beta", beta, zero=True)
         self.gamma = _checks.positive("gamma", gamma, zero=True)
         self.weights = check_weights(order_weight, distance_weight, far_weight)
-        self.total, self.annealing_epochs = total, annealing_epochs
+        self.noisy_weight = _checks.positive("noisy_weight", noisy_weight, zero=True)
+        self.support = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max)
+        self.image_noise: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max}
+        self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
         _checks.patch_size(patch_size)
-        self.patch_size = patch_size
-        self.num_patches = _checks.count("num_patches", num_patches)
-        self.noise = _checks.choice("noise", noise, NOISE_LEVELS)
-        self.noise_std = _checks.positive("noise_std", noise_std, zero=True)
         self.mining_every = _checks.count("mining_every", mining_every)
         self.draws = 0
         """Calls of `draw_noise` so far; a run that goes on sets it."""
-        self.evidence = evidence
-        self.ignore_index = ignore_index
-        self.noise_threshold = noise_threshold
         self.backend = backend
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
             "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold,
-            "pairs": pairs, "num_pairs": num_pairs, "per_class": per_class,
+            "pairs": pairs, "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class,
             "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma,
         }  # fmt: skip
         check_options(**self.options)
-        self.ops = ("uncertainty_supervision", *(MINING_OPS if self.gamma else ()))
+        self.patches = HardPatches(
+            patch_size, _checks.count("num_patches", num_patches), noise, noise_std, noise_threshold, evidence,
+            ignore_index, backend,
+        )  # fmt: skip
+        self.ops = ("uncertainty_supervision", *(MINING_OPS if self._has_patches else ()))
         _backends.check(backend, *self.ops)
         self._tried = False
 
+    @property
+    def _has_patches(self) -> bool:
+        return self.gamma > 0 and self.support == "patch"
+
     def supervision_weight(self, epoch: float | None) -> float:
-        """a: 0 before start_epoch, then rising from 0.01 to 1, which it holds past num_epochs; None: 1."""
-        return schedule.supervision_weight(epoch, self.start_epoch, self.num_epochs)
+        """a: 0 before start_epoch; then 1, or with the ramp "exponential" rising from 0.01 to 1. None: 1."""
+        return schedule.supervision_weight(epoch, self.start_epoch, self.num_epochs, self.ramp)
 
     def draw_noise(
         self,
@@ -171,11 +193,11 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> NoisyImages:
-        """Returns the two copies with noise patches, at hard samples that one noisy forward finds.
+        """Returns the two noisy copies; with patches at hard samples that one noisy forward finds.
 
         Args:
-            model: image [N, K, *S] -> logits [N, C, *S]; called once, without gradients, or not at all between the
-                searches of `mining_every`.
+            model: image [N, K, *S] -> logits [N, C, *S]; with patches called once, without gradients, or not at all
+                between the searches of `mining_every`.
             logits, label, image: as of `forward`.
             generator: makes the draws repeatable.
         """
@@ -184,54 +206,12 @@ class UncertaintySupervisedLoss(nn.Module):
             image = step_image(image, logits, self.options["channels"])  # no MetaTensor reaches the network
             label = _checks.label("label", label, logits)
             _checks.generator(generator)
-            size = self._fitting_patch(image)
+            if self.support == "image":
+                return draw_image_noise(image, **self.image_noise, generator=generator)
             mining = self.mining_every == 1 or self.draws % self.mining_every == 0
             if self.mining_every > 1:  # the compiled loss would be traced again for every number of draws
                 self.draws += 1
-            clean, changed, distance = (
-                self._answers_to_noise(model, logits, label, image, generator) if mining else _no_hard_sample(label)
-            )
-            levels = draw_levels(image.device, generator)
-            patches = sample_hard_patches(
-                clean,
-                changed,
-                label,
-                distance,
-                num_classes=logits.shape[1],
-                patch_size=size,
-                num_patches=self.num_patches,
-                max_distance=self.noise_threshold,
-                image=image,
-                noise=draw_noise_patches(
-                    image, levels, patch_size=size, noise=self.noise, noise_std=self.noise_std, generator=generator
-                ),
-                generator=generator,
-                backend=self.backend,
-            )
-            assert patches.images is not None
-            return NoisyImages(patches.images, patches.centers, patches.valid, levels)
-
-    def _answers_to_noise(
-        self,
-        model: Callable[[Tensor], Tensor],
-        logits: Tensor,
-        label: Tensor,
-        image: Tensor,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """u of the image, u of the image under noise, and the distance to the boundary."""
-        volume = label[:, None] if label.dim() == 4 else label
-        distance = boundary_distance(
-            volume, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
-        )
-        if self.ignore_index is not None:
-            distance = distance.masked_fill(_checks.equals(label, self.ignore_index), torch.nan)
-        noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
-        noisy = answer(model, noise.add_(image), logits)
-        clean, changed = (
-            dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
-        )
-        return clean, changed, distance
+            return self.patches.draw(model, logits, label, image, mining=mining, generator=generator)
 
     def forward(
         self,
@@ -273,27 +253,34 @@ class UncertaintySupervisedLoss(nn.Module):
                 assert model is not None
                 noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
                 noisy_logits = answer(model, noise.images, logits)
-            wanted = {
-                "noisy_logits": noisy_logits,
-                "centers": noise.centers,
-                "levels": noise.levels,
-                "valid": noise.valid,
-            }
+            wanted = {"noisy_logits": noisy_logits, "levels": noise.levels}
+            wanted |= (
+                {"centers": noise.centers, "valid": noise.valid}
+                if noise.centers is not None
+                else {**self.order, "noisy_segmentation": self.noisy_weight > 0}
+            )
         supervised = image if weight > 0 and self.beta > 0 else None
         if supervised is not None and self.options["pairs"] == "sampled":
             wanted["seed"] = draw_seed(generator)
         terms = uncertainty_supervision(logits, label, supervised, **wanted, **self.options, backend=self.backend)
-        segmentation = schedule.total_of_terms(
-            terms.data, terms.kl, terms.dice, epoch=epoch, total=self.total, num_epochs=self.num_epochs,
-            annealing_epochs=self.annealing_epochs,
+        segmentation, noisy = (
+            schedule.total_of_terms(
+                *parts, epoch=epoch, total=self.total, num_epochs=self.num_epochs,
+                annealing_epochs=self.annealing_epochs,
+            )
+            for parts in (
+                (terms.data, terms.kl, terms.dice), (terms.noisy_data, terms.noisy_kl, terms.noisy_dice)
+            )
         )  # fmt: skip
         order_weight, distance_weight, far_weight = self.weights
-        noise_total = order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far
-        total = segmentation + weight * (self.beta * terms.gradient + self.gamma * noise_total)
+        ordered = order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far
+        of_copies = self.noisy_weight * noisy
+        segmentation = segmentation + weight * self.gamma * of_copies
+        total = segmentation + weight * (self.beta * terms.gradient + self.gamma * ordered)
         # one by one: torch 2.6 does not trace a slice of a named tuple
         return SupervisionOutput(
-            total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, noise_total, terms.order,
-            terms.distance, terms.far,
+            total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, ordered + of_copies, terms.order,
+            terms.distance, terms.far, noisy,
         )  # fmt: skip
 
     def _check_step(
@@ -324,22 +311,11 @@ class UncertaintySupervisedLoss(nn.Module):
                 model, ", or noise and noisy_logits",
                 f"from the first call on for L_nu, which begins at epoch {self.start_epoch} (gamma = {self.gamma})",
             )  # fmt: skip
-            self._fitting_patch(image)
+            if self._has_patches:
+                fitting_patch(self.patches.patch_size, image)
             _backends.check(self.backend, *self.ops)  # use_backend may ask for what no constructor has seen
             if later and not torch.compiler.is_compiling() and not self._tried:
                 assert model is not None
                 try_model(model, image, logits)
                 self._tried = True
         return image
-
-    def _fitting_patch(self, image: Tensor) -> tuple[int, ...]:
-        """The edges of the noise patches, which have to fit into the image."""
-        size = _checks.patch_size(self.patch_size, image.dim() - 2)
-        _checks.room_for(size, image.shape[2:])
-        return size
-
-
-def _no_hard_sample(label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps of which no voxel is hard, so that `sample_hard_patches` fills all its slots with random centers."""
-    nothing = torch.zeros(label.shape, dtype=torch.float32, device=label.device)
-    return nothing, nothing + 1.0, nothing

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .. import _checks
+from .dense_noise_uncertainty_loss import MARGIN
 from .evidential_loss import check_options as evidential_options
 from .gradient_magnitude import check_options as edge_options
 from .gradient_magnitude import gaussian_blur
@@ -29,6 +30,19 @@ class NoisyAnswers(NamedTuple):
     """bool [N, P]."""
 
 
+class DenseAnswers(NamedTuple):
+    """The network's answers to two copies of the images with noise everywhere, checked, and what is asked of them."""
+
+    logits: Tensor
+    """[2N, C, *S], one batch after the other."""
+    levels: Tensor
+    """[2]."""
+    margin: float
+    detach: bool
+    segmentation: bool
+    """Whether the evidential terms of the copies are wanted."""
+
+
 class SupervisionOptions(NamedTuple):
     """The options of `uncertainty_supervision`, checked, in the order of its operator."""
 
@@ -41,6 +55,7 @@ class SupervisionOptions(NamedTuple):
     noise_threshold: float
     num_pairs: int
     """0: all pairs."""
+    normalize: str | None
     per_class: bool
     seed: Tensor
     """0-dim int64 on the CPU."""
@@ -52,13 +67,14 @@ class SupervisionOptions(NamedTuple):
 def check_options(
     *,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
     gradient_threshold: float = GRADIENT_THRESHOLD,
     noise_threshold: float = NOISE_THRESHOLD,
     pairs: str = "exact",
     num_pairs: int = NUM_PAIRS,
+    normalize: str | None = None,
     per_class: bool = False,
     operator: str = "sobel",
     spacing: Sequence[float] | float | None = None,
@@ -69,7 +85,7 @@ def check_options(
     evidential_options(kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights)
     _checks.positive("gradient_threshold", gradient_threshold, zero=True)
     _checks.positive("noise_threshold", noise_threshold, zero=True)
-    pair_options(pairs=pairs, num_pairs=num_pairs)
+    pair_options(pairs=pairs, num_pairs=num_pairs, normalize=normalize)
     _checks.flag("per_class", per_class)
     edge_options(operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma)
 
@@ -113,11 +129,24 @@ def checked_answers(
     centers: Tensor | None,
     levels: Tensor | None,
     valid: Tensor | None,
-) -> tuple[Tensor, NoisyAnswers | None]:
-    """The logits and, where they are given, the noisy ones in one dtype, with their patches, checked."""
+    *,
+    margin: float = MARGIN,
+    detach: bool = False,
+    segmentation: bool = False,
+) -> tuple[Tensor, NoisyAnswers | DenseAnswers | None]:
+    """The logits and, where they are given, the noisy ones in one dtype, with their patches or levels, checked."""
+    margin = _checks.positive("margin", margin, zero=True)
+    _checks.flag("detach", detach)
+    _checks.flag("noisy_segmentation", segmentation)
     if noisy is None:
         return logits, None
     logits, noisy = one_dtype(logits, check_noisy(noisy, logits))
-    if centers is None or levels is None:
-        raise ValueError("centers, levels: expected both with noisy_logits, got None")
-    return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
+    if levels is None:
+        raise ValueError("levels: expected those of the noise with noisy_logits, got None")
+    if centers is not None:
+        return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
+    if valid is not None:
+        raise ValueError("valid: expected centers with it, got None")
+    levels = _checks.noise_levels(levels)
+    _checks.same_device("levels", levels, "logits", logits)
+    return logits, DenseAnswers(noisy, levels, margin, detach, segmentation)

@@ -53,6 +53,7 @@ def supervision_of_ops(
             num_pairs=max(options.num_pairs, 1),
             label=label if options.per_class else None,
             seed=options.seed,
+            normalize=options.normalize,
             backend="cuda" if logits.is_cuda else "cpu",  # as in the fused op: pairs are sorted, which Triton does not
         )
     if noise is not None:

@@ -18,7 +18,7 @@ LINEAR_FROM = 50.0
 """softplus(z) is z from here on: exactly so in float64, which PyTorch's own threshold of 20 is not."""
 
 
-def evidence_of(logits: Tensor, evidence: str = "softplus") -> Tensor:
+def evidence_of(logits: Tensor, evidence: str = "exp") -> Tensor:
     """e(z) in PyTorch: softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
     if evidence == "softplus":
         return functional.softplus(logits, threshold=LINEAR_FROM)
@@ -89,7 +89,7 @@ def _backward(ctx, grad: Tensor):
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", backend: str | None = None) -> Tensor:
+def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "exp", backend: str | None = None) -> Tensor:
     r"""Vacuity of the Dirichlet distribution that the logits stand for, in (0, 1].
 
     Math:

@@ -134,7 +134,7 @@ def _empty(
         logits.new_empty((rows, sums_layout(classes).terms.stop), dtype=torch.float64),
         logits.new_empty(voxels, dtype=compute),
         logits.new_empty(voxels, dtype=compute),
-        logits.new_empty(maps if want_uncertainty else (0,)),
+        logits.new_empty(maps if want_uncertainty else (0,), dtype=compute),
     )
 
 
@@ -213,7 +213,7 @@ _op.register_autograd(_backward, setup_context=_setup_context)
 def check_options(
     *,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
     regions: bool = False,
@@ -273,7 +273,7 @@ def float64_terms(
     target: Tensor,
     *,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
     regions: bool = False,
@@ -281,7 +281,8 @@ def float64_terms(
     return_uncertainty: bool = False,
     backend: str | None = None,
 ) -> EvidentialLossOutput:
-    """`evidential_loss` whose 0-dim terms are not rounded from float64 yet, for a loss that weighs them first."""
+    """`evidential_loss` for a loss that weighs its terms first: they are not rounded from float64 yet, nor is u of
+    half-precision logits from float32."""
     check_options(kind=kind, evidence=evidence, ignore_index=ignore_index, regions=regions, reduction=reduction)
     _checks.flag("return_uncertainty", return_uncertainty)
     logits, target = _inputs(logits, target, regions)
@@ -312,7 +313,7 @@ def evidential_loss(
     target: Tensor,
     *,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
     regions: bool = False,
@@ -369,7 +370,8 @@ def evidential_loss(
     Notes:
         Half precision is computed in float32, sums in float64 in a fixed order: the same input gives the same bits for
         any number of threads. Nothing of the logits' size is kept for the backward but the logits. No voxel that
-        counts: every term is 0. NaN or +inf in a logit gives NaN, as does a label outside [0, C) on a CUDA tensor.
+        counts: every term is 0. NaN in a logit gives NaN, as does +inf without "exp", and a label outside [0, C) on a
+        CUDA tensor.
 
     Example:
         >>> import sure_fast, torch
@@ -384,4 +386,5 @@ def evidential_loss(
         regions=regions, reduction=reduction, return_uncertainty=return_uncertainty, backend=backend,
     )  # fmt: skip
     dtype = terms_dtype(logits)
-    return EvidentialLossOutput(terms.data.to(dtype), terms.kl.to(dtype), terms.dice.to(dtype), terms.uncertainty)
+    u = None if terms.uncertainty is None else terms.uncertainty.to(logits.dtype)
+    return EvidentialLossOutput(terms.data.to(dtype), terms.kl.to(dtype), terms.dice.to(dtype), u)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,7 @@ from ._autograd import Parameters
 from ._calls import single_or_double, workspace
 
 PAIRS = ("exact", "sampled")
+NORMALIZATIONS = ("band",)
 GRADIENT_THRESHOLD = 1.0
 """The boundary band of arXiv 2509.17098 in voxels."""
 NUM_PAIRS = 100_000
@@ -46,6 +50,7 @@ def _op(
     threshold: float,
     num_pairs: int,
     seed: Tensor,
+    normalize: bool,
     backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Loss of each image [N] float64, and its gradient with respect to the uncertainty [N, *S].
@@ -61,14 +66,16 @@ def _op(
     g = gradient.to(u.dtype).contiguous()
     if backend == "cuda":
         d = (distance if distance.dtype == torch.uint8 else single_or_double(distance)).contiguous()
-        _run_cuda(u, g, d, None if label is None else label.contiguous(), threshold, num_pairs, number, loss, slope)
+        options = {"threshold": threshold, "num_pairs": num_pairs, "seed": number, "normalize": normalize}
+        _run_cuda(u, g, d, None if label is None else label.contiguous(), options, loss, slope)
         return loss, slope
     d = single_or_double(distance).contiguous()
     groups = None if label is None else label.to(torch.int64).contiguous()
     n = u[0].numel()
     args = _cpu.PairArgs(
-        u, g, d, groups, threshold=threshold, num_pairs=num_pairs, seed=number, threads=torch.get_num_threads()
-    )
+        u, g, d, groups, threshold=threshold, num_pairs=num_pairs, seed=number, normalize=normalize,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
     counts = torch.empty((len(u), _cpu.compact_chunks(n)), dtype=torch.int64)
     _cpu.gradient_uncertainty_count(args, counts)
     most = int(counts.sum(1).max())
@@ -82,14 +89,12 @@ def _run_cuda(
     g: Tensor,
     d: Tensor,
     label: Tensor | None,
-    threshold: float,
-    num_pairs: int,
-    seed: int,
+    options: Mapping[str, Any],
     loss: Tensor,
     slope: Tensor,
 ) -> None:
     library = _calls.library
-    args = library.PairArgs(u, g, d, label, threshold=threshold, num_pairs=num_pairs, seed=seed, compared=COMPARED)
+    args = library.PairArgs(u, g, d, label, **options, compared=COMPARED)
     with _calls.stream(u) as stream:
         scratch = workspace(library.gradient_uncertainty_workspace(args, stream), u)
         library.gradient_uncertainty_forward(args, stream, scratch, loss, slope)
@@ -120,9 +125,18 @@ def _backward(ctx, grad_loss: Tensor, _: Tensor):
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS) -> None:
+def pair_loss_of_images(
+    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, backend: str
+) -> Tensor:
+    """The loss of every image, float64 [N], of checked maps: every pair, `values` in the place of g."""
+    return _op(uncertainty, values, distance, None, threshold, 0, torch.zeros((), dtype=torch.int64), False, backend)[0]
+
+
+def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS, normalize: str | None = None) -> None:
     _checks.choice("pairs", pairs, PAIRS)
     _checks.count("num_pairs", num_pairs)
+    if normalize is not None:
+        _checks.choice("normalize", normalize, NORMALIZATIONS)
 
 
 def seed_tensor(seed: int | Tensor) -> Tensor:
@@ -147,6 +161,7 @@ def gradient_uncertainty_loss(
     num_pairs: int = NUM_PAIRS,
     label: Tensor | None = None,
     seed: int | Tensor = 0,
+    normalize: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
     r"""Mean violation of "the higher the image gradient at the boundary, the lower the uncertainty".
@@ -154,7 +169,8 @@ def gradient_uncertainty_loss(
     Math:
         Per image, over the boundary voxels :math:`B = \{i : d_i \le threshold\}` and unordered pairs,
         :math:`v_{ij} = (g_i - g_j)(u_i - u_j)`, :math:`L = \sum v_{ij}^+ / \#\{v_{ij} > 0\}`, 0 when no pair violates;
-        the mean over the images. Li et al., MICCAI 2025 (arXiv 2509.17098), equation of L_gu.
+        the mean over the images. Li et al., MICCAI 2025 (arXiv 2509.17098), equation of L_gu. With `normalize` L of
+        each image is divided by :math:`\sigma_g \sigma_u`, the standard deviations over B, and 0 where one of them is.
 
     Args:
         uncertainty: u, [N, 1, \*S] or [N, \*S], floating.
@@ -168,6 +184,8 @@ def gradient_uncertainty_loss(
             arXiv 2605.10984). None: all pairs.
         seed: seed of the counter-based generator of "sampled": the same seed draws the same pairs anywhere. Also
             a 0-dim int64 tensor on the CPU.
+        normalize: "band": the value does not depend on the scale of g and u, so that it cannot fall by a smaller u
+            alone. None: the paper's form.
 
     Returns:
         0-dim, float64 for float64 `uncertainty`, else float32.
@@ -176,7 +194,7 @@ def gradient_uncertainty_loss(
         TypeError, ValueError: wrong types, shapes or options, or a `gradient` that requires grad.
 
     Grad:
-        `uncertainty`. The number of violating pairs is a constant.
+        `uncertainty`, in :math:`\sigma_u` too. The number of violating pairs is a constant.
 
     Notes:
         Ties in g or u contribute nothing. A u or g of the band that is no finite number makes the value of its image
@@ -197,12 +215,15 @@ def gradient_uncertainty_loss(
     _checks.constant("gradient", g)
     _checks.constant("distance", d)
     threshold = _checks.reach("threshold", threshold)
-    check_options(pairs=pairs, num_pairs=num_pairs)
+    check_options(pairs=pairs, num_pairs=num_pairs, normalize=normalize)
     seed = seed_tensor(seed)
     if label is not None:
         label = _checks.label("label", label, u.unsqueeze(1), "uncertainty")
     chosen = _backends.choose("gradient_uncertainty_loss", backend, u, g, d)
     if chosen != "reference":
-        loss, _ = _op(u, g, d, label, threshold, num_pairs if pairs == "sampled" else 0, seed, chosen)
+        drawn = num_pairs if pairs == "sampled" else 0
+        loss, _ = _op(u, g, d, label, threshold, drawn, seed, normalize is not None, chosen)
         return loss.sum().div(max(len(u), 1)).to(torch.float64 if u.dtype == torch.float64 else torch.float32)
-    return _reference(u, g, d, threshold=threshold, pairs=pairs, num_pairs=num_pairs, label=label, seed=seed)
+    return _reference(
+        u, g, d, threshold=threshold, pairs=pairs, num_pairs=num_pairs, label=label, seed=seed, normalize=normalize
+    )

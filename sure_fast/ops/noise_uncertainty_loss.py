@@ -206,7 +206,7 @@ def noise_uncertainty_loss(
     levels: Tensor,
     *,
     valid: Tensor | None = None,
-    evidence: str = "softplus",
+    evidence: str = "exp",
     threshold: float = NOISE_THRESHOLD,
     order_weight: float = ORDER_WEIGHT,
     distance_weight: float = DISTANCE_WEIGHT,

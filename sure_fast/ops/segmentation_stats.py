@@ -78,7 +78,7 @@ def segmentation_stats(
     logits: Tensor,
     target: Tensor,
     *,
-    evidence: str = "softplus",
+    evidence: str = "exp",
     bins: int = 10,
     levels: int = 100,
     ignore_index: int | None = None,

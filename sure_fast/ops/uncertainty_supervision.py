@@ -14,8 +14,10 @@ from ..reference.uncertainty_supervision import uncertainty_supervision as _refe
 from . import _triton
 from ._autograd import Parameters
 from ._calls import one_stride, workspace
+from ._dense_supervision import dense_supervision
 from ._sums import kernel_layout, sums_layout, terms_of_sums
 from ._supervision import (
+    DenseAnswers,
     NoisyAnswers,
     SupervisionOptions,
     check_options,
@@ -24,6 +26,7 @@ from ._supervision import (
 )
 from ._supervision_of_ops import supervision_of_ops
 from .boundary_distance import squared_steps
+from .dense_noise_uncertainty_loss import MARGIN
 from .evidential_loss import checked_weights, evidential_args
 from .gradient_magnitude import channel_weights, gradient_args
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
@@ -42,6 +45,10 @@ class UncertaintySupervisionOutput(NamedTuple):
     order: Tensor
     distance: Tensor
     far: Tensor
+    noisy_data: Tensor
+    """With the two after it the means over the noisy copies of the evidential terms."""
+    noisy_kl: Tensor
+    noisy_dice: Tensor
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -82,13 +89,14 @@ def _boundary_loss(
     num_pairs: int,
     per_class: bool,
     seed: int,
+    normalize: bool,
     gradient: tuple[str, Sequence[float], str],
 ) -> Tensor:
     """L_gu of each image, float64 [N]; writes its slopes."""
     groups = label.to(torch.int64).contiguous() if per_class else None
     args = _cpu.BoundaryPairArgs(
         one_stride(logits), evidence, gradient_args(image, *gradient), squared=squared, near=near, label=groups,
-        num_pairs=num_pairs, seed=seed, threads=torch.get_num_threads(),
+        num_pairs=num_pairs, seed=seed, normalize=normalize, threads=torch.get_num_threads(),
     )  # fmt: skip
     counts = torch.empty((len(label), _cpu.compact_chunks(label[0].numel())), dtype=torch.int64)
     _cpu.uncertainty_supervision_count(args, counts)
@@ -137,7 +145,9 @@ def _run_triton(
     def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
         groups = label if options.per_class else None
         near = float(_cpu.squared_steps_within(options.gradient_threshold))
-        return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, "cuda" if u.is_cuda else "cpu")
+        sorting = "cuda" if u.is_cuda else "cpu"
+        normalize = options.normalize is not None
+        return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, normalize, sorting)
 
     edges = None
     if image is not None:
@@ -182,7 +192,7 @@ def _run_cpu(
         losses = _boundary_loss(
             logits, label, image, out.squared, out.slope, evidence,
             _cpu.squared_steps_within(options.gradient_threshold), options.num_pairs, options.per_class,
-            int(options.seed), gradient,
+            int(options.seed), options.normalize is not None, gradient,
         )  # fmt: skip
         out.loss.copy_(losses.mean())
     out.terms.zero_()
@@ -212,6 +222,7 @@ def _op(
     gradient_threshold: float,
     noise_threshold: float,
     num_pairs: int,
+    normalize: str | None,
     per_class: bool,
     seed: Tensor,
     operator: str,
@@ -230,7 +241,8 @@ def _op(
     if centers is not None and valid is not None:
         _checks.inside_image(centers, valid, label.shape[1:])
     options = SupervisionOptions(
-        kind, evidence, ignore_index, class_weights, gradient_threshold, noise_threshold, num_pairs, per_class, seed,
+        kind, evidence, ignore_index, class_weights, gradient_threshold, noise_threshold, num_pairs, normalize,
+        per_class, seed,
         operator, spacing, channels,
     )  # fmt: skip
     run = _run_triton if backend == "triton" else _run_cpu
@@ -364,6 +376,31 @@ def _fused(
     return (*evidential, gradient, *terms.unbind(), far)
 
 
+def _terms_of(
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noise: NoisyAnswers | DenseAnswers | None,
+    options: SupervisionOptions,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    """The fields of `UncertaintySupervisionOutput`; those of the noisy copies only where noise is over whole images."""
+    reach = max(options.gradient_threshold, options.noise_threshold)
+    # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
+    in_bytes = reach * _cpu.SLACK < _cpu.BYTE_REACH
+    fused = backend != "reference" and in_bytes and not isinstance(noise, DenseAnswers)
+    if backend != "cpu" or not fused:  # else the kernel looks itself
+        _checks.labels_in_range("label", label, logits.shape[1], options.ignore_index)
+    if backend == "reference":
+        if isinstance(noise, NoisyAnswers):
+            _checks.inside_image(noise.centers, noise.valid, label.shape[1:])
+        return _reference(logits, label, image, noise, options, add_up=summed)
+    if isinstance(noise, DenseAnswers):
+        return dense_supervision(logits, label, image, noise, options, backend=backend)
+    compose = _fused if fused else supervision_of_ops
+    return compose(logits, label, image, noise, options, backend=backend)
+
+
 def uncertainty_supervision(
     logits: Tensor,
     label: Tensor,
@@ -373,14 +410,18 @@ def uncertainty_supervision(
     centers: Tensor | None = None,
     levels: Tensor | None = None,
     valid: Tensor | None = None,
+    margin: float = MARGIN,
+    detach: bool = False,
+    noisy_segmentation: bool = False,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Sequence[float] | Tensor | None = None,
     gradient_threshold: float = GRADIENT_THRESHOLD,
     noise_threshold: float = NOISE_THRESHOLD,
     pairs: str = "exact",
     num_pairs: int = NUM_PAIRS,
+    normalize: str | None = None,
     per_class: bool = False,
     seed: int | Tensor = 0,
     operator: str = "sobel",
@@ -394,8 +435,8 @@ def uncertainty_supervision(
     Math:
         The data, KL and Dice terms of `evidential_loss`; with an image L_gu of `gradient_uncertainty_loss` with g of
         `gradient_magnitude` and u of `dirichlet_uncertainty`; with noisy logits the order, distance and far terms of
-        `noise_uncertainty_loss`. Distances are those of `boundary_distance` in voxels. Li et al., MICCAI 2025
-        (arXiv 2509.17098).
+        `noise_uncertainty_loss`, or without centers those of `dense_noise_uncertainty_loss`. Distances are those of
+        `boundary_distance` in voxels. Li et al., MICCAI 2025 (arXiv 2509.17098).
 
     Args:
         logits: [N, C, \*S] floating, of the clean image.
@@ -403,23 +444,26 @@ def uncertainty_supervision(
         image: [N, K, \*S] floating; None: no L_gu.
         noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu. With logits of
             another dtype, as when one of them was computed within autocast, the wider is taken.
-        centers, levels, valid: the noise patches, as of `noise_uncertainty_loss`; needed with `noisy_logits`.
+        levels: of the noise of the two images, [2], on the logits' device; needed with `noisy_logits`.
+        centers, valid: of noise patches, as of `noise_uncertainty_loss`; None: the noise is over the whole images.
+        margin, detach: as of `dense_noise_uncertainty_loss`, with noise over whole images.
+        noisy_segmentation: with noise over whole images, whether the evidential terms of the noisy copies are wanted.
         kind, evidence, ignore_index, class_weights: as of `evidential_loss`. Ignored voxels are neither near nor far
             from a boundary.
         gradient_threshold: boundary band of L_gu (voxels).
         noise_threshold: what counts as near a boundary in L_nu (voxels).
-        pairs, num_pairs, seed: as of `gradient_uncertainty_loss`; `per_class` compares voxels of one label.
+        pairs, num_pairs, seed, normalize: as of `gradient_uncertainty_loss`; `per_class` compares voxels of one label.
         operator, spacing, channels, blur_sigma: as of `gradient_magnitude`.
 
     Returns:
-        UncertaintySupervisionOutput(data, kl, dice, gradient, order, distance, far), 0-dim: float64 for float64 logits,
-        else float32.
+        UncertaintySupervisionOutput(data, kl, dice, gradient, order, distance, far, noisy_data, noisy_kl, noisy_dice),
+        0-dim: float64 for float64 logits, else float32.
 
     Raises:
-        TypeError, ValueError: as the ops it joins; `noisy_logits` without centers and levels.
+        TypeError, ValueError: as the ops it joins; `noisy_logits` without levels, `valid` without centers.
 
     Grad:
-        `logits` and `noisy_logits`. In the order and distance terms the clean u is a constant.
+        `logits` and `noisy_logits`. With patches the clean u is a constant in the order and distance terms.
 
     Notes:
         Deterministic. With a threshold of 15.9 voxels or more the terms are composed of the ops this one joins, on the
@@ -437,32 +481,25 @@ def uncertainty_supervision(
     label = _checks.label("label", label, logits)
     check_options(
         kind=kind, evidence=evidence, ignore_index=ignore_index, gradient_threshold=gradient_threshold,
-        noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs, per_class=per_class, operator=operator,
-        spacing=spacing, channels=channels, blur_sigma=blur_sigma,
+        noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs, normalize=normalize, per_class=per_class,
+        operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma,
     )  # fmt: skip
     seed = seed_tensor(seed)
     steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
     image = checked_image(image, logits, channels, blur_sigma)
-    logits, noise = checked_answers(logits, label, noisy_logits, centers, levels, valid)
+    logits, noise = checked_answers(
+        logits, label, noisy_logits, centers, levels, valid, margin=margin, detach=detach,
+        segmentation=noisy_segmentation,
+    )  # fmt: skip
     weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     options = SupervisionOptions(
         kind, evidence, ignore_index, weights, float(gradient_threshold), float(noise_threshold),
-        num_pairs if pairs == "sampled" else 0, per_class, seed, operator, steps, channels,
+        num_pairs if pairs == "sampled" else 0, normalize, per_class, seed, operator, steps, channels,
     )  # fmt: skip
     answers = None if noise is None else noise.logits
     chosen = _backends.choose("uncertainty_supervision", backend, logits, answers, image=image, channels=channels)
-    reach = max(options.gradient_threshold, options.noise_threshold)
-    # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
-    fused = chosen != "reference" and reach * _cpu.SLACK < _cpu.BYTE_REACH
-    if chosen != "cpu" or not fused:  # else the kernel looks itself
-        _checks.labels_in_range("label", label, logits.shape[1], ignore_index)
-    if fused:
-        terms = _fused(logits, label, image, noise, options, chosen)
-    elif chosen == "reference":
-        if noise is not None:
-            _checks.inside_image(noise.centers, noise.valid, label.shape[1:])
-        terms = _reference(logits, label, image, noise, options, add_up=summed)
-    else:
-        terms = supervision_of_ops(logits, label, image, noise, options, backend=chosen)
+    terms = _terms_of(logits, label, image, noise, options, chosen)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    missing = len(UncertaintySupervisionOutput._fields) - len(terms)
+    terms = (*terms, *[terms[0].new_zeros(())] * missing)
     return UncertaintySupervisionOutput(*(term.to(dtype) for term in terms))

@@ -11,13 +11,14 @@ LINEAR_FROM = 50.0
 """softplus(z) is z from here on: exactly so in float64, which PyTorch's own threshold of 20 is not."""
 
 
-def evidence(logits: Tensor, kind: str = "softplus") -> Tensor:
+def evidence(logits: Tensor, kind: str = "exp") -> Tensor:
     """e(z): softplus(z), max(z, 0), or exp(clamp(z, -10, 10))."""
     if kind == "softplus":
         return functional.softplus(logits, threshold=LINEAR_FROM)
     if kind == "relu":
         return functional.relu(logits)
-    return logits.clamp(-EXP_EVIDENCE_CLAMP, EXP_EVIDENCE_CLAMP).exp()
+    clamped = logits.clamp(-EXP_EVIDENCE_CLAMP, EXP_EVIDENCE_CLAMP)
+    return clamped.where(~logits.isnan(), logits).exp()  # whose gradient is NaN too
 
 
 def widen(x: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "softplus", regions: bool = False) -> Tensor:
+def dirichlet_uncertainty(logits: Tensor, *, evidence: str = "exp", regions: bool = False) -> Tensor:
     """u = C / Σ_c (e(z_c) + 1), of regions 2 / (e(z) + e(-z) + 2); docs/method.md, "Evidence"."""
     if regions:
         z = widen(logits)

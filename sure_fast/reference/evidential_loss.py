@@ -46,7 +46,7 @@ def evidential_loss(
     target: Tensor,
     *,
     kind: str = "digamma",
-    evidence: str = "softplus",
+    evidence: str = "exp",
     ignore_index: int | None = None,
     class_weights: Tensor | None = None,
     regions: bool = False,

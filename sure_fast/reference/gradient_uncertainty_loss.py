@@ -19,8 +19,10 @@ def gradient_uncertainty_loss(
     num_pairs: int = 100_000,
     label: Tensor | None = None,
     seed: int | Tensor = 0,
+    normalize: str | None = None,
 ) -> Tensor:
-    """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j); docs/method.md, "Gradient–uncertainty loss"."""
+    """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j), with `normalize` over σ_g σ_u; docs/method.md,
+    "Gradient–uncertainty loss"."""
     near = (distance <= threshold).flatten(1)
     u_all = widen(uncertainty).flatten(1)
     out_dtype = u_all.dtype
@@ -46,10 +48,20 @@ def gradient_uncertainty_loss(
         v = (g.gather(1, first) - g.gather(1, second)) * (u.gather(1, first) - u.gather(1, second))
         violating = (v.detach() > 0) | v.detach().isnan()
         per_image = v.where(violating, 0.0).sum(1) / violating.sum(1).clamp(min=1)
+    if normalize is not None:
+        squared = _variance(about_mean, mask, size) * _variance(u, mask, size)
+        varies = squared > 0
+        per_image = (per_image / squared.where(varies, 1.0).sqrt()).where(varies, 0.0)
     spoiled = (~(u.isfinite() & g.isfinite()) & mask).any(1, keepdim=True) & mask
     factor = torch.zeros_like(u).masked_fill(spoiled, torch.nan)
     per_image = per_image + (u.where(spoiled, 0.0) * factor).sum(1)
     return per_image.mean().to(out_dtype)
+
+
+def _variance(values: Tensor, mask: Tensor, size: Tensor) -> Tensor:
+    """Of the masked elements of each row."""
+    mean = values.where(mask, 0.0).sum(1, keepdim=True) / size
+    return (values - mean).where(mask, 0.0).square().sum(1) / size[:, 0]
 
 
 def sampled_pairs(mask: Tensor, group: Tensor | None, num_pairs: int, seed: int | Tensor) -> tuple[Tensor, Tensor]:

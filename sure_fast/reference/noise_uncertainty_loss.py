@@ -17,7 +17,7 @@ def noise_uncertainty_loss(
     levels: Tensor,
     *,
     valid: Tensor,
-    evidence: str = "softplus",
+    evidence: str = "exp",
     threshold: float = 4.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance, far) terms of logits [N, C, *S], unweighted; docs/method.md, "Noise–uncertainty loss"."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from .boundary_distance import SLACK, boundary_distance
+from .dense_noise_uncertainty_loss import dense_noise_uncertainty_loss
 from .dirichlet_uncertainty import dirichlet_uncertainty, widen
 from .evidential_loss import evidential_loss
 from .gradient_magnitude import gradient_magnitude
@@ -17,24 +18,29 @@ from .labels import equals
 from .noise_uncertainty_loss import terms_of_maps
 
 if TYPE_CHECKING:
-    from ..ops._supervision import NoisyAnswers, SupervisionOptions
+    from ..ops._supervision import DenseAnswers, NoisyAnswers, SupervisionOptions
 
 
 def uncertainty_supervision(
     logits: Tensor,
     label: Tensor,
     image: Tensor | None,
-    noise: NoisyAnswers | None,
+    noise: NoisyAnswers | DenseAnswers | None,
     options: SupervisionOptions,
     *,
     add_up: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[Tensor, ...]:
-    """(data, kl, dice, gradient, order, distance, far); docs/method.md."""
+    """(data, kl, dice, gradient, order, distance, far), and of noise over whole images those of the noisy copies,
+    (data, kl, dice); docs/method.md."""
     logits = widen(logits)
-    evidential = evidential_loss(
-        logits, label, kind=options.kind, evidence=options.evidence, ignore_index=options.ignore_index,
-        class_weights=options.class_weights, add_up=add_up,
-    )  # fmt: skip
+
+    def evidential_terms(z: Tensor) -> tuple[Tensor, ...]:
+        return evidential_loss(
+            z, label, kind=options.kind, evidence=options.evidence, ignore_index=options.ignore_index,
+            class_weights=options.class_weights, add_up=add_up,
+        )[:3]  # fmt: skip
+
+    evidential = evidential_terms(logits)
     gradient = order = distance_term = far = torch.zeros((), dtype=logits.dtype, device=logits.device)
     distance = boundary_distance(label, ignore_index=options.ignore_index)
     if options.ignore_index is not None:
@@ -52,11 +58,22 @@ def uncertainty_supervision(
             num_pairs=options.num_pairs,
             label=label if options.per_class else None,
             seed=options.seed,
+            normalize=options.normalize,
         )  # fmt: skip
-    if noise is not None:
-        u1, u2 = dirichlet_uncertainty(widen(noise.logits), evidence=options.evidence)[:, 0].chunk(2)
-        order, distance_term, far = terms_of_maps(
-            u, u1, u2, distance, noise.centers, noise.levels, valid=noise.valid,
-            threshold=options.noise_threshold * SLACK,
-        )  # fmt: skip
-    return (*evidential[:3], gradient, order, distance_term, far)
+    if noise is None:
+        return (*evidential, gradient, order, distance_term, far)
+    copies = widen(noise.logits).chunk(2)
+    u1, u2 = (dirichlet_uncertainty(z, evidence=options.evidence)[:, 0] for z in copies)
+    threshold = options.noise_threshold * SLACK
+    if hasattr(noise, "centers"):
+        at = cast("NoisyAnswers", noise)
+        terms = terms_of_maps(u, u1, u2, distance, at.centers, at.levels, valid=at.valid, threshold=threshold)
+        return (*evidential, gradient, *terms)
+    dense = cast("DenseAnswers", noise)
+    terms = dense_noise_uncertainty_loss(
+        u, u1, u2, distance, dense.levels, threshold=threshold, margin=dense.margin, detach=dense.detach
+    )
+    noisy = [torch.zeros_like(order)] * 3
+    if dense.segmentation:
+        noisy = [(a + b) / 2 for a, b in zip(*map(evidential_terms, copies), strict=True)]
+    return (*evidential, gradient, *terms, *noisy)

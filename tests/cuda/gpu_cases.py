@@ -65,6 +65,13 @@ def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
     }
 
 
+def _changes(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    u, one, two, distance = torch.rand((4, *shape), generator=generator)
+    distance = (distance * 80).floor().sqrt()  # one voxel of five is near
+    return {"uncertainty": u, "noisy1": u + one - 0.4, "noisy2": u + two - 0.3, "distance": distance,
+            "levels": torch.tensor([0.3, 0.8])}  # fmt: skip
+
+
 def _labelled(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
     return {"logits": _logits(shape, generator), "label": _label(shape, generator)}
 
@@ -114,6 +121,11 @@ CASES: dict[str, Case] = {
         lambda logits, label, backend: sure_fast.evidential_loss(logits, label, backend=backend)[:3],
         ("logits",),
     ),
+    "dense_noise_uncertainty_loss": Case(
+        _changes,
+        lambda backend, **inputs: sure_fast.dense_noise_uncertainty_loss(**inputs, margin=0.01, backend=backend),
+        ("uncertainty", "noisy1", "noisy2"),
+    ),
     "noise_uncertainty_loss": Case(
         _noise,
         lambda backend, **inputs: sure_fast.noise_uncertainty_loss(**inputs, backend=backend),
@@ -128,6 +140,7 @@ CASES: dict[str, Case] = {
     ),
     "gradient_uncertainty_loss": Case(_maps, _pairs(), ("u",)),
     "gradient_uncertainty_loss per_class": Case(_maps, _pairs(per_class=True), ("u",)),
+    "gradient_uncertainty_loss normalized": Case(_maps, _pairs(normalize="band"), ("u",)),
     "gradient_uncertainty_loss sampled": Case(_maps, _pairs(pairs="sampled"), ("u",)),
     "pair_concordance": Case(
         _rankings, lambda a, b, mask, backend: sure_fast.pair_concordance(a, b, mask=mask, backend=backend)

@@ -132,9 +132,18 @@ def check_gradient_uncertainty_loss(rng, backend):
     u = spoiled(rng, u)
     leaf = u.detach().requires_grad_()
     label = None if groups is None else torch.from_numpy(groups)
-    loss = sure_fast.gradient_uncertainty_loss(leaf, g, d, threshold=threshold, label=label, backend=backend)
-    want = oracles.gradient_uncertainty(array(u), array(g), array(d), threshold, groups)
+    normalize = one_of(rng, (None, "band"))
+    loss = sure_fast.gradient_uncertainty_loss(
+        leaf, g, d, threshold=threshold, label=label, normalize=normalize, backend=backend
+    )
+
+    def value(x):
+        return oracles.gradient_uncertainty(x, array(g), array(d), threshold, groups, normalize is not None)
+
+    want = value(array(u))
     size = max(float(u.abs().nan_to_num(0.0).max()) * float(g.abs().max()), 1e-3) if u.numel() else 1.0
+    if normalize is not None:
+        size = 1.0
     agree(loss, want, compute(dtype), "L_gu", scale=size)
     if not u.numel():
         return
@@ -142,10 +151,37 @@ def check_gradient_uncertainty_loss(rng, backend):
     if np.isnan(want):
         assert bool(gradient.isnan().any()), "gradient of L_gu: expected NaN beside a value that is NaN"
     elif dtype == torch.float64 and len(np.unique(array(u))) == u.numel():
-        directional(
-            lambda x: oracles.gradient_uncertainty(x, array(g), array(d), threshold, groups), array(u), gradient, rng,
-            "gradient of L_gu", wide=1e6,
-        )  # fmt: skip
+        directional(value, array(u), gradient, rng, "gradient of L_gu", wide=1e6)
+
+
+def check_dense_noise_uncertainty_loss(rng, backend):
+    shape = (batch_of(rng), *size_of(rng))
+    maps = [laid_out(rng, values(rng, shape, torch.float64, 1.0)) for _ in range(3)]
+    d, threshold, margin = near_map(rng, shape), one_of(rng, (0.0, 1.0, 4.0)), one_of(rng, (0.0, 0.3))
+    levels = rng.random(2)
+    leaves = [x.detach().requires_grad_() for x in maps]
+    out = sure_fast.dense_noise_uncertainty_loss(
+        *leaves, torch.from_numpy(d), torch.from_numpy(levels), threshold=threshold, margin=margin, backend=backend
+    )
+
+    def terms(*u):
+        return oracles.dense_noise_terms(u, d, levels, threshold, margin)
+
+    for name, value in zip(out._fields, terms(*map(array, maps)), strict=True):
+        agree(getattr(out, name), value, torch.float64, name, scale=max(abs(value), 1.0))
+    fixed, rises = [array(x) for x in maps], [levels[0], levels[1], levels[1] - levels[0]]
+    apart = [
+        np.abs(np.sign(rise) * (fixed[i] - fixed[j]) + margin * abs(rise))
+        for (i, j), rise in zip(((0, 1), (0, 2), (1, 2)), rises, strict=True)
+    ]
+    if maps[0].numel() and min(x.min() for x in apart) > 1e-3:  # no voxel where the order term has its kink
+        for k, gradient in enumerate(torch.autograd.grad(out.order + out.far, leaves)):
+
+            def moved(x, k=k, fixed=fixed):
+                order, _, far = terms(*fixed[:k], x, *fixed[k + 1 :])
+                return order + far
+
+            directional(moved, fixed[k], gradient, rng, f"gradient of the order and far terms in map {k}")
 
 
 def answers_of(rng, shape, dtype):

@@ -138,22 +138,40 @@ def pairs_above(a, b):
     return total / max(number, 1), number
 
 
-def gradient_uncertainty(u, g, d, threshold, label):
-    """L_gu of maps [N, *S]; `label`: only pairs of one label, or None."""
+def gradient_uncertainty(u, g, d, threshold, label, normalize=False):
+    """L_gu of maps [N, *S]; `label`: only pairs of one label, or None; `normalize`: over the deviations."""
     values = []
     for n in range(len(u)):
         near = d[n] <= threshold
         a, b = g[n][near].astype(np.float64), u[n][near].astype(np.float64)
+        scale = a.std() * b.std() if normalize and len(a) else 1.0
+        if scale == 0:
+            values.append(0.0)
+            continue
         if label is None:
-            values.append(pairs_above(a, b)[0])
+            values.append(pairs_above(a, b)[0] / scale)
             continue
         total, number = 0.0, 0
         for group in np.unique(label[n][near]):
             own = label[n][near] == group
             mean, pairs = pairs_above(a[own], b[own])
             total, number = total + mean * max(pairs, 1), number + pairs
-        values.append(total / max(number, 1))
+        values.append(total / max(number, 1) / scale)
     return float(np.mean(values)) if values else 0.0
+
+
+def dense_noise_terms(u, d, levels, threshold, margin):
+    """(order, distance, far) of u of the clean image and of two noisy ones, each [N, *S]."""
+    u, all_levels = [x.astype(np.float64) for x in u], [0.0, *levels]
+    near, far = d <= threshold, d > threshold
+    order = 0.0
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        rise = all_levels[j] - all_levels[i]
+        missing = np.maximum(np.sign(rise) * (u[i] - u[j]) + margin * abs(rise), 0.0)[near]
+        order += missing.mean() if missing.size else 0.0
+    distances = [sum(pairs_above(d[n][near[n]], (x - u[0])[n][near[n]])[0] for x in u[1:]) for n in range(len(d))]
+    total = (u[0] + u[1] + u[2])[far]
+    return float(order), float(np.mean(distances)) if distances else 0.0, float(total.mean()) if total.size else 0.0
 
 
 def noise_terms(u, d, centers, valid, levels, threshold):

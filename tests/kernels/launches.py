@@ -9,6 +9,7 @@ import torch
 from sure_fast._cpu import EVIDENCE, KINDS
 from sure_fast.kernels import (
     boundary_distance,
+    dense_noise_uncertainty_loss,
     dirichlet_uncertainty,
     evidential_loss,
     gradient_magnitude,
@@ -95,6 +96,20 @@ for dtype in (SINGLE, HALF, torch.float16):
 noise("bfloat16 bytes", logits(HALF), "softplus", in_bytes=True)
 noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"), "exp", in_bytes=False)
 noise("bfloat16 64 classes", logits(HALF, 64), "softplus", in_bytes=True)
+
+flat = torch.zeros(2, 32, 32)
+maps = (flat, flat, flat, flat, torch.zeros(2), 4.0, 0.1)
+sums = torch.zeros(8, dtype=torch.float64)
+add("dense_noise_uncertainty_loss forward", dense_noise_uncertainty_loss.forward, *maps, sums)
+for detach in (False, True):
+    gradients = (detach, flat, flat, flat)
+    add(
+        f"dense_noise_uncertainty_loss backward {detach}",
+        dense_noise_uncertainty_loss.backward,
+        sums,
+        *maps,
+        *gradients,
+    )
 
 for name, z, labels, ignore in (
     ("float32", logits(SINGLE), torch.int64, None),

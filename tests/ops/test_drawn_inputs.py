@@ -152,6 +152,7 @@ def calls():
             image, noise["centers"][:, :1], None, torch.ones(2, 7, 7)
         ),
         "boundary_distance": lambda: sure_fast.boundary_distance(label),
+        "dense_noise_uncertainty_loss": lambda: sure_fast.dense_noise_uncertainty_loss(u, g, u * g, d, noise["levels"]),
         "dirichlet_uncertainty": lambda: sure_fast.dirichlet_uncertainty(logits),
         "evidential_loss": lambda: sure_fast.evidential_loss(logits, label)[:3],
         "gradient_magnitude": lambda: sure_fast.gradient_magnitude(image),

@@ -18,7 +18,7 @@ VARIANTS = {"cuda": {"sorted": {"COMPARED": 0}, "compared": {"COMPARED": 8192}}}
 REFERENCE = Backend("gradient_uncertainty_loss", "reference")
 
 
-def brute_force(u, g, d, label=None, threshold=1.0):
+def brute_force(u, g, d, label=None, threshold=1.0, normalize=None):
     """The definition, with its n × n matrix."""
     losses = []
     for k in range(len(u)):
@@ -27,7 +27,10 @@ def brute_force(u, g, d, label=None, threshold=1.0):
         v = (b[:, None] - b) * (a[:, None] - a)
         if label is not None:
             v = torch.where(label[k][near][:, None] == label[k][near], v, 0.0)
-        losses.append(v[v > 0].sum() / (v > 0).sum().clamp(min=1) + 0.0 * a.sum())
+        loss = v[v > 0].sum() / (v > 0).sum().clamp(min=1)
+        if normalize is not None and loss > 0:
+            loss = loss / (a.std(unbiased=False) * b.std(unbiased=False))
+        losses.append(loss + 0.0 * a.sum())
     return torch.stack(losses).mean()
 
 
@@ -60,12 +63,13 @@ def check(kernel, u, g, d, **options):
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 20, 30), (2, 5, 9, 11), (1, 1, 1), (1, 1, 2)], ids=str)
 @pytest.mark.parametrize("levels", [None, 4])
 @pytest.mark.parametrize("per_class", [False, True])
-def test_exact_is_every_pair(shape, levels, per_class, backend):
+@pytest.mark.parametrize("normalize", [None, "band"])
+def test_exact_is_every_pair(shape, levels, per_class, normalize, backend):
     u, g, d, label = case(shape, levels)
     label = label if per_class else None
     mine, theirs = u.clone().requires_grad_(), u.clone().requires_grad_()
-    got = backend(mine[:, None], g[:, None], d, label=label)
-    want = brute_force(theirs, g, d, label)
+    got = backend(mine[:, None], g[:, None], d, label=label, normalize=normalize)
+    want = brute_force(theirs, g, d, label, normalize=normalize)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
     gradients = torch.autograd.grad(got, mine)[0], torch.autograd.grad(want, theirs)[0]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
@@ -81,13 +85,41 @@ def test_exact_under_any_ties(backend, seed, n, levels, per_class):
 
 @pytest.mark.parametrize("levels", [None, 4, "equal"])
 @pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("normalize", [None, "band"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 4, 5), (2, 5, 9, 11), (2, 60, 61)], ids=str)
-def test_kernel_agrees_with_the_reference(shape, per_class, levels, variant):
+def test_kernel_agrees_with_the_reference(shape, per_class, levels, normalize, variant):
     u, g, d, label = case(shape, None if levels == "equal" else levels)
     if levels == "equal":
         u = torch.full_like(u, 0.5)
     for dtype in (torch.float32, torch.float64):
-        check(variant, u.to(dtype), g.to(dtype), d.to(dtype), label=label if per_class else None)
+        groups = label if per_class else None
+        check(variant, u.to(dtype), g.to(dtype), d.to(dtype), label=groups, normalize=normalize)
+
+
+def test_normalized_by_hand(backend):
+    u = torch.tensor([[[0.2, 0.6, 9.0]]], dtype=torch.float64, requires_grad=True)
+    g = torch.tensor([[[1.0, 3.0, 9.0]]], dtype=torch.float64)
+    d = torch.tensor([[[0.0, 1.0, 2.0]]], dtype=torch.float64)
+    loss = backend(u, g, d, normalize="band")
+    assert loss.item() == pytest.approx(2 * 0.4 / (1.0 * 0.2))  # of two voxels the deviation is half the difference
+    assert torch.autograd.grad(loss, u)[0].abs().max() < 1e-12  # which a larger difference would not change
+    assert backend(u, g * 0, d, normalize="band") == 0
+    assert backend(u * 0, g, d, normalize="band") == 0
+    with pytest.raises(ValueError, match="normalize: expected one of 'band', got 'image'"):
+        backend(u, g, d, normalize="image")
+
+
+@pytest.mark.parametrize("pairs", ["exact", "sampled"])
+def test_normalized_loss_knows_no_scale(pairs, kernel):
+    u, g, d, _ = case((2, 20, 30))
+    options = {"normalize": "band", "pairs": pairs, "num_pairs": 5000}
+    want, slope = run(kernel, u, g, d, **options)
+    got, less = run(kernel, 1e-3 * u + 0.1, 40 * g - 3, d, **options)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=0)
+    torch.testing.assert_close(1e-3 * less, slope, rtol=1e-6, atol=1e-12)
+    about = torch.where(d <= 1, u, 0.0)
+    assert float((slope * about).sum(dim=(1, 2)).abs().max()) < 1e-10  # no smaller u lessens it
+    check(kernel, u, g, d, **options)
 
 
 def test_several_tiles_and_levels(variant):
@@ -241,9 +273,9 @@ def test_nan_and_empty(backend):
 def test_distances_as_bytes(kernel):
     u, g, d, _ = case((2, 9, 10))
     op = torch.ops.sure_fast.gradient_uncertainty_loss
-    want = op(u, g, d, None, 1.0, 0, torch.tensor(0), "cpu")
+    want = op(u, g, d, None, 1.0, 0, torch.tensor(0), False, "cpu")
     for distance in (d.to(torch.uint8), d):
-        got = op(*kernel.put((u, g, distance)), None, 1.0, 0, torch.tensor(0), kernel.name)
+        got = op(*kernel.put((u, g, distance)), None, 1.0, 0, torch.tensor(0), False, kernel.name)
         torch.testing.assert_close([x.cpu() for x in got], list(want), rtol=1e-12, atol=1e-14)
 
 
@@ -291,7 +323,7 @@ def test_operator_is_registered_properly_and_compiles_whole(kernel):
     for groups in (None, label):
         torch.library.opcheck(
             torch.ops.sure_fast.gradient_uncertainty_loss.default,
-            (u, g, d, groups, 1.0, 0, torch.tensor(0), kernel.name),
+            (u, g, d, groups, 1.0, 0, torch.tensor(0), groups is None, kernel.name),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
         )
 

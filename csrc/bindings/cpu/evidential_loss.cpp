@@ -26,7 +26,7 @@ void forward(const Held<EvidentialArgs>& args, const TensorArgument& sums, const
   const int64_t width = evidential_sums_size(evidential_classes(args)), groups = evidential_groups(args);
   const int64_t chunks = evidential_chunks(args), maps = evidential_maps(args), all = maps * args.logits.voxels;
   double* total = data<double>(sums, "sums", groups * width);
-  const EvidentialVoxels voxels{memory(uncertainty, "uncertainty", {args.logits.dtype}, all),
+  const EvidentialVoxels voxels{memory(uncertainty, "uncertainty", {compute_dtype(args)}, all),
                                 memory(data_term, "data", {compute_dtype(args)}, all),
                                 memory(kl, "kl", {compute_dtype(args)}, all), 1.0};
   std::vector<double> partials(static_cast<size_t>(width * maps * chunks));

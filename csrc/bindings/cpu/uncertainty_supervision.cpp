@@ -34,7 +34,7 @@ void forward(const Held<BoundaryPairArgs>& args, const TensorArgument& counts, i
 
 BoundaryPairArgs arguments(const TensorArgument& logits, Evidence evidence, const Held<GradientArgs>& image,
                            const TensorArgument& squared, int near, const OptionalTensor& label, int64_t num_pairs,
-                           int64_t seed, int threads) {
+                           int64_t seed, bool normalize, int threads) {
   BoundaryPairArgs args{};
   args.logits = view(logits, "logits");
   args.evidence = evidence;
@@ -46,6 +46,7 @@ BoundaryPairArgs arguments(const TensorArgument& logits, Evidence evidence, cons
   pairs.n = args.logits.voxels;
   pairs.num_pairs = num_pairs;
   pairs.seed = static_cast<uint64_t>(seed);
+  pairs.normalize = normalize;
   pairs.threads = usable_threads(threads);
   args.squared = data<uint8_t>(squared, "squared", pairs.rows * pairs.n);
   pairs.label = {data<int64_t>(label, "label", pairs.rows * pairs.n), DType::i64};
@@ -55,7 +56,7 @@ BoundaryPairArgs arguments(const TensorArgument& logits, Evidence evidence, cons
 const Registrar registrar([](py::module_& m) {
   using py::arg;
   bind_args(m, "BoundaryPairArgs", &arguments, arg("logits"), arg("evidence"), arg("image"), arg("squared"),
-            arg("near"), arg("label"), arg("num_pairs"), arg("seed"), arg("threads"));
+            arg("near"), arg("label"), arg("num_pairs"), arg("seed"), arg("normalize"), arg("threads"));
   m.def("uncertainty_supervision_count", &count, arg("args"), arg("counts"), WithoutLock());
   m.def("uncertainty_supervision_workspace", &workspace, arg("args"), arg("most"));
   m.def("uncertainty_supervision_forward", &forward, arg("args"), arg("counts"), arg("most"), arg("scratch"),

@@ -1,0 +1,136 @@
+"""Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels].
+
+order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i);
+far_k = sum over d > threshold of u_k. Backward: +s and -s where order_ij is above 0 (at u_j alone with `detach`), 1 at
+far voxels, each times its coefficient; the four maps are read again, nothing is kept.
+Grid (blocks of 1024 voxels); float32 over a block, float64 beyond.
+Bytes per voxel: four values read; the backward writes three more. Bound by memory.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._cpu import DENSE_NOISE_SUMS
+from ._launch import BLOCK, on_device_of, own_voxels
+
+
+@triton.jit
+def _missing(low, high, rise, margin, near):
+    """How much u misses of the wanted rise, 0 where it does not, and where it does; a NaN is kept."""
+    s = tl.where(rise > 0, 1.0, tl.where(rise < 0, -1.0, 0.0))
+    x = s * (low - high) + margin * tl.abs(rise)
+    counts = near & ((x > 0) | (x != x))
+    return tl.where(counts, x, 0.0), counts, s
+
+
+@triton.jit
+def _load(u, u1, u2, distance, v, inside, threshold):
+    d = tl.load(distance + v, mask=inside, other=float("nan"))
+    return (
+        tl.load(u + v, mask=inside, other=0.0),
+        tl.load(u1 + v, mask=inside, other=0.0),
+        tl.load(u2 + v, mask=inside, other=0.0),
+        inside & (d <= threshold),
+        inside & (d > threshold),
+    )
+
+
+@triton.jit
+def _forward(
+    u,  # of the clean image [V] contiguous float32, as the three others
+    u1,  # of the first noisy image [V]
+    u2,  # of the second [V]
+    distance,  # to the boundary [V], in the unit of the threshold
+    levels,  # of the noise [2]
+    partials,  # [blocks, SUMS], float32, written
+    voxels,  # V
+    threshold,  # near is where distance <= threshold
+    margin,  # what u has to rise by, times the rise of the noise
+    SUMS: tl.constexpr,  # numbers a block
+    BLOCK: tl.constexpr,  # voxels of a program
+):
+    v, inside = own_voxels(voxels, BLOCK)
+    x0, x1, x2, near, far = _load(u, u1, u2, distance, v, inside, threshold)
+    l1, l2 = tl.load(levels).to(tl.float32), tl.load(levels + 1).to(tl.float32)
+    partials += tl.program_id(0).to(tl.int64) * SUMS
+    tl.store(partials, tl.sum(_missing(x0, x1, l1, margin, near)[0]))
+    tl.store(partials + 1, tl.sum(_missing(x0, x2, l2, margin, near)[0]))
+    tl.store(partials + 2, tl.sum(_missing(x1, x2, l2 - l1, margin, near)[0]))
+    tl.store(partials + 3, tl.sum(tl.where(near, 1.0, 0.0)))
+    tl.store(partials + 4, tl.sum(tl.where(far, x0, 0.0)))
+    tl.store(partials + 5, tl.sum(tl.where(far, x1, 0.0)))
+    tl.store(partials + 6, tl.sum(tl.where(far, x2, 0.0)))
+    tl.store(partials + 7, tl.sum(tl.where(far, 1.0, 0.0)))
+
+
+@triton.jit
+def _backward(
+    coefficients,  # d loss / d sums [SUMS], float64
+    u,  # of the clean image [V] contiguous float32, as the three others
+    u1,  # of the first noisy image [V]
+    u2,  # of the second [V]
+    distance,  # to the boundary [V], in the unit of the threshold
+    levels,  # of the noise [2]
+    gradient,  # d loss / d u [V] contiguous float32, written, as the two others
+    gradient1,  # d loss / d u1 [V]
+    gradient2,  # d loss / d u2 [V]
+    voxels,  # V
+    threshold,  # near is where distance <= threshold
+    margin,  # what u has to rise by, times the rise of the noise
+    DETACH: tl.constexpr,  # whether the image of less noise is a constant
+    BLOCK: tl.constexpr,  # voxels of a program
+):
+    v, inside = own_voxels(voxels, BLOCK)
+    x0, x1, x2, near, far = _load(u, u1, u2, distance, v, inside, threshold)
+    l1, l2 = tl.load(levels).to(tl.float32), tl.load(levels + 1).to(tl.float32)
+    _, missing01, s01 = _missing(x0, x1, l1, margin, near)
+    _, missing02, s02 = _missing(x0, x2, l2, margin, near)
+    _, missing12, s12 = _missing(x1, x2, l2 - l1, margin, near)
+    c01 = tl.where(missing01, s01 * tl.load(coefficients).to(tl.float32), 0.0)
+    c02 = tl.where(missing02, s02 * tl.load(coefficients + 1).to(tl.float32), 0.0)
+    c12 = tl.where(missing12, s12 * tl.load(coefficients + 2).to(tl.float32), 0.0)
+    g0 = tl.where(far, tl.load(coefficients + 4).to(tl.float32), 0.0)
+    g1 = tl.where(far, tl.load(coefficients + 5).to(tl.float32), 0.0) - c01
+    g2 = tl.where(far, tl.load(coefficients + 6).to(tl.float32), 0.0) - c02 - c12
+    if not DETACH:
+        g0 += c01 + c02
+        g1 += c12
+    tl.store(gradient + v, g0, mask=inside)
+    tl.store(gradient1 + v, g1, mask=inside)
+    tl.store(gradient2 + v, g2, mask=inside)
+
+
+def forward(
+    u: Tensor, u1: Tensor, u2: Tensor, distance: Tensor, levels: Tensor, threshold: float, margin: float, sums: Tensor
+) -> None:
+    """Writes `sums`, float64 [8], of maps of one shape."""
+    maps = [x.contiguous() for x in (u, u1, u2, distance)]
+    blocks = triton.cdiv(u.numel(), BLOCK)
+    partials = u.new_empty((blocks, DENSE_NOISE_SUMS), dtype=torch.float32)
+    with on_device_of(u):
+        _forward[(blocks,)](*maps, levels.contiguous(), partials, u.numel(), threshold, margin, DENSE_NOISE_SUMS, BLOCK)
+    torch.sum(partials, 0, dtype=torch.float64, out=sums)
+
+
+def backward(
+    coefficients: Tensor,
+    u: Tensor,
+    u1: Tensor,
+    u2: Tensor,
+    distance: Tensor,
+    levels: Tensor,
+    threshold: float,
+    margin: float,
+    detach: bool,
+    *gradients: Tensor,
+) -> None:
+    """Writes the three gradients, each like `u`."""
+    maps = [x.contiguous() for x in (u, u1, u2, distance)]
+    with on_device_of(u):
+        _backward[(triton.cdiv(u.numel(), BLOCK),)](
+            coefficients, *maps, levels.contiguous(), *gradients, u.numel(), threshold, margin, detach, BLOCK
+        )

@@ -1,0 +1,68 @@
+"""The terms of `uncertainty_supervision` where the noise is over whole images: each logits tensor is read once, for its
+evidential terms and its u, and its gradient is written once, with what the order of u adds to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ._supervision import DenseAnswers, SupervisionOptions
+from .boundary_distance import boundary_distance
+from .dense_noise_uncertainty_loss import dense_noise_uncertainty_loss
+from .dirichlet_uncertainty import dirichlet_uncertainty
+from .evidential_loss import float64_terms
+from .gradient_magnitude import gradient_magnitude
+from .gradient_uncertainty_loss import gradient_uncertainty_loss
+
+
+def dense_supervision(
+    logits: Tensor, label: Tensor, image: Tensor | None, noise: DenseAnswers, options: SupervisionOptions, *,
+    backend: str,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """(data, kl, dice, gradient, order, distance, far, noisy data, noisy kl, noisy dice), on "cpu" or "triton"."""
+    evidential: dict[str, Any] = {
+        "kind": options.kind, "evidence": options.evidence, "ignore_index": options.ignore_index,
+        "class_weights": options.class_weights, "return_uncertainty": True, "backend": backend,
+    }  # fmt: skip
+    data, kl, dice, u = float64_terms(logits, label, **evidential)
+    assert u is not None
+    copies = noise.logits.chunk(2)
+    if noise.segmentation:
+        first, second = (float64_terms(z, label, **evidential) for z in copies)
+        noisy = [(first[k] + second[k]) / 2 for k in range(3)]  # type: ignore[operator]
+        u1, u2 = first.uncertainty, second.uncertainty
+        assert u1 is not None
+        assert u2 is not None
+    else:
+        noisy = [torch.zeros_like(data)] * 3
+        u1, u2 = (dirichlet_uncertainty(_wide(z), evidence=options.evidence, backend=backend) for z in copies)
+    reach = max(options.gradient_threshold, options.noise_threshold)
+    distance = boundary_distance(
+        label[:, None] if label.dim() == 4 else label, max_distance=reach, ignore_index=options.ignore_index,
+        backend=backend,
+    )  # fmt: skip
+    if options.ignore_index is not None:  # neither near nor far
+        distance = distance.masked_fill(_checks.equals(label, options.ignore_index), torch.nan)
+    gradient = torch.zeros_like(data)
+    if image is not None:
+        g = gradient_magnitude(
+            image, operator=options.operator, spacing=options.spacing, channels=options.channels, backend=backend
+        )
+        gradient = gradient_uncertainty_loss(
+            u, g, distance, threshold=options.gradient_threshold, pairs="sampled" if options.num_pairs else "exact",
+            num_pairs=max(options.num_pairs, 1), label=label if options.per_class else None, seed=options.seed,
+            normalize=options.normalize, backend="cuda" if logits.is_cuda else "cpu",
+        )  # fmt: skip
+    ordered = dense_noise_uncertainty_loss(
+        u, u1, u2, distance, noise.levels, threshold=options.noise_threshold, margin=noise.margin, detach=noise.detach,
+        backend=backend,
+    )  # fmt: skip
+    return (data, kl, dice, gradient, *ordered, *noisy)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Rounded to half precision u would tie what the kernels tell apart."""
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
