@@ -34,6 +34,10 @@ class HardPatches:
     ignore_index: int | None
     backend: str | None
 
+    def __post_init__(self) -> None:
+        _checks.patch_size(self.patch_size)
+        _checks.count("num_patches", self.num_patches)
+
     def draw(
         self,
         model: Callable[[Tensor], Tensor],

@@ -104,6 +104,10 @@ class UncertaintySupervisedLoss(nn.Module):
         >>> out.total.backward()
     """
 
+    draws = 0
+    """Calls of `draw_noise` so far; a run that goes on sets it."""
+    _tried = False
+
     def __init__(
         self,
         *,
@@ -156,10 +160,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.support = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max)
         self.image_noise: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max}
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
-        _checks.patch_size(patch_size)
         self.mining_every = _checks.count("mining_every", mining_every)
-        self.draws = 0
-        """Calls of `draw_noise` so far; a run that goes on sets it."""
         self.backend = backend
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
@@ -169,12 +170,15 @@ class UncertaintySupervisedLoss(nn.Module):
         }  # fmt: skip
         check_options(**self.options)
         self.patches = HardPatches(
-            patch_size, _checks.count("num_patches", num_patches), noise, noise_std, noise_threshold, evidence,
+            patch_size, num_patches, noise, noise_std, noise_threshold, evidence,
             ignore_index, backend,
         )  # fmt: skip
-        self.ops = ("uncertainty_supervision", *(MINING_OPS if self._has_patches else ()))
         _backends.check(backend, *self.ops)
-        self._tried = False
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """What it calls."""
+        return ("uncertainty_supervision", *(MINING_OPS if self._has_patches else ()))
 
     @property
     def _has_patches(self) -> bool:
