@@ -265,7 +265,8 @@ def evaluate_cases(
     """Evaluates every case: the metrics of `score`; UCC and UR of the three principles.
 
     The noisy images of UCC and UR carry noise of mean 0.1 and 0.9, standard deviation 0.3, over the whole image; those
-    of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5.
+    of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5. Of a case they share one field, so
+    that the level alone differs. UCC_d and UR_d are taken at mean 0.9.
     With `info.slice_axis` gradient and distance are those within the slices, and `slices` has every slice as a case.
     Voxels of the label `info.ignore_index` enter nothing. Of several ranks each evaluates its share of the cases, and
     all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given, and tells
@@ -288,9 +289,9 @@ def evaluate_cases(
         prediction = predictor(truth.image, truth.place)
         generator = torch.Generator().manual_seed(case_seed(case.name, seed))
         noisy = []
+        noise = torch.randn(truth.image.shape, generator=generator).to(truth.image)  # of a case the same at every level
         for mean, deviation in (*((mean, NOISE_STD) for mean in MEANS), *((0.0, std) for std in DEVIATIONS)):
-            noise = torch.randn(truth.image.shape, generator=generator).to(truth.image) * deviation + mean
-            noisy.append(predictor(truth.image + noise, truth.place).uncertainty)
+            noisy.append(predictor(truth.image + noise * deviation + mean, truth.place).uncertainty)
         if prediction.spoiled:
             result.spoiled.append(case.name)
         result.per_case.append(_row(case.name, prediction, noisy, truth, info))

@@ -152,7 +152,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.start_epoch = schedule.start_of(num_epochs, start_epoch)
         self.ramp = _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
-        self.total, self.annealing_epochs = total, annealing_epochs
+        self.total, self.annealing_epochs, self.backend = total, annealing_epochs, backend
         self.beta = _checks.positive("beta", beta, zero=True)
         self.gamma = _checks.positive("gamma", gamma, zero=True)
         self.weights = check_weights(order_weight, distance_weight, far_weight)
@@ -161,7 +161,6 @@ class UncertaintySupervisedLoss(nn.Module):
         self.image_noise: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max}
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
         self.mining_every = _checks.count("mining_every", mining_every)
-        self.backend = backend
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
             "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold,
