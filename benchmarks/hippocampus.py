@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sure_fast.comparison.results import typeset
+from sure_fast.comparison.tables import typeset
 from sure_fast.data import CORRUPTIONS, discover
 from sure_fast.engine import checkpoint
 from sure_fast.engine.evaluation import Truth, load_truth

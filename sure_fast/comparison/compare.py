@@ -13,7 +13,7 @@ from ..engine import config as configuration
 from ..engine.cases import brought_to, find_cases
 from ..engine.config import ConfigError, TrainConfig
 from ..methods import METHODS
-from . import report, results
+from . import report, results, tables
 
 PROGRAM = "sure_fast.compare"
 QUICK: dict[str, Any] = {
@@ -79,7 +79,7 @@ def compare(
         command = sys.argv[1:] if arguments is None else arguments
         described = results.describe(command, list(configs.values()), numbers, names)
         comparison = results.Comparison(runs, dict(cases.info.class_names), described)
-        results.write_tables(comparison, output)
+        tables.write(comparison, output)
         report.write(comparison, output / "report.html")
     print((output / "results.md").read_text(encoding="utf-8"))
     print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)

@@ -16,7 +16,8 @@ from ..engine.files import write_text
 from ..engine.table import EXPLANATIONS, in_unit
 from ..methods import DEFAULT, METHODS
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
-from .results import USABLE, Comparison, typeset
+from .results import DETECTION, USABLE, Comparison
+from .tables import DETECTED, difference, main_metrics, typeset
 
 CURVES = {
     "dice": "Dice",
@@ -24,6 +25,7 @@ CURVES = {
     "ueo": "UEO",
     "mean_uncertainty": "mean u",
     "ucc_g": "UCC_g",
+    "ood_auroc": "OOD AUROC",
 }
 """Metrics drawn against severity."""
 STYLE = """
@@ -74,11 +76,12 @@ def write(comparison: Comparison, path: Path) -> None:
     swept = any(run.sweep for run in comparison.runs)
     parts = [
         _head(comparison, swept),
+        _slices(comparison),
+        _dots(comparison),
         _tables(comparison),
         _robustness(comparison) if swept else "",
         _calibration(comparison),
         _principles(comparison),
-        _slices(comparison),
         _settings(comparison),
     ]
     title = "Comparison of uncertainty methods"
@@ -93,9 +96,9 @@ def write(comparison: Comparison, path: Path) -> None:
 def _head(comparison: Comparison, swept: bool) -> str:
     cases = len(comparison.runs[0].results["per_case"])
     seeds = comparison.description["seeds"]
-    sections = {"tables": "Tables", "robustness": "Robustness", "calibration": "Calibration and error detection",
-                "principles": "Uncertainty against gradient and distance", "slices": "Slices",
-                "settings": "Settings"}  # fmt: skip
+    sections = {"slices": "Slices", "numbers": "Main numbers", "tables": "Tables", "robustness": "Robustness",
+                "calibration": "Calibration and error detection",
+                "principles": "Uncertainty against gradient and distance", "settings": "Settings"}  # fmt: skip
     if not swept:
         del sections["robustness"]
     links = "".join(f'<a href="#{key}">{text}</a>' for key, text in sections.items())
@@ -103,6 +106,55 @@ def _head(comparison: Comparison, swept: bool) -> str:
         f"<h1>Comparison of uncertainty methods</h1><p>{len(comparison.presets)} methods, {cases} test "
         f"case{'s' * (cases != 1)}, {len(seeds)} seed{'s' * (len(seeds) != 1)}. The same network, data, split and "
         f"schedule for all.</p><nav>{links}</nav>"
+    )
+
+
+def _dots(comparison: Comparison) -> str:
+    """The main numbers of every method with their intervals, a panel a metric."""
+    presets = comparison.presets
+    directions = {metric: d for metrics in comparison.groups.values() for metric, (_, d) in metrics.items()}
+    shown = {**main_metrics(comparison), **{m: title for m, (title, _) in comparison.detection_titles.items()}}
+    panels = []
+    for metric, title in shown.items():
+
+        def draw(axis: Any, metric: str = metric) -> None:
+            for row, preset in enumerate(presets):
+                statistics = comparison.statistics(preset, metric)
+                if math.isnan(statistics.mean):
+                    continue
+                colour, y = METHODS[preset].colour, len(presets) - row
+                if not math.isnan(statistics.low):
+                    axis.plot([statistics.low, statistics.high], [y, y], color=colour, linewidth=1.6, alpha=0.6)
+                axis.plot([statistics.mean], [y], marker="o", markersize=5, color=colour, linestyle="none")
+            axis.set_yticks(range(len(presets), 0, -1), [METHODS[preset].title for preset in presets])
+            axis.set_ylim(0.4, len(presets) + 0.6)
+
+        arrow = "larger is better" if directions[metric] > 0 else "smaller is better"
+        panels.append(_figure(draw, f"{title}: {arrow}", (3.1, 0.55 + 0.21 * len(presets)), caption=True))
+    return (
+        '<h2 id="numbers">Main numbers</h2><p class="note">Means over the test cases with their 95 % bootstrap '
+        f'intervals.</p><div class="grid wide">{"".join(panels)}</div>'
+    )
+
+
+def _differences(comparison: Comparison) -> str:
+    """Of every method to the reference."""
+    if len(comparison.presets) < 2:
+        return ""
+    metrics, reference = main_metrics(comparison), comparison.reference
+    columns = {metric: comparison.against(metric, reference) for metric in metrics}
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in metrics.values())
+    body = "".join(
+        f"<tr><th>{METHODS[preset].title}</th>"
+        + "".join(f"<td>{difference(*column[preset])}</td>" for column in columns.values())
+        + "</tr>"
+        for preset in comparison.presets
+        if preset != reference
+    )
+    return (
+        f'<h3>Differences to {METHODS[reference].title}</h3><p class="note">Case by case, with 95 % bootstrap '
+        "intervals; n. s.: not significant by Wilcoxon's signed-rank test with Holm's correction.</p>"
+        f'<div class="scroll"><table><thead><tr><th>Method</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
@@ -125,7 +177,9 @@ def _tables(comparison: Comparison) -> str:
     for group, metrics in {**comparison.groups, **per_class}.items():
         told = "".join(f'<p class="note">{name}: {html.escape(text)}.</p>' for name, text in EXPLANATIONS.items()
                        if any(title.startswith(f"{name}_") for title, _ in metrics.values()))  # fmt: skip
+        told += f'<p class="note">{DETECTED}</p>' if group == DETECTION else ""
         parts.append(f"<h3>{group}</h3>{told}{_table(comparison, metrics)}")
+    parts.append(_differences(comparison))
     undefined = []
     for preset in comparison.presets:
         counts = {title: comparison.statistics(preset, metric).undefined

@@ -8,6 +8,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,14 @@ import torch
 
 from ..engine import checkpoint, resume, robustness
 from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_stored
-from ..engine.files import write_table, write_text
 from ..engine.resume import PLANNED
-from ..engine.table import in_unit, number, unit_of
-from ..methods import METHODS
+from ..engine.table import in_unit, unit_of
+from ..methods import DEFAULT, METHODS
 from ..metrics import Statistics, summarize
-from . import curves
+from . import curves, detection, differences
 
 USABLE = 0.9
 """Of the best mean Dice: a method below it is not marked as the best in anything."""
-MARKED = (
-    f"Bold: better than every other method by more than chance (paired 95 % bootstrap interval), among those with at "
-    f"least {USABLE:.0%} of the best mean Dice."
-)
 GROUPS: dict[str, dict[str, tuple[str, int]]] = {
     "Segmentation": {
         "dice": ("Dice", 1), "iou": ("IoU", 1), "hd95_mm": ("HD95 (mm)", -1), "assd_mm": ("ASSD (mm)", -1),
@@ -47,6 +43,7 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
     },
 }  # fmt: skip
 """Metrics of the tables: title, and 1 where larger is better, -1 where smaller is."""
+DETECTION = "Failure and OOD detection"
 
 
 @dataclass
@@ -88,20 +85,44 @@ class Comparison:
 
     @property
     def groups(self) -> dict[str, dict[str, tuple[str, int]]]:
-        """`GROUPS` with the unit of this data."""
-        return {
+        """`GROUPS` with the unit of this data, and what a sweep tells of detection."""
+        groups = {
             group: {in_unit(key, self.unit): (in_unit(title, self.unit), d) for key, (title, d) in metrics.items()}
             for group, metrics in GROUPS.items()
         }
+        return {**groups, DETECTION: self.detection_titles} if self.detection else groups
+
+    @property
+    def reference(self) -> str:
+        """The preset that others are held against: this package's own where it is among them, else the last."""
+        return DEFAULT if DEFAULT in self.presets else self.presets[-1]
+
+    @cached_property
+    def detection(self) -> dict[str, dict[str, np.ndarray]]:
+        """`detection.values` of every preset that has a sweep."""
+        return {
+            preset: detection.values([detection.of_sweep(run.sweep) for run in self.of(preset)])
+            for preset in self.presets
+            if all(run.sweep for run in self.of(preset))
+        }
+
+    @property
+    def detection_titles(self) -> dict[str, tuple[str, int]]:
+        """Of the metrics of detection; none without a sweep."""
+        return detection.titles(detection.of_sweep(self.runs[0].sweep)) if self.detection else {}
 
     def statistics(self, preset: str, metric: str) -> Statistics:
         """Over the cases, each the mean over the seeds where it is defined; undefined counts cases and seeds."""
+        if metric in self.detection.get(preset, ()):
+            return detection.statistics(self.detection[preset][metric])
         values = self._values(preset, metric)
         statistics = summarize(self._by_case(preset, metric))
         return statistics._replace(undefined=int(np.isnan(values).sum()))
 
     def seed_std(self, preset: str, metric: str) -> float:
-        """Standard deviation of the seeds' means; NaN of one seed."""
+        """Standard deviation of the seeds' means; NaN of one seed, and of detection, which is of all cases."""
+        if metric in self.detection.get(preset, ()):
+            return math.nan
         means = [m for m in map(_mean, self._values(preset, metric)) if not math.isnan(m)]
         return float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
 
@@ -122,13 +143,26 @@ class Comparison:
         Better by more than chance: the 95 % bootstrap interval of the mean difference over the cases, each paired with
         itself, lies above 0.
         """
-        values = {preset: direction * self._by_case(preset, metric) for preset in self.usable()}
-        values = {preset: row for preset, row in values.items() if not np.isnan(row).all()}
-        if len(values) < 2:
+        if metric in self.detection_titles:
+            rows = {preset: direction * self.detection[preset][metric] for preset in self.usable()}
+            rows = {preset: row for preset, row in rows.items() if not np.isnan(row[0])}
+            best, lowest = (lambda row: float(row[0])), (lambda row: detection.statistics(row).low)
+        else:
+            rows = {preset: direction * self._by_case(preset, metric) for preset in self.usable()}
+            rows = {preset: row for preset, row in rows.items() if not np.isnan(row).all()}
+            best, lowest = (lambda row: float(np.nanmean(row))), (lambda row: summarize(row).low)
+        if len(rows) < 2:
             return None
-        first = max(values, key=lambda preset: float(np.nanmean(values[preset])))
-        others = (row for preset, row in values.items() if preset != first)
-        return first if all(summarize(values[first] - row).low > 0 for row in others) else None
+        first = max(rows, key=lambda preset: best(rows[preset]))
+        others = (row for preset, row in rows.items() if preset != first)
+        return first if all(lowest(rows[first] - row) > 0 for row in others) else None
+
+    def against(self, metric: str, reference: str) -> dict[str, tuple[Statistics, float]]:
+        """Of every other preset the difference to `reference` over the cases, each paired with itself, and its p by
+        Wilcoxon's test with Holm's correction for the number of presets."""
+        rows = {preset: self._by_case(preset, metric) for preset in self.presets}
+        p = differences.corrected_p(rows, reference)
+        return {preset: (summarize(rows[preset] - rows[reference]), p[preset]) for preset in p}
 
     def _by_case(self, preset: str, metric: str) -> np.ndarray:
         """[cases]: the mean over the seeds where it is defined."""
@@ -145,7 +179,8 @@ class Comparison:
             for metric in (name for name in group[0] if name not in merged):
                 merged[metric] = _mean(np.array([math.nan if r[metric] is None else r[metric] for r in group]))
             rows.append(merged)
-        return robustness.summaries(rows)
+        tables = [detection.of_sweep(run.sweep) for run in self.of(preset) if run.sweep]
+        return [*robustness.summaries(rows), *(detection.by_severity(tables) if tables else [])]
 
     def curve(self, preset: str, *keys: str) -> list[float]:
         """Mean over the seeds; NaN where undefined."""
@@ -265,64 +300,3 @@ def evaluated_cases(cases: Sequence[Any], run: Run) -> list[Any]:
     if missing:
         raise ConfigError(f"{run.folder}: was evaluated on {missing[0]}, which is not among the cases")
     return [by_name[name] for name in names]
-
-
-def write_tables(comparison: Comparison, folder: Path) -> None:
-    """results.csv: a row a preset, seed and case; results.json: the summaries; results.md: the tables."""
-    metrics = comparison.metrics()
-    rows = (
-        [run.preset, run.seed, case["case"], *(case[metric] for metric in metrics)]
-        for run in comparison.runs
-        for case in run.results["per_case"]
-    )
-    write_table(folder / "results.csv", [["preset", "seed", "case", *metrics], *rows])
-
-    def plain(row: dict[str, Any]) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-
-    methods: dict[str, dict[str, Any]] = {}
-    for preset in comparison.presets:
-        methods[preset] = {}
-        for metric in metrics:
-            statistics = comparison.statistics(preset, metric)._asdict()
-            methods[preset][metric] = plain({**statistics, "seed_std": comparison.seed_std(preset, metric)})
-    content = {
-        **comparison.description,
-        "class_names": comparison.class_names,
-        "methods": methods,
-        "robustness": {preset: [plain(row) for row in comparison.robustness(preset)] for preset in comparison.presets},
-    }
-    for name, text in (("results.json", json.dumps(content, indent=1)), ("results.md", markdown(comparison))):
-        write_text(folder / name, text)
-
-
-def markdown(comparison: Comparison) -> str:
-    """The tables of the report; in bold what is significantly the best."""
-    lines = ["```bash", comparison.description["command"], "```", ""]
-    cases = len(comparison.runs[0].results["per_case"])
-    seeds = ", ".join(map(str, comparison.description["seeds"]))
-    lines += [
-        f"Means over {cases} test cases (seeds {seeds}), with 95 % bootstrap intervals over the cases. {MARKED}",
-        "",
-    ]
-    for group, metrics in comparison.groups.items():
-        titles = [f"{title} {'↑' if direction > 0 else '↓'}" for title, direction in metrics.values()]
-        lines += [f"| {group} | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
-        best = {metric: comparison.best(metric, direction) for metric, (_, direction) in metrics.items()}
-        for preset in comparison.presets:
-            cells = []
-            for metric in metrics:
-                statistics = comparison.statistics(preset, metric)
-                mean = f"**{typeset(statistics.mean)}**" if preset == best[metric] else typeset(statistics.mean)
-                cells.append(
-                    mean
-                    if math.isnan(statistics.low)
-                    else f"{mean} ({typeset(statistics.low)} … {typeset(statistics.high)})"
-                )
-            lines.append(f"| {METHODS[preset].title} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def typeset(value: float) -> str:
-    return number(value).replace("-", "−")

@@ -26,9 +26,16 @@ class Corruption(NamedTuple):
 
 def noise(image: Tensor, mean: float, seeds: Sequence[int]) -> Tensor:
     """Gaussian noise of this mean and of standard deviation 0.3 (arXiv 2509.17098)."""
-    shape = image.shape[1:]
-    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return image + (torch.stack(drawn) * NOISE_STD + mean).to(image)
+    return image + (_field(image, seeds) * NOISE_STD + mean).to(image)
+
+
+def deviating_noise(image: Tensor, std: float, seeds: Sequence[int]) -> Tensor:
+    """Gaussian noise of mean 0 and this standard deviation (arXiv 2605.10984)."""
+    return image + (_field(image, seeds) * std).to(image)
+
+
+def _field(image: Tensor, seeds: Sequence[int]) -> Tensor:
+    return torch.stack([torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def blur(image: Tensor, sigma: float, seeds: Sequence[int]) -> Tensor:
@@ -83,6 +90,7 @@ def _plain(image: Any) -> Tensor:
 
 CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption("noise", "mean, std 0.3", (0.1, 0.3, 0.5, 0.7, 0.9), noise),
+    "noise_std": Corruption("noise by std", "std, mean 0", (0.1, 0.2, 0.3, 0.5, 1.0), deviating_noise),
     "blur": Corruption("blur", "σ in voxels", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
     "bias_field": Corruption("bias field", "coefficients", (0.1, 0.2, 0.3, 0.4, 0.5), bias_field),
     "ghosting": Corruption("ghosting", "intensity", (0.4, 0.8, 1.2, 1.6, 2.0), ghosting),
@@ -95,9 +103,9 @@ def corrupt(image: Tensor, kind: str, severity: int, *, seeds: Sequence[int]) ->
 
     Args:
         image: [N, K, \*S] floating, normalised.
-        kind: "noise" (mean 0.1 … 0.9, standard deviation 0.3), "blur" (σ 0.5 … 3 voxels), "bias_field" (MONAI's
-            polynomial, coefficients up to ±0.1 … 0.5), "ghosting" (k-space lines times 0.6 … -1) or
-            "contrast" (gamma 1.25 … 3).
+        kind: "noise" (mean 0.1 … 0.9, standard deviation 0.3), "noise_std" (mean 0, standard deviation 0.1 … 1),
+            "blur" (σ 0.5 … 3 voxels), "bias_field" (MONAI's polynomial, coefficients up to ±0.1 … 0.5), "ghosting"
+            (k-space lines times 0.6 … -1) or "contrast" (gamma 1.25 … 3).
         severity: 1 … 5.
         seeds: one per image; an image's result depends on its own alone. The same seed gives the same noise, field
             and axis at every severity.

@@ -21,6 +21,7 @@ from ..metrics import (
     compute_adaptive_ece,
     compute_aurc,
     compute_brier,
+    compute_case_uncertainty,
     compute_dice,
     compute_error_auroc,
     compute_nll,
@@ -29,6 +30,7 @@ from ..metrics import (
     compute_ucc_noise,
     compute_ur,
     compute_ur_noise,
+    compute_window_uncertainty,
     dice_of_stats,
     ece_of_stats,
     gradient_and_distance,
@@ -218,6 +220,8 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     row["auroc"] = float(compute_error_auroc(*errors, ignore_index=ignore))
     counts = torch.ones_like(label, dtype=torch.bool) if ignore is None else label != ignore
     row["mean_uncertainty"] = float(u[counts].double().mean())
+    row["case_uncertainty"] = float(compute_case_uncertainty(u, prediction.labels, classes))
+    row["window_uncertainty"] = float(compute_window_uncertainty(u))
     boundary = truth.distance <= GRADIENT_THRESHOLD
     row["ucc_g"] = float(compute_ucc(truth.gradient, u, mask=boundary))
     row["ur_g"] = float(compute_ur(truth.gradient, u, mask=boundary))

@@ -16,6 +16,8 @@ SINGLE = {
     "aurc": ("AURC", "0"),
     "auroc": ("Error AUROC", "1"),
     "mean_uncertainty": ("mean u", ""),
+    "case_uncertainty": ("u of the case", ""),
+    "window_uncertainty": ("u of a window", ""),
     "ucc_g": ("UCC_g", "-1"),
     "ucc_d": ("UCC_d", "-1"),
     "ucc_noise": ("UCC_noise", "+1"),
