@@ -19,7 +19,7 @@ SHORT = """
 from sure_fast.integrations.nnunet import nnUNetTrainerSURE
 
 class nnUNetTrainerSUREDemo(nnUNetTrainerSURE):
-    beta, gamma, start = 30.0, 0.1, 0.5
+    start = 0.5
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)

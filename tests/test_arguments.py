@@ -107,6 +107,7 @@ WRONG = {
     "top_label": FLAG,
     "total": CHOICE,
     "weight": NOT_NEGATIVE,
+    "with_distance": FLAG,
     "weighting": CHOICE,
 }
 """Wrong values of every option of every public callable."""

@@ -260,7 +260,7 @@ class UncertaintySupervisedLoss(nn.Module):
             wanted |= (
                 {"centers": noise.centers, "valid": noise.valid}
                 if noise.centers is not None
-                else {**self.order, "noisy_segmentation": self.noisy_weight > 0}
+                else {**self.order, "with_distance": self.weights[1] > 0, "noisy_segmentation": self.noisy_weight > 0}
             )
         supervised = image if weight > 0 and self.beta > 0 else None
         if supervised is not None and self.options["pairs"] == "sampled":

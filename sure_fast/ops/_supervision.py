@@ -39,6 +39,7 @@ class DenseAnswers(NamedTuple):
     """[2]."""
     margin: float
     detach: bool
+    with_distance: bool
     segmentation: bool
     """Whether the evidential terms of the copies are wanted."""
 
@@ -132,11 +133,13 @@ def checked_answers(
     *,
     margin: float = MARGIN,
     detach: bool = False,
+    with_distance: bool = True,
     segmentation: bool = False,
 ) -> tuple[Tensor, NoisyAnswers | DenseAnswers | None]:
     """The logits and, where they are given, the noisy ones in one dtype, with their patches or levels, checked."""
     margin = _checks.positive("margin", margin, zero=True)
     _checks.flag("detach", detach)
+    _checks.flag("with_distance", with_distance)
     _checks.flag("noisy_segmentation", segmentation)
     if noisy is None:
         return logits, None
@@ -149,4 +152,4 @@ def checked_answers(
         raise ValueError("valid: expected centers with it, got None")
     levels = _checks.noise_levels(levels)
     _checks.same_device("levels", levels, "logits", logits)
-    return logits, DenseAnswers(noisy, levels, margin, detach, segmentation)
+    return logits, DenseAnswers(noisy, levels, margin, detach, with_distance, segmentation)

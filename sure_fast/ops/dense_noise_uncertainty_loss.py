@@ -152,6 +152,7 @@ def dense_noise_uncertainty_loss(
     threshold: float = NOISE_THRESHOLD,
     margin: float = MARGIN,
     detach: bool = False,
+    with_distance: bool = True,
     backend: str | None = None,
 ) -> DenseNoiseUncertaintyLossOutput:
     r"""Violations of "the more noise near a boundary, the more uncertainty; far from one, none", at every voxel.
@@ -176,6 +177,7 @@ def dense_noise_uncertainty_loss(
         threshold: in the unit of `distance`; a distance larger by 1e-6 of it still counts as within.
         margin: by what u has to rise, times the rise of the noise.
         detach: whether the image of less noise is a constant in the order and distance terms.
+        with_distance: False: the distance term, which sorts the near voxels, is not computed and 0.
 
     Returns:
         DenseNoiseUncertaintyLossOutput(order, distance, far), 0-dim: float64 for float64 maps, else float32.
@@ -207,17 +209,22 @@ def dense_noise_uncertainty_loss(
     threshold = _checks.reach("threshold", threshold)
     margin = _checks.positive("margin", margin, zero=True)
     _checks.flag("detach", detach)
+    _checks.flag("with_distance", with_distance)
     chosen = _backends.choose("dense_noise_uncertainty_loss", backend, first, one, two, d)
     if chosen == "reference":
-        terms = _reference(first, one, two, d, levels, threshold=threshold, margin=margin, detach=detach)
+        terms = _reference(
+            first, one, two, d, levels, threshold=threshold, margin=margin, detach=detach, with_distance=with_distance
+        )
         return DenseNoiseUncertaintyLossOutput(*terms)
     first, one, two = one_dtype(*(single_or_double(u) for u in (first, one, two)))
     d, dtype = single_or_double(d), first.dtype
     sums = _op(first, one, two, d, levels, threshold, margin, detach, chosen)
-    clean = first.detach() if detach else first
-    sorting = "cuda" if clean.is_cuda else "cpu"
-    losses = [pair_loss_of_images(noisy - clean, d, d, threshold, sorting) for noisy in (one, two)]
     order = sums[ORDER_SUMS].sum() / sums[NEAR].clamp(min=1)
     far = sums[FAR_SUMS].sum() / sums[FAR_NUMBER].clamp(min=1)
-    distance_term = (losses[0] + losses[1]).sum() / max(len(first), 1)
+    distance_term = torch.zeros_like(order)
+    if with_distance:
+        clean = first.detach() if detach else first
+        sorting = "cuda" if clean.is_cuda else "cpu"
+        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, sorting) for noisy in (one, two)]
+        distance_term = (losses[0] + losses[1]).sum() / max(len(first), 1)
     return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))

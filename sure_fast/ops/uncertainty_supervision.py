@@ -412,6 +412,7 @@ def uncertainty_supervision(
     valid: Tensor | None = None,
     margin: float = MARGIN,
     detach: bool = False,
+    with_distance: bool = True,
     noisy_segmentation: bool = False,
     kind: str = "digamma",
     evidence: str = "exp",
@@ -446,7 +447,7 @@ def uncertainty_supervision(
             another dtype, as when one of them was computed within autocast, the wider is taken.
         levels: of the noise of the two images, [2], on the logits' device; needed with `noisy_logits`.
         centers, valid: of noise patches, as of `noise_uncertainty_loss`; None: the noise is over the whole images.
-        margin, detach: as of `dense_noise_uncertainty_loss`, with noise over whole images.
+        margin, detach, with_distance: as of `dense_noise_uncertainty_loss`, with noise over whole images.
         noisy_segmentation: with noise over whole images, whether the evidential terms of the noisy copies are wanted.
         kind, evidence, ignore_index, class_weights: as of `evidential_loss`. Ignored voxels are neither near nor far
             from a boundary.
@@ -489,7 +490,7 @@ def uncertainty_supervision(
     image = checked_image(image, logits, channels, blur_sigma)
     logits, noise = checked_answers(
         logits, label, noisy_logits, centers, levels, valid, margin=margin, detach=detach,
-        segmentation=noisy_segmentation,
+        with_distance=with_distance, segmentation=noisy_segmentation,
     )  # fmt: skip
     weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
     options = SupervisionOptions(

@@ -19,6 +19,7 @@ def dense_noise_uncertainty_loss(
     threshold: float = 4.0,
     margin: float = 0.0,
     detach: bool = False,
+    with_distance: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance, far) terms of maps [N, *S]; docs/method.md, "Noise supervision of whole images"."""
     maps = [widen(u) for u in (uncertainty, noisy1, noisy2)]
@@ -34,7 +35,7 @@ def dense_noise_uncertainty_loss(
         order = order + missing.where(counts, zero).sum() / near.sum().clamp(min=1)
     clean = maps[0].detach() if detach else maps[0]
     distance_term = zero.sum()
-    for noisy in maps[1:]:
+    for noisy in maps[1:] if with_distance else ():
         distance_term = distance_term + gradient_uncertainty_loss(
             noisy - clean, distance, distance, threshold=threshold
         )

@@ -71,8 +71,9 @@ def uncertainty_supervision(
         return (*evidential, gradient, *terms)
     dense = cast("DenseAnswers", noise)
     terms = dense_noise_uncertainty_loss(
-        u, u1, u2, distance, dense.levels, threshold=threshold, margin=dense.margin, detach=dense.detach
-    )
+        u, u1, u2, distance, dense.levels, threshold=threshold, margin=dense.margin, detach=dense.detach,
+        with_distance=dense.with_distance,
+    )  # fmt: skip
     noisy = [torch.zeros_like(order)] * 3
     if dense.segmentation:
         noisy = [(a + b) / 2 for a, b in zip(*map(evidential_terms, copies), strict=True)]

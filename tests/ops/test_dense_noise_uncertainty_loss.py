@@ -89,7 +89,9 @@ def test_margin_detach_and_the_order_of_the_levels(backend):
 
 @pytest.mark.parametrize("shape", [(2, 17, 19), (3, 5, 6, 7), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize(
-    "options", [{}, {"threshold": 6.5, "margin": 0.1}, {"detach": True, "threshold": 0.0}], ids=str
+    "options",
+    [{}, {"threshold": 6.5, "margin": 0.1}, {"detach": True, "threshold": 0.0}, {"with_distance": False}],
+    ids=str,
 )
 def test_kernel_agrees_with_the_reference(shape, options, kernel, dtype):
     maps, d = case(shape, dtype)

@@ -138,7 +138,8 @@ class NNUNetLoss(nn.Module):
         if self.ignore_label is not None:
             distance = distance.masked_fill(_checks.equals(label, IGNORED), torch.inf)
         u = sure_fast.dirichlet_uncertainty(pairs)
-        return weight * sure_fast.gradient_uncertainty_loss(u, gradient.flatten(0, 1), distance)
+        normalize = self.supervised.options["normalize"]
+        return weight * sure_fast.gradient_uncertainty_loss(u, gradient.flatten(0, 1), distance, normalize=normalize)
 
     def _label(self, target: Tensor) -> Tensor:
         """Labels as integers; of regions without the channel that marks ignored voxels."""

@@ -20,7 +20,7 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     beta = BETA
     """Weight of L_gu, as everywhere in sure_fast."""
     gamma = GAMMA
-    """Weight of L_nu; 0 saves its three forwards of the network a step."""
+    """Weight of L_nu; 0 saves its two forwards of the network a step."""
     start = START_SHARE
     """Share of the epochs before the uncertainty is supervised."""
     annealing = 0.2
