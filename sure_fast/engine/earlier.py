@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
-from ..methods import METHODS
+from ..methods import METHODS, PAPER
 from .options import ConfigError
 
 NAMES = {"data": "data.folder", "noise_patch_size": "method.patch_size", "prius_distance": "method.distance"}
@@ -71,7 +71,8 @@ def in_sections(content: Mapping[str, Any], full_name: Callable[[str], str]) -> 
 
 
 def _defaults(key: str) -> list[Any]:
-    """What the losses that have this option do by themselves; runs of all methods wrote it down."""
+    """What the losses that have this option do or did by themselves; runs of all methods wrote it down."""
     signatures = [inspect.signature(record.loss).parameters for record in METHODS.values()]
     values = [parameters[key].default for parameters in signatures if key in parameters]
+    values += [PAPER[key]] if key in PAPER else []
     return values + [[value] for value in values] + ([0.0] if key in ("beta", "gamma") else [])

@@ -101,7 +101,7 @@ def test_contrast_keeps_the_range_of_every_image(images):
 
 def test_bad_arguments_are_named(images):
     for arguments, seeds, text in (
-        (("fog", 1), [0] * 3, "^kind: expected one of noise, blur"),
+        (("fog", 1), [0] * 3, "^kind: expected one of noise, noise_std, blur"),
         (("noise", 0), [0] * 3, "^severity: expected 1 to 5, got 0$"),
         (("noise", 1), [0], "^seeds: expected one for each of the 3 images, got 1$"),
     ):

@@ -9,6 +9,7 @@ from sure_fast.engine import config as configuration
 from sure_fast.engine.config import ConfigError, RunConfig, TrainConfig, make
 from sure_fast.engine.prediction import INFERENCE
 from sure_fast.losses import UncertaintySupervisedLoss
+from sure_fast.losses.supervised import BETA
 from sure_fast.methods import METHODS
 
 
@@ -20,7 +21,8 @@ def write(folder, text):
 
 def test_flag_over_file_over_method_over_default(tmp_path):
     file = configuration.load_file(write(tmp_path, "method: {beta: 5}\nrun:\n  epochs: 9\nnetwork: {dropout: 0.1}\n"))
-    assert make({}).method.options["beta"] == 100
+    assert make({}).method.options["beta"] == BETA
+    assert make({"preset": "sure"}).method.options["beta"] == 100
     assert make({"preset": "mc-dropout"}).network.dropout == 0.2
     assert make({"preset": "ensemble"}).method.members == 3
     assert make({}, file).method.options["beta"] == 5
@@ -150,7 +152,7 @@ def test_errors_of_the_file(tmp_path, text, message):
         ({"gamma": "inf"}, "method.gamma: expected a finite number >= 0, got inf"),
         ({"seed": "-1"}, "run.seed: expected a finite number >= 0, got -1"),
         ({"preset": "prius", "geometry_weight": "-1"}, "method.geometry_weight: expected a finite number >= 0, got -1"),
-        ({"noise_patch_size": "2"}, "method.patch_size: expected one odd number"),
+        ({"preset": "sure", "noise_patch_size": "2"}, "method.patch_size: expected one odd number"),
         ({"channels": ""}, "network.channels: expected list"),
         ({"method.bata": "1"}, "unknown key 'method.bata'; did you mean 'method.beta'?"),
         ({"preset": "evidential", "beta": "1"}, "method.beta: expected none, preset evidential is the method with"),

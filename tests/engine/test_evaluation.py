@@ -79,7 +79,7 @@ class Expert(torch.nn.Module):
 
     def forward(self, image):
         hot = torch.nn.functional.one_hot(self.label, 4).movedim(-1, 0)[None].float()
-        return hot * (20 - image.clamp(-3, 3))
+        return hot * (7 - image.clamp(-2, 2))
 
 
 def test_unannotated_voxels_enter_nothing(cases, monkeypatch):

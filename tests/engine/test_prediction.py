@@ -30,7 +30,7 @@ def entropy(p):
 def test_evidential_and_softmax(image):
     model = network()
     z = model(image)
-    found = Predictor([model], SIZE)(image)
+    found = Predictor([model], SIZE, evidence="softplus")(image)
     alpha = torch.nn.functional.softplus(z) + 1
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(found.probabilities, alpha / alpha.sum(1, keepdim=True), **close)

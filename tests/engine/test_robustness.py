@@ -39,7 +39,7 @@ def run(predictor, cases, file, **options):
 
 
 def test_every_condition_once():
-    assert len(conditions()) == 1 + 5 * 5
+    assert len(conditions()) == 1 + 6 * 5
     assert {kind for kind, severity in conditions([2, 4]) if severity == 4} == {*CORRUPTIONS}
     assert conditions([]) == (("clean", 0),)
 
@@ -103,7 +103,7 @@ def test_order_of_cases_changes_nothing(cases, predictor, tmp_path):
 
 def test_files_and_curves(cases, predictor, tmp_path):
     rows = run(predictor, cases, RowFile(tmp_path / "robustness.jsonl", {}))
-    assert len(rows) == 3 * 26
+    assert len(rows) == 3 * 31
     robustness.write(tmp_path, rows, {"seed": 0}, "sure")
     with open(tmp_path / "robustness.csv", newline="") as file:
         table = list(csv.DictReader(file))
@@ -116,7 +116,7 @@ def test_files_and_curves(cases, predictor, tmp_path):
     assert min(picture.shape) > 800
     assert picture.std() > 10
     lines = robustness.table(rows).splitlines()
-    assert len(lines) == 27
+    assert len(lines) == 32
     assert lines[-1].startswith(f"contrast {CORRUPTIONS['contrast'].severities[-1]:g}")
 
 
