@@ -14,7 +14,9 @@ import pytest
 from sure_fast.comparison import compare, report
 from sure_fast.comparison import results as comparison
 from sure_fast.comparison.results import GROUPS, Comparison
+from sure_fast.comparison.tables import MAIN
 from sure_fast.data import phantom
+from sure_fast.data.corruptions import CORRUPTIONS
 from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError
 
@@ -59,19 +61,33 @@ def test_tables(output):
     splits = [json.loads((output / f"sure-seed{seed}/split.json").read_text()) for seed in SEEDS]
     assert splits[0] == splits[1]
     text = (output / "results.md").read_text()
-    assert text.count("\n| ") == len(GROUPS) * 4
+    assert text.count("\n| ") == len(GROUPS) * 4 + 3  # and the differences to one of the two
+    assert "Differences to SURE, case by case" in text
+    against = content["differences"]
+    assert against["to"] == "sure"
+    apart = [float(row["dice"]) for row in rows if row["preset"] == "softmax"]
+    assert against["of"]["dice"]["softmax"]["mean"] == pytest.approx(np.mean(apart) - np.mean(mine))
+    tex = (output / "tables.tex").read_text()
+    assert tex.count("\\begin{tabular}") == tex.count("\\bottomrule") == len(GROUPS)
+    assert "UCC\\_g $\\downarrow$" in tex
+    with open(output / "tables.csv", newline="") as file:
+        summary = list(csv.DictReader(file))
+    assert len(summary) == 2 * sum(map(len, GROUPS.values()))
+    row = next(r for r in summary if (r["preset"], r["metric"]) == ("sure", "dice"))
+    assert float(row["mean"]) == pytest.approx(np.mean(mine))
     assert "Bold: better than every other method by more than chance" in text
 
 
 def test_report_is_one_file_with_everything(output):
     page = (output / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page)
-    for section in ("tables", "calibration", "principles", "slices", "settings"):
-        assert f'<h2 id="{section}">' in page
+    sections = ("slices", "numbers", "tables", "calibration", "principles", "settings")
+    places = [page.index(f'<h2 id="{section}">') for section in sections]
+    assert places == sorted(places)  # what people look at comes first
     assert 'id="robustness"' not in page  # left out
     images = re.findall(r'src="data:image/(png|svg\+xml);base64,([^"]+)"', page)
     assert sum(kind == "png" for kind, _ in images) == 2 + 2 * 3  # image and label; prediction, errors, u
-    assert sum(kind == "svg+xml" for kind, _ in images) == 2 + 1 + 2 + 1  # and the scale of u
+    assert sum(kind == "svg+xml" for kind, _ in images) == 2 + 1 + 2 + 1 + len(MAIN)  # and the scale of u
     for kind, data in images:
         start = base64.b64decode(data)[:60]
         assert start.startswith(b"\x89PNG") if kind == "png" else b"<?xml" in start
@@ -139,10 +155,19 @@ def test_robustness_is_added(output, flags):
     assert 'id="robustness"' in page
     content = json.loads((output / "results.json").read_text())
     rows = content["robustness"]["sure"]
-    assert {row["kind"] for row in rows} == {"clean", "noise", "blur", "bias_field", "ghosting", "contrast"}
+    assert {row["kind"] for row in rows} == {"clean", *CORRUPTIONS}
     clean = next(r for r in rows if (r["kind"], r["metric"]) == ("clean", "dice"))
     assert clean["mean"] == pytest.approx(content["methods"]["sure"]["dice"]["mean"])
     assert clean["number"] == 1  # a case, its seeds averaged
+    found = content["methods"]["sure"]
+    for kind in CORRUPTIONS:  # one case: more uncertain than the clean one, less, or one seed each
+        assert found[f"ood_{kind}"]["mean"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert 0 <= found["failure_aurc"]["mean"] <= 1
+    assert -1 <= found["failure_spearman"]["mean"] <= 1
+    assert "OOD AUROC, blur 3" in page
+    assert "OOD AUROC, blur 3" in (output / "results.md").read_text()
+    curve = [r["mean"] for r in rows if r["metric"] == "ood_auroc" and r["kind"] == "clean"]
+    assert curve == [0.5]
 
 
 def test_refused(output, flags, tmp_path):

@@ -182,7 +182,10 @@ def test_noise_patch_sizes():
         return make({"preset": "sure", **flags}).method.options["patch_size"]
 
     assert size(noise_patch_size="3,3,1") == [3, 3, 1]
-    assert size(noise_patch_size="5") == make({"preset": "sure"}, convert_all({"method.patch_size": [5]})).method.options["patch_size"]
+    assert (
+        size(noise_patch_size="5")
+        == make({"preset": "sure"}, convert_all({"method.patch_size": [5]})).method.options["patch_size"]
+    )
     for wrong in ("3,2,1", "0", "3,-1,1"):
         with pytest.raises(ConfigError, match=r"method\.patch_size: expected one odd number >= 1"):
             size(noise_patch_size=wrong)
