@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from .losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, UncertaintySupervisedLoss
+from .losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, ProbabilisticLoss, UncertaintySupervisedLoss
 from .losses.prius import PUBLISHED
 from .ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
+from .probabilistic import LATENT
 
 PRIUS_WEIGHTS = ("contrast_weight", "corruption_weight", "geometry_weight")
 
@@ -60,6 +61,8 @@ class Method:
     """Of the network."""
     members: int = 1
     """Networks, trained one after the other."""
+    latent: int = 0
+    """Numbers of the latent variable of a probabilistic U-Net around the network; 0: none."""
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -177,6 +180,8 @@ METHODS: dict[str, Method] = {
                inference="ensemble", members=3),
         Method("tta", "Test-time augmentation", "#17becf", CrossEntropyDiceLoss, {"dice": "dice_loss"},
                inference="tta"),
+        Method("probabilistic", "Probabilistic U-Net", "#8c564b", ProbabilisticLoss, {"kl": "kl"},
+               composites=("total", "segmentation"), own_images=True, inference="probabilistic", latent=LATENT),
         Method("evidential", "Evidential", "#1f77b4", shown={"dice": "dice_loss"},
                fixed={"beta": 0.0, "gamma": 0.0}, **_SUPERVISED),
         Method("devis", "DEviS", "#9467bd", DevisLoss, {"dice": "dice_loss", "calibration": "calibration"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Description:
             "transposed": as MONAI builds it.
         deep_supervision: outputs of coarser levels that it gives in training, beside the finest.
         parameters: further keywords of MONAI's class, or of the function.
+        latent: numbers of the latent variable of a probabilistic U-Net around the network; 0: none.
     """
 
     network: str
@@ -124,6 +125,7 @@ class Description:
     upsample: str = "interpolate"
     deep_supervision: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    latent: int = 0
 
     @property
     def io(self) -> dict[str, int]:
@@ -268,6 +270,8 @@ def build(of: Description) -> nn.Module:
     Raises:
         ValueError: what cannot be built, in one line.
     """
+    if of.latent:
+        return _with_latent(of)
     try:
         if of.network not in NETWORKS:
             return own_function(of.network)(
@@ -280,6 +284,18 @@ def build(of: Description) -> nn.Module:
         hint = "; pip install 'sure_fast[transformers]'" if isinstance(error, ImportError) else ""
         raise ValueError(f"{of.network}: {reason}{hint}") from None
     return _interpolating(model) if of.upsample == "interpolate" else model
+
+
+def _with_latent(of: Description) -> nn.Module:
+    """A probabilistic U-Net whose features are those of the network."""
+    from .probabilistic import ProbabilisticUNet
+
+    width = of.channels[0]
+    features = build(replace(of, latent=0, num_classes=width, deep_supervision=0))
+    return ProbabilisticUNet(
+        features, of.dims, of.in_channels, of.num_classes, width=width, channels=of.channels, strides=of.strides,
+        latent=of.latent,
+    )  # fmt: skip
 
 
 def _interpolating(model: nn.Module) -> nn.Module:

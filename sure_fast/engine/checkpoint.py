@@ -56,6 +56,8 @@ class ModelPlan:
     foreground_crop: bool = False
     windows: list[Any] | None = None
     """Of each channel None or its `Window`, as a list; None: every channel is normalised by its own values."""
+    latent: int = 0
+    """Of a probabilistic U-Net; 0: none."""
 
     @property
     def image_dims(self) -> int:
@@ -66,7 +68,7 @@ class ModelPlan:
     def description(self) -> models.Description:
         return models.Description(
             self.network, self.dims, self.in_channels, self.num_classes, self.patch_size, self.channels, self.strides,
-            self.kernels, self.dropout, self.norm, self.upsample, self.deep_supervision, self.parameters,
+            self.kernels, self.dropout, self.norm, self.upsample, self.deep_supervision, self.parameters, self.latent,
         )  # fmt: skip
 
     def build(self) -> nn.Module:

@@ -164,7 +164,9 @@ def plan_for(
     topology = _topology(config, shapes, spacing)
     levels = len(topology.strides) + 1
     kind = NETWORKS.get(network.name)
-    heads = min(2, levels - 2) if kind is not None and kind.heads and network.deep_supervision is not False else 0
+    latent = config.method.record.latent
+    wanted = kind is not None and kind.heads and network.deep_supervision is not False and not latent
+    heads = min(2, levels - 2) if wanted else 0
     return ModelPlan(
         dims=dims,
         in_channels=in_channels,
@@ -181,6 +183,7 @@ def plan_for(
         upsample=network.upsample,
         deep_supervision=max(heads, 0),
         parameters=dict(network.parameters),
+        latent=latent,
         orientation=info.orientation,
         slice_axis=info.slice_axis,
         spacing=None if info.spacing is None else list(info.spacing),

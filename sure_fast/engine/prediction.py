@@ -18,8 +18,9 @@ from ..data.resampling import Place, around, inside, resample, target_size
 from ..metrics import probability_stats
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty, evidence_of
 from ..ops.segmentation_stats import SegmentationStats, segmentation_stats
+from ..probabilistic import ProbabilisticUNet
 
-INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta")
+INFERENCE = ("evidential", "softmax", "mc-dropout", "ensemble", "tta", "probabilistic")
 STITCHED_BYTES = 2**31
 """Largest logits, in float32, that are put together on a GPU."""
 WINDOWS = {2: 16, 3: 4}
@@ -158,8 +159,9 @@ class Predictor:
         inference: "evidential": α = e(z) + 1, p = α / A, u = C / A. The others have u = −Σ p ln p / ln C, of p =
             softmax(z) ("softmax") or of its mean over `samples` passes with dropout ("mc-dropout", Gal and Ghahramani,
             ICML 2016), over the networks ("ensemble", Lakshminarayanan et al., NeurIPS 2017), or over the image
-            mirrored along every set of axes ("tta", Wang et al., Neurocomputing 2019).
-        evidence: e(z). samples, seed: of the dropout masks, the same for every image.
+            mirrored along every set of axes ("tta", Wang et al., Neurocomputing 2019), or over `samples` draws of the
+            prior of a probabilistic U-Net, each the same in every window ("probabilistic", Kohl et al., NeurIPS 2018).
+        evidence: e(z). samples, seed: of the dropout masks or draws, the same for every image.
         info: how images are prepared, as of `WholeImage`.
     """
 
@@ -182,6 +184,8 @@ class Predictor:
         self.models = [model.eval() for model in models]
         self.windows = [WholeImage(model, patch_size, info) for model in models]
         self.inference, self.evidence, self.samples, self.seed = inference, evidence, samples, seed
+        if inference == "probabilistic" and not isinstance(models[0], ProbabilisticUNet):
+            raise ValueError("models: expected a ProbabilisticUNet for probabilistic, got another network")
         if inference == "mc-dropout" and not has_dropout(models[0]):
             raise ValueError("models: expected a network with dropout for mc-dropout, got one without")
 
@@ -205,6 +209,8 @@ class Predictor:
             with self._dropping(next(self.models[0].parameters()).device):
                 for _ in range(self.samples):
                     yield self.windows[0](image, place)
+        elif self.inference == "probabilistic":
+            yield from self._draws(image, place)
         elif self.inference == "tta":
             info = self.windows[0].info
             sliced = None if info is None or info.slice_axis is None else info.slice_axis + 2
@@ -214,6 +220,17 @@ class Predictor:
         else:
             for window in self.windows:
                 yield window(image, place)
+
+    def _draws(self, image: Tensor, place: Place | None) -> Iterator[Tensor]:
+        """Logits with draws of the latent variable, each the same in every window."""
+        model: Any = self.models[0]
+        generator = torch.Generator().manual_seed(self.seed)
+        try:
+            for _ in range(self.samples):
+                model.noise = torch.randn(model.latent, generator=generator)
+                yield self.windows[0](image, place)
+        finally:
+            model.noise = None
 
     @contextmanager
     def _dropping(self, device: torch.device) -> Iterator[None]:

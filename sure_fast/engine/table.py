@@ -32,8 +32,8 @@ SINGLE = {
 
 EXPLANATIONS = {
     "UCC": "rank correlation of the uncertainty u with what it should follow: UCC_g with the image gradient at the "
-    "boundary (wanted -1), UCC_d of its rise under noise with the distance to the boundary (-1), UCC_noise with the "
-    "noise level (+1); 0 is no relation",
+    "boundary (wanted -1), UCC_d of its rise under noise of mean 0.9 with the distance to the boundary (-1), UCC_noise "
+    "with the noise level (+1); 0 is no relation",
     "UR": "share of pairs of voxels (UR_noise: of voxels) whose uncertainty is ordered as wanted; 0.5 is chance, 1 all",
 }
 CHANCE = {key: 0.5 if key.startswith("ur_") else 0.0 for key in SINGLE if key.startswith(("ucc_", "ur_"))}

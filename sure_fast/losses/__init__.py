@@ -6,6 +6,7 @@ from .evidential import EvidentialLoss, EvidentialOutput
 from .gradient_uncertainty import GradientUncertaintyLoss
 from .noise_uncertainty import NoiseUncertaintyLoss, NoisyImages, draw_image_noise, draw_levels, draw_noisy_images
 from .prius import PriusLoss, PriusOutput, region_distance, same_label_pairs
+from .probabilistic import ProbabilisticLoss, ProbabilisticOutput
 from .softmax import CrossEntropyDiceLoss, CrossEntropyDiceOutput
 from .supervised import SupervisionOutput, UncertaintySupervisedLoss
 
@@ -22,6 +23,8 @@ __all__ = [
     "NoisyImages",
     "PriusLoss",
     "PriusOutput",
+    "ProbabilisticLoss",
+    "ProbabilisticOutput",
     "SupervisionOutput",
     "UncertaintySupervisedLoss",
     "accuracy_uncertainty_loss",

@@ -29,9 +29,8 @@ def test_preset(preset, data, tmp_path, capsys):
     training.train(config, output, progress=False)
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "step"]
-    terms = {"devis": {"calibration"}, "prius": {"contrast", "corruption", "geometry"}}.get(
-        preset, {"data", "kl"} if config.method.record.inference == "evidential" else {"cross_entropy"}
-    )
+    own = {"devis": {"calibration"}, "prius": {"contrast", "corruption", "geometry"}, "probabilistic": {"kl"}}
+    terms = own.get(preset, {"data", "kl"} if config.method.record.inference == "evidential" else {"cross_entropy"})
     assert terms <= steps[-1].keys()
     assert all(steps[-1][term] > 0 for term in terms - {"corruption"})
     assert (output / "pictures/losses.png").is_file()
