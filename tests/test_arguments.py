@@ -94,6 +94,7 @@ WRONG = {
     "regions": FLAG,
     "resamples": COUNT,
     "return_uncertainty": FLAG,
+    "rim": NOT_NEGATIVE,
     "scale": [0.0, *NOT_NEGATIVE],
     "seed": [1.5, "3", NAN, True, 2**70],
     "spacing": SPACING,
@@ -108,6 +109,7 @@ WRONG = {
     "top_label": FLAG,
     "total": CHOICE,
     "weight": NOT_NEGATIVE,
+    "window": COUNT,
     "with_distance": FLAG,
     "weighting": CHOICE,
 }
@@ -276,7 +278,7 @@ FUNCTIONS = {
 
 
 def test_every_function_is_in_the_table():
-    elsewhere = {"explain", "use_backend", "across_ranks", "summarize", "draw_levels"}
+    elsewhere = {"explain", "use_backend", "across_ranks", "summarize", "draw_levels", "failure_detection", "ood_auroc"}
     elsewhere |= {name for name in metrics.__all__ if name.endswith("_of_stats")}
     for module in (sure_fast, losses, metrics):
         names = {name for name in module.__all__ if inspect.isfunction(getattr(module, name))}
