@@ -1,8 +1,8 @@
 """Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels].
 
 order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i);
-far_k = sum over d > threshold of u_k. Backward: +s and -s where order_ij is above 0 (at u_j alone with `detach`), 1 at
-far voxels, each times its coefficient; the four maps are read again, nothing is kept.
+far_k, near_k = sum over d > threshold, d <= threshold of u_k. Backward: +s and -s where order_ij is above 0 (at u_j
+alone with `detach`), 1 at far and near voxels, each times its coefficient; the four maps are read again.
 Grid (blocks of 1024 voxels); float32 over a block, float64 beyond.
 Bytes per voxel: four values read; the backward writes three more. Bound by memory.
 """
@@ -40,6 +40,13 @@ def _load(u, u1, u2, distance, v, inside, threshold):
 
 
 @triton.jit
+def _by_place(coefficients, k, near, far):
+    """What every near and every far voxel of image k gets."""
+    at_far = tl.where(far, tl.load(coefficients + 4 + k).to(tl.float32), 0.0)
+    return tl.where(near, tl.load(coefficients + 8 + k).to(tl.float32), at_far)
+
+
+@triton.jit
 def _forward(
     u,  # of the clean image [V] contiguous float32, as the three others
     u1,  # of the first noisy image [V]
@@ -65,6 +72,9 @@ def _forward(
     tl.store(partials + 5, tl.sum(tl.where(far, x1, 0.0)))
     tl.store(partials + 6, tl.sum(tl.where(far, x2, 0.0)))
     tl.store(partials + 7, tl.sum(tl.where(far, 1.0, 0.0)))
+    tl.store(partials + 8, tl.sum(tl.where(near, x0, 0.0)))
+    tl.store(partials + 9, tl.sum(tl.where(near, x1, 0.0)))
+    tl.store(partials + 10, tl.sum(tl.where(near, x2, 0.0)))
 
 
 @triton.jit
@@ -93,9 +103,9 @@ def _backward(
     c01 = tl.where(missing01, s01 * tl.load(coefficients).to(tl.float32), 0.0)
     c02 = tl.where(missing02, s02 * tl.load(coefficients + 1).to(tl.float32), 0.0)
     c12 = tl.where(missing12, s12 * tl.load(coefficients + 2).to(tl.float32), 0.0)
-    g0 = tl.where(far, tl.load(coefficients + 4).to(tl.float32), 0.0)
-    g1 = tl.where(far, tl.load(coefficients + 5).to(tl.float32), 0.0) - c01
-    g2 = tl.where(far, tl.load(coefficients + 6).to(tl.float32), 0.0) - c02 - c12
+    g0 = _by_place(coefficients, 0, near, far)
+    g1 = _by_place(coefficients, 1, near, far) - c01
+    g2 = _by_place(coefficients, 2, near, far) - c02 - c12
     if not DETACH:
         g0 += c01 + c02
         g1 += c12
@@ -107,7 +117,7 @@ def _backward(
 def forward(
     u: Tensor, u1: Tensor, u2: Tensor, distance: Tensor, levels: Tensor, threshold: float, margin: float, sums: Tensor
 ) -> None:
-    """Writes `sums`, float64 [8], of maps of one shape."""
+    """Writes `sums`, float64 [11], of maps of one shape."""
     maps = [x.contiguous() for x in (u, u1, u2, distance)]
     blocks = triton.cdiv(u.numel(), BLOCK)
     partials = u.new_empty((blocks, DENSE_NOISE_SUMS), dtype=torch.float32)

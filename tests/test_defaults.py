@@ -29,7 +29,8 @@ OWN = {
     # a difference of u, and a distance in mm
     ("pair_concordance", "tolerance"), ("surface_distances", "tolerance"),
     # the ops' plain form is the paper's
-    ("gradient_uncertainty_loss", "normalize"), ("uncertainty_supervision", "normalize"),
+    ("gradient_uncertainty_loss", "normalize"), ("dense_noise_uncertainty_loss", "normalize"),
+    ("uncertainty_supervision", "normalize"),
     # of patches, and of the method that has them
     ("NoiseUncertaintyLoss", "order_weight"), ("NoiseUncertaintyLoss", "distance_weight"),
     ("NoiseUncertaintyLoss", "far_weight"), ("noise_uncertainty_loss", "order_weight"),

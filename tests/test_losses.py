@@ -67,7 +67,7 @@ def test_dense_composition_of_the_public_ops(noise):
     d = sure_fast.boundary_distance(label)
     clean, *copies = (sure_fast.EvidentialLoss(num_epochs=10)(z, label, epoch=6) for z in (logits, *answers))
     gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d, normalize="band")
-    terms = sure_fast.dense_noise_uncertainty_loss(u, *changed, d, drawn.levels, margin=0.01)
+    terms = sure_fast.dense_noise_uncertainty_loss(u, *changed, d, drawn.levels, margin=0.01, normalize="band")
     noisy = (copies[0].total + copies[1].total) / 2
     of_noise = 11 * terms.order + 20 * terms.distance + 3 * terms.far + 0.25 * noisy
     want = clean.total + 7 * gradient + 2 * of_noise

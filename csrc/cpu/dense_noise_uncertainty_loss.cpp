@@ -1,8 +1,8 @@
 // Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels].
 //   order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i)
-//   far_k = sum over d > threshold of u_k
-// Backward: +s and -s at the voxels where order_ij is above 0 (at u_j alone with `detach`), 1 at far ones, each times
-// its coefficient; nothing is kept, the four maps are read again.
+//   far_k, near_k = sum over d > threshold, d <= threshold of u_k
+// Backward: +s and -s at the voxels where order_ij is above 0 (at u_j alone with `detach`), 1 at far and near ones,
+// each times its coefficient; nothing is kept, the four maps are read again.
 // Parallel over chunks of 2^14 voxels, whose float64 sums are added in order.
 // Bytes per voxel: four values read; the backward writes three more. Bound by memory.
 #include "cpu/dense_noise_uncertainty_loss.h"
@@ -33,7 +33,7 @@ void forward(const DenseNoiseArgs& a, double* partials) {
   parallel_tasks(dense_noise_chunks(a), a.threads, [&](int64_t chunk) {
     const Range range = chunk_range(a, chunk);
     double* sums = partials + chunk * kDenseNoiseSums;
-    double near = 0.0, far = 0.0, far_u[3] = {0.0, 0.0, 0.0};
+    double near = 0.0, far = 0.0, far_u[3] = {0.0, 0.0, 0.0}, near_u[3] = {0.0, 0.0, 0.0};
     for (int pair = 0; pair < 3; ++pair) {
       const Value *low = u[kLower[pair]], *high = u[kHigher[pair]];
       const Value s = static_cast<Value>(sign(a.rise[pair])), m = static_cast<Value>(a.margin * fabs(a.rise[pair]));
@@ -45,18 +45,26 @@ void forward(const DenseNoiseArgs& a, double* partials) {
       }
       sums[pair] = missing;
     }
-    double &far0 = far_u[0], &far1 = far_u[1], &far2 = far_u[2];
-#pragma omp simd reduction(+ : near, far, far0, far1, far2)
+#pragma omp simd reduction(+ : near, far)
     for (int64_t v = range.first; v < range.last; ++v) {
-      const bool is_far = d[v] > threshold;
       near += d[v] <= threshold ? 1.0 : 0.0;
-      far += is_far ? 1.0 : 0.0;
-      far0 += is_far ? static_cast<double>(u[0][v]) : 0.0;
-      far1 += is_far ? static_cast<double>(u[1][v]) : 0.0;
-      far2 += is_far ? static_cast<double>(u[2][v]) : 0.0;
+      far += d[v] > threshold ? 1.0 : 0.0;
+    }
+    for (int k = 0; k < 3; ++k) {
+      double of_far = 0.0, of_near = 0.0;
+#pragma omp simd reduction(+ : of_far, of_near)
+      for (int64_t v = range.first; v < range.last; ++v) {
+        of_far += d[v] > threshold ? static_cast<double>(u[k][v]) : 0.0;
+        of_near += d[v] <= threshold ? static_cast<double>(u[k][v]) : 0.0;
+      }
+      far_u[k] = of_far;
+      near_u[k] = of_near;
     }
     sums[3] = near;
-    for (int k = 0; k < 3; ++k) sums[4 + k] = far_u[k];
+    for (int k = 0; k < 3; ++k) {
+      sums[4 + k] = far_u[k];
+      sums[8 + k] = near_u[k];
+    }
     sums[7] = far;
   });
 }
@@ -65,7 +73,7 @@ template <typename Value, typename Distance>
 void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* gradients) {
   const Value* u[3];
   Value* gradient[3];
-  Value s[3], m[3], c[3], c_low[3], c_far[3];
+  Value s[3], m[3], c[3], c_low[3], c_far[3], c_near[3];
   for (int k = 0; k < 3; ++k) {
     u[k] = static_cast<const Value*>(a.uncertainty[k]);
     gradient[k] = static_cast<Value*>(gradients[k]);
@@ -74,6 +82,7 @@ void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* 
     c[k] = static_cast<Value>(coefficients[k]) * s[k];
     c_low[k] = a.detach ? Value(0) : c[k];
     c_far[k] = static_cast<Value>(coefficients[4 + k]);
+    c_near[k] = static_cast<Value>(coefficients[8 + k]);
   }
   const Distance* d = static_cast<const Distance*>(a.distance);
   const Distance threshold = static_cast<Distance>(a.threshold);
@@ -86,10 +95,12 @@ void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* 
       const bool missing01 = near && !(s[0] * (u0 - u1) + m[0] <= Value(0));
       const bool missing02 = near && !(s[1] * (u0 - u2) + m[1] <= Value(0));
       const bool missing12 = near && !(s[2] * (u1 - u2) + m[2] <= Value(0));
-      gradient[0][v] =
-          (missing01 ? c_low[0] : Value(0)) + (missing02 ? c_low[1] : Value(0)) + (far ? c_far[0] : Value(0));
-      gradient[1][v] = (missing12 ? c_low[2] : Value(0)) - (missing01 ? c[0] : Value(0)) + (far ? c_far[1] : Value(0));
-      gradient[2][v] = (far ? c_far[2] : Value(0)) - (missing02 ? c[1] : Value(0)) - (missing12 ? c[2] : Value(0));
+      const Value at0 = near ? c_near[0] : far ? c_far[0] : Value(0);
+      const Value at1 = near ? c_near[1] : far ? c_far[1] : Value(0);
+      const Value at2 = near ? c_near[2] : far ? c_far[2] : Value(0);
+      gradient[0][v] = at0 + (missing01 ? c_low[0] : Value(0)) + (missing02 ? c_low[1] : Value(0));
+      gradient[1][v] = at1 + (missing12 ? c_low[2] : Value(0)) - (missing01 ? c[0] : Value(0));
+      gradient[2][v] = at2 - (missing02 ? c[1] : Value(0)) - (missing12 ? c[2] : Value(0));
     }
   });
 }

@@ -6,8 +6,9 @@
 
 namespace sure_fast {
 
-// What a chunk sums: the order term of three pairs of images, near voxels, u of each image over the far ones, far ones.
-constexpr int kDenseNoiseSums = 8;
+// What a chunk sums: the order term of three pairs of images, near voxels, u of each image over the far ones, far ones,
+// u of each image over the near ones.
+constexpr int kDenseNoiseSums = 11;
 constexpr int64_t kDenseNoiseChunk = 1 << 14;
 
 SURE_FAST_INLINE int64_t dense_noise_chunks(const DenseNoiseArgs& a) {

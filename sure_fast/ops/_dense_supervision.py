@@ -58,7 +58,7 @@ def dense_supervision(
         )  # fmt: skip
     ordered = dense_noise_uncertainty_loss(
         u, u1, u2, distance, noise.levels, threshold=options.noise_threshold, margin=noise.margin, detach=noise.detach,
-        with_distance=noise.with_distance, backend=backend,
+        normalize=options.normalize, with_distance=noise.with_distance, backend=backend,
     )  # fmt: skip
     return (data, kl, dice, gradient, *ordered, *noisy)
 

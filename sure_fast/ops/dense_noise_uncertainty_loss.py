@@ -12,13 +12,15 @@ from ..reference.dense_noise_uncertainty_loss import dense_noise_uncertainty_los
 from . import _triton
 from ._autograd import Parameters
 from ._calls import single_or_double
+from .gradient_uncertainty_loss import check_options as check_pairs
 from .gradient_uncertainty_loss import pair_loss_of_images
 from .noise_uncertainty_loss import NOISE_THRESHOLD, one_dtype
 
 MARGIN = 0.0
 
-ORDER_SUMS, NEAR, FAR_SUMS, FAR_NUMBER = slice(0, 3), 3, slice(4, 7), 7
-"""Where the operator's sums have those of the order term, the near voxels, u of the far ones, and their number."""
+ORDER_SUMS, NEAR_NUMBER, FAR_SUMS, FAR_NUMBER, NEAR_SUMS = slice(0, 3), 3, slice(4, 7), 7, slice(8, 11)
+"""Where the operator's sums have those of the order term, the number of near voxels, u of the far ones, their number,
+and u of the near ones."""
 
 
 def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
@@ -62,7 +64,7 @@ def _op(
     detach: bool,
     backend: str,
 ) -> Tensor:
-    """Sums float64 [8]: of the order term, the near voxels, u of the far ones, and their number."""
+    """Sums float64 [11], see `ORDER_SUMS`."""
     sums = _empty(uncertainty)
     maps = (uncertainty, noisy1, noisy2, distance)
     if uncertainty.numel() == 0:
@@ -152,6 +154,7 @@ def dense_noise_uncertainty_loss(
     threshold: float = NOISE_THRESHOLD,
     margin: float = MARGIN,
     detach: bool = False,
+    normalize: str | None = None,
     with_distance: bool = True,
     backend: str | None = None,
 ) -> DenseNoiseUncertaintyLossOutput:
@@ -177,6 +180,8 @@ def dense_noise_uncertainty_loss(
         threshold: in the unit of `distance`; a distance larger by 1e-6 of it still counts as within.
         margin: by what u has to rise, times the rise of the noise.
         detach: whether the image of less noise is a constant in the order and distance terms.
+        normalize: "band": the order term is divided by the mean over N of u₀, u₁ and u₂, and the distance term of each
+            image by the standard deviations of d and u_k - u₀ over N, so that neither falls by a smaller u alone.
         with_distance: False: the distance term, which sorts the near voxels, is not computed and 0.
 
     Returns:
@@ -210,21 +215,28 @@ def dense_noise_uncertainty_loss(
     margin = _checks.positive("margin", margin, zero=True)
     _checks.flag("detach", detach)
     _checks.flag("with_distance", with_distance)
+    check_pairs(normalize=normalize)
     chosen = _backends.choose("dense_noise_uncertainty_loss", backend, first, one, two, d)
     if chosen == "reference":
         terms = _reference(
-            first, one, two, d, levels, threshold=threshold, margin=margin, detach=detach, with_distance=with_distance
-        )
+            first, one, two, d, levels, threshold=threshold, margin=margin, detach=detach, normalize=normalize,
+            with_distance=with_distance,
+        )  # fmt: skip
         return DenseNoiseUncertaintyLossOutput(*terms)
     first, one, two = one_dtype(*(single_or_double(u) for u in (first, one, two)))
     d, dtype = single_or_double(d), first.dtype
     sums = _op(first, one, two, d, levels, threshold, margin, detach, chosen)
-    order = sums[ORDER_SUMS].sum() / sums[NEAR].clamp(min=1)
+    order = sums[ORDER_SUMS].sum() / sums[NEAR_NUMBER].clamp(min=1)
+    if normalize is not None:
+        mean_u = sums[NEAR_SUMS].sum() / (3 * sums[NEAR_NUMBER]).clamp(min=1)
+        varies = mean_u > 0
+        order = (order / mean_u.where(varies, 1.0)).where(varies | order.isnan(), 0.0)
     far = sums[FAR_SUMS].sum() / sums[FAR_NUMBER].clamp(min=1)
     distance_term = torch.zeros_like(order)
     if with_distance:
         clean = first.detach() if detach else first
         sorting = "cuda" if clean.is_cuda else "cpu"
-        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, sorting) for noisy in (one, two)]
+        scaled = normalize is not None
+        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting) for noisy in (one, two)]
         distance_term = (losses[0] + losses[1]).sum() / max(len(first), 1)
     return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))

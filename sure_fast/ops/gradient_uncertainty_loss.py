@@ -126,10 +126,11 @@ _op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def pair_loss_of_images(
-    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, backend: str
+    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, normalize: bool, backend: str
 ) -> Tensor:
     """The loss of every image, float64 [N], of checked maps: every pair, `values` in the place of g."""
-    return _op(uncertainty, values, distance, None, threshold, 0, torch.zeros((), dtype=torch.int64), False, backend)[0]
+    seed = torch.zeros((), dtype=torch.int64)
+    return _op(uncertainty, values, distance, None, threshold, 0, seed, normalize, backend)[0]
 
 
 def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS, normalize: str | None = None) -> None:

@@ -19,6 +19,7 @@ def dense_noise_uncertainty_loss(
     threshold: float = 4.0,
     margin: float = 0.0,
     detach: bool = False,
+    normalize: str | None = None,
     with_distance: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance, far) terms of maps [N, *S]; docs/method.md, "Noise supervision of whole images"."""
@@ -33,11 +34,15 @@ def dense_noise_uncertainty_loss(
         missing = rise.sign() * (below - maps[j]) + margin * rise.abs()
         counts = near & ~(missing.detach() <= 0)  # a NaN is kept
         order = order + missing.where(counts, zero).sum() / near.sum().clamp(min=1)
+    if normalize is not None:
+        mean_u = sum(maps, zero).where(near, zero).sum() / (3 * near.sum()).clamp(min=1)
+        varies = mean_u > 0
+        order = (order / mean_u.where(varies, 1.0)).where(varies | order.isnan(), 0.0)
     clean = maps[0].detach() if detach else maps[0]
     distance_term = zero.sum()
     for noisy in maps[1:] if with_distance else ():
         distance_term = distance_term + gradient_uncertainty_loss(
-            noisy - clean, distance, distance, threshold=threshold
+            noisy - clean, distance, distance, threshold=threshold, normalize=normalize
         )
     far_term = sum(maps, zero).where(far, zero).sum() / far.sum().clamp(min=1)
     return order, distance_term, far_term

@@ -72,7 +72,7 @@ def uncertainty_supervision(
     dense = cast("DenseAnswers", noise)
     terms = dense_noise_uncertainty_loss(
         u, u1, u2, distance, dense.levels, threshold=threshold, margin=dense.margin, detach=dense.detach,
-        with_distance=dense.with_distance,
+        normalize=options.normalize, with_distance=dense.with_distance,
     )  # fmt: skip
     noisy = [torch.zeros_like(order)] * 3
     if dense.segmentation:

@@ -99,7 +99,7 @@ noise("bfloat16 64 classes", logits(HALF, 64), "softplus", in_bytes=True)
 
 flat = torch.zeros(2, 32, 32)
 maps = (flat, flat, flat, flat, torch.zeros(2), 4.0, 0.1)
-sums = torch.zeros(8, dtype=torch.float64)
+sums = torch.zeros(11, dtype=torch.float64)
 add("dense_noise_uncertainty_loss forward", dense_noise_uncertainty_loss.forward, *maps, sums)
 for detach in (False, True):
     gradients = (detach, flat, flat, flat)

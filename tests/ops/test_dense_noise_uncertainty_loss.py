@@ -87,10 +87,34 @@ def test_margin_detach_and_the_order_of_the_levels(backend):
     assert [0 if g is None else g.item() for g in held] == [0, -1, -2]
 
 
+def test_normalized_terms_know_no_scale(backend):
+    maps, d = case(dtype=backend.widest)
+    plain, want = backend(*maps, d, LEVELS), backend(*maps, d, LEVELS, normalize="band")
+    near = d <= 4
+    mean = sum(float(u[near].double().mean()) for u in maps) / 3
+    assert want.order.item() == pytest.approx(plain.order.item() / mean, rel=1e-5)
+    assert want.far.item() == plain.far.item()
+    less = backend(*(0.01 * u for u in maps), d, LEVELS, normalize="band")
+    assert less.order.item() == pytest.approx(want.order.item(), rel=1e-4)
+    assert less.distance.item() == pytest.approx(want.distance.item(), rel=1e-3)
+    leaves = [u.clone().requires_grad_() for u in maps]
+    out = backend(*leaves, d, LEVELS, normalize="band")
+    gradients = torch.autograd.grad(out.order + out.distance, leaves)
+    assert abs(sum(float((g * u).sum()) for g, u in zip(gradients, maps, strict=True))) < 1e-3
+    nothing = backend(*(0 * u for u in maps), d, LEVELS, normalize="band")
+    assert nothing.order == nothing.distance == 0
+
+
 @pytest.mark.parametrize("shape", [(2, 17, 19), (3, 5, 6, 7), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"threshold": 6.5, "margin": 0.1}, {"detach": True, "threshold": 0.0}, {"with_distance": False}],
+    [
+        {},
+        {"threshold": 6.5, "margin": 0.1},
+        {"detach": True, "threshold": 0.0},
+        {"with_distance": False},
+        {"normalize": "band", "margin": 0.1},
+    ],
     ids=str,
 )
 def test_kernel_agrees_with_the_reference(shape, options, kernel, dtype):
