@@ -20,6 +20,8 @@ QUICK: dict[str, Any] = {
     "data.phantom_cases": "12",
     "run.epochs": "40",
     "optimizer.batch_size": "2",
+    "optimizer.learning_rate": "5e-3",
+    "network.norm": "group",
     "network.channels": "4,8,16",
     "run.validate_every": "40",
 }

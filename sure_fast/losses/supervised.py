@@ -23,7 +23,7 @@ from .noise_uncertainty import LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, d
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
 BETA, GAMMA = 1.0, 1.0
-ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 10.0, 0.0, 3.0, 0.5
+ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 """Weights of L_gu, L_nu and the terms of L_nu, found on validation cases (docs/results.md)."""
 
 
