@@ -303,12 +303,12 @@ def test_far_voxels_and_scaled_slopes(kernel):
     squared = torch.randint(0, 256, target.shape, generator=generator).to(torch.uint8)
     far, slope = (squared > 16) & (target != -1), torch.randn(target.shape, generator=generator) * 3
     z, y, given, slopes = kernel.put((logits, target, squared, slope))
-    sums = kernels.forward(z, y, "digamma", "softplus", -1, None, False, squared=given, far_above=16)
+    sums = kernels.forward(z, y, "digamma", "exp", -1, None, False, squared=given, far_above=16)
     wide = logits.double().requires_grad_()
     u = sure_fast.dirichlet_uncertainty(wide, backend="reference")[:, 0]
     torch.testing.assert_close(sums[0, -2].cpu(), u[far].sum(), **tolerance(torch.float32))
     assert int(sums[0, -1]) == int(far.sum())
-    assert torch.equal(sums[:, :-2], kernels.forward(z, y, "digamma", "softplus", -1, None, False))
+    assert torch.equal(sums[:, :-2], kernels.forward(z, y, "digamma", "exp", -1, None, False))
     loss = REFERENCE(wide, target, ignore_index=-1)
     number = int((target != -1).sum())
     (0.5 * number * loss.data + 3.0 * u[far].sum() + 0.25 * (slope.double() * u).sum()).backward()
@@ -316,7 +316,7 @@ def test_far_voxels_and_scaled_slopes(kernel):
     coefficients[0, 0], coefficients[0, -2] = 0.5, 3.0
     scale = kernel.put(torch.full((), 0.25, dtype=torch.float64))
     got = kernels.backward(
-        coefficients, z, y, "digamma", "softplus", -1, None, False,
+        coefficients, z, y, "digamma", "exp", -1, None, False,
         uncertainty=slopes, scale=scale, squared=given, far_above=16,
     )  # fmt: skip
     kernel.agree(got, wide.grad, "evidential_loss.gradient", scaled=True)

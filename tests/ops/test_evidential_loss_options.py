@@ -41,10 +41,13 @@ def test_class_weights_by_hand(backend):
         hand_terms(z[None], y[i : i + 1], "digamma")[:2] for i, z in enumerate(logits[0].flatten(1).T.double().numpy())
     ]
     data, kl = (np.average([t[k] for t in each], weights=w[y]) for k in (0, 1))
-    out = backend(logits, target, class_weights=w.tolist())
+    soft = {"evidence": "softplus"}
+    out = backend(logits, target, class_weights=w.tolist(), **soft)
     backend.agree(torch.stack(out[:2]), torch.tensor([data, kl]))
-    alone = backend(logits, target, class_weights=[0, 1, 0])
-    only = [sure_fast.evidential_loss(logits, target, class_weights=np.eye(3)[c].tolist()).dice for c in range(3)]
+    alone = backend(logits, target, class_weights=[0, 1, 0], **soft)
+    only = [
+        sure_fast.evidential_loss(logits, target, class_weights=np.eye(3)[c].tolist(), **soft).dice for c in range(3)
+    ]
     assert float(alone.dice) == pytest.approx(float(only[1]))
     assert float(out.dice) == pytest.approx(np.average([float(d) for d in only], weights=w))
     same = backend(logits, target, class_weights=[2.0, 2.0, 2.0])
@@ -55,7 +58,7 @@ def test_regions_by_hand(backend):
     # each region is two classes, alpha = (softplus(-z) + 1, softplus(z) + 1)
     logits, target = region_case((1, 2, 3, 4), backend.widest)
     rtol = {"rtol": 1e-10 if backend.widest == torch.float64 else 2e-6}
-    out = backend(logits, target, regions=True, return_uncertainty=True)
+    out = backend(logits, target, regions=True, evidence="softplus", return_uncertainty=True)
     data, kl, dice = [], [], []
     for r in range(2):
         z, y = logits[0, r].flatten().double().numpy(), target[0, r].flatten().numpy()
@@ -71,7 +74,7 @@ def test_regions_by_hand(backend):
         np.testing.assert_allclose(out.uncertainty[0, r].flatten().numpy(), 2 / total, **rtol)
     got = [float(out.data), float(out.kl), float(out.dice)]
     np.testing.assert_allclose(got, [np.mean(data), np.mean(kl), np.mean(dice)], **rtol)
-    weighted = backend(logits, target, regions=True, class_weights=[1.0, 3.0])
+    weighted = backend(logits, target, regions=True, evidence="softplus", class_weights=[1.0, 3.0])
     want = [np.average([np.mean(t) for t in term], weights=[1, 3]) for term in (data, kl, dice)]
     np.testing.assert_allclose([float(weighted.data), float(weighted.kl), float(weighted.dice)], want, **rtol)
 
