@@ -21,7 +21,6 @@ QUICK: dict[str, Any] = {
     "run.epochs": "40",
     "optimizer.batch_size": "2",
     "optimizer.learning_rate": "5e-3",
-    "network.norm": "group",
     "network.channels": "4,8,16",
     "run.validate_every": "40",
 }

@@ -228,7 +228,7 @@ def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Tra
     network = NETWORKS.get(given.get("network.name", NetworkConfig.name))
     if network is None or not network.levels:
         base.pop("network.channels", None)
-    if network is None:  # a network of the user's own
+    if "network.name" in given:  # that one's own
         base.pop("network.norm", None)
     preset = given.get("method.preset", MethodConfig.preset)
     record = METHODS[preset]
