@@ -21,6 +21,7 @@ QUICK: dict[str, Any] = {
     "run.epochs": "40",
     "optimizer.batch_size": "2",
     "optimizer.learning_rate": "5e-3",
+    "network.norm": "group",
     "network.channels": "4,8,16",
     "run.validate_every": "40",
 }
@@ -105,7 +106,12 @@ def _configurations(
     for name in flags:
         if not any(METHODS[preset].has(name) for preset in presets):
             raise ConfigError(f"{name}: is no option of any of the presets {','.join(presets)}")
-    shared = {**base, "data.split_seed": "0", **flags, "data.folder": str(folder.resolve())}
+    shared = {
+        **configuration.beside(base, flags),
+        "data.split_seed": "0",
+        **flags,
+        "data.folder": str(folder.resolve()),
+    }
     configs = {}
     for seed in seeds:
         for preset in presets:

@@ -212,6 +212,13 @@ def converted(named: Mapping[str, Any]) -> dict[str, Any]:
     return {name: convert(name, value, preset) for name, value in full.items()}
 
 
+def beside(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some defaults those that go with what is given: others belong to a schedule or a network of their own."""
+    without = {"run.epochs": "method.start_epoch", "network.name": "network.norm"}
+    left_out = {own for name, own in without.items() if name in given}
+    return {name: value for name, value in base.items() if name not in left_out}
+
+
 def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> TrainConfig:
     """Flags over the file over the method's defaults; the phantom set and `quick` have some of their own.
 
@@ -220,16 +227,13 @@ def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Tra
         file: of `load_file`.
     """
     given = {**(file or {}), **converted(flags)}
-    base: dict[str, Any] = {} if given.get("data.folder") else dict(PHANTOM)
+    base = {} if given.get("data.folder") else dict(PHANTOM)
     if given.get("run.quick"):
         base.update(QUICK)
-    if "run.epochs" in given:  # 30 % of them, as of any other run
-        base.pop("method.start_epoch", None)
+    base = beside(base, given)
     network = NETWORKS.get(given.get("network.name", NetworkConfig.name))
     if network is None or not network.levels:
         base.pop("network.channels", None)
-    if "network.name" in given:  # that one's own
-        base.pop("network.norm", None)
     preset = given.get("method.preset", MethodConfig.preset)
     record = METHODS[preset]
     base |= {"method.members": record.members, "network.dropout": record.dropout}
