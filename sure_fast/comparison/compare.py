@@ -18,12 +18,12 @@ from . import report, results, tables
 PROGRAM = "sure_fast.compare"
 QUICK: dict[str, Any] = {
     "data.phantom_cases": "12",
-    "run.epochs": "40",
-    "optimizer.batch_size": "2",
+    "run.epochs": "28",
+    "optimizer.batch_size": "1",
     "optimizer.learning_rate": "5e-3",
     "network.norm": "group",
-    "network.channels": "4,8,16",
-    "run.validate_every": "40",
+    "network.channels": "8,16,32,64",
+    "run.validate_every": "28",
 }
 OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
 """Options of a run that a comparison sets."""
