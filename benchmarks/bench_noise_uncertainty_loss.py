@@ -11,7 +11,7 @@ from benchmarks.common import row
 
 def loss(backend):
     def run(z, d, noise):
-        return sure_fast.noise_uncertainty_loss(*z, d, noise[0], noise[1], backend=backend).total
+        return sure_fast.noise_uncertainty_loss(*z, d, noise[0], noise[1], evidence="softplus", backend=backend).total
 
     return run
 

@@ -30,9 +30,12 @@ def test_segmentation_stats(benchmark, name):
         prediction = one_hot(logits.argmax(1, keepdim=True), SHAPE[1])
         return metric(prediction, one_hot(target[:, None], SHAPE[1]))
 
+    options = {"evidence": "softplus"}
     runs = {
-        "sure_fast": lambda: dice_of(sure_fast.segmentation_stats(logits, target)),
-        "eager reference": lambda: dice_of(sure_fast.segmentation_stats(logits, target, backend="reference")),
+        "sure_fast": lambda: dice_of(sure_fast.segmentation_stats(logits, target, **options)),
+        "eager reference": lambda: dice_of(
+            sure_fast.segmentation_stats(logits, target, **options, backend="reference")
+        ),
         "MONAI DiceMetric, Dice alone": monai,
     }
     group = f"segmentation_stats {list(SHAPE)}"
