@@ -19,6 +19,7 @@ PROGRAM = "sure_fast.compare"
 QUICK: dict[str, Any] = {
     "data.phantom_cases": "12",
     "run.epochs": "28",
+    "method.start_epoch": "16",
     "optimizer.batch_size": "1",
     "optimizer.learning_rate": "5e-3",
     "network.norm": "group",
@@ -27,7 +28,7 @@ QUICK: dict[str, Any] = {
 }
 OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
 """Options of a run that a comparison sets."""
-QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "1,3,5"
+QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "3,5"
 
 
 def compare(
