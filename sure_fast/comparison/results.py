@@ -67,6 +67,7 @@ class Comparison:
     runs: list[Run]
     class_names: dict[int, str]
     description: dict[str, Any]
+    _robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     @property
     def presets(self) -> list[str]:
@@ -169,7 +170,12 @@ class Comparison:
         return np.array([_mean(row) for row in self._values(preset, metric).T])
 
     def robustness(self, preset: str) -> list[dict[str, Any]]:
-        """Summaries of the sweep over the cases, each the mean over the seeds."""
+        """Summaries of the sweep over the cases, each the mean over the seeds; computed once."""
+        if preset not in self._robustness:
+            self._robustness[preset] = self._summaries(preset)
+        return self._robustness[preset]
+
+    def _summaries(self, preset: str) -> list[dict[str, Any]]:
         groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         for row in (row for run in self.of(preset) for row in run.sweep):
             groups.setdefault((row["case"], row["kind"], row["severity"]), []).append(row)
