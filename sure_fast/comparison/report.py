@@ -51,7 +51,7 @@ td.best { background: var(--best); font-weight: 700; } td.best small { font-weig
 .grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 215px), 1fr)); }
 .grid.four { grid-template-columns: repeat(auto-fill, minmax(min(100%, 245px), 1fr)); }
 .grid.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); max-width: 1000px; }
-.single { max-width: 600px; }
+.single { max-width: 600px; } .single img { max-width: 100%; height: auto; }
 .grid img { width: 100%; height: auto; display: block; }
 figure { margin: 0; } figcaption { font-size: .86rem; color: var(--soft); padding: .15rem 0 .3rem; }
 .slices { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
