@@ -47,7 +47,7 @@ def test_dry_run_keeps_nothing(tmp_path, monkeypatch, capsys):
 
 def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    train.main([*FLAGS, "--benchmark", "3", "--amp", "bf16", "--set", "method.mining_every=2"])
+    train.main([*FLAGS, "--preset", "sure", "--benchmark", "3", "--amp", "bf16", "--set", "method.mining_every=2"])
     found = json.loads(capsys.readouterr().out)
     assert set(found["seconds"]) == {"data", "network", "noisy", "supervision", "optimizer"}
     assert all(value > 0 for value in found["seconds"].values())

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 TINY = ["--epochs=3", "--set=network.channels=2,4,8", "--set=run.validate_every=2"]
 STEPS = 6  # 4 training cases: 2 a batch, 3 epochs
 RUNS = {
-    "sure": ["--set=method.start_epoch=1", "--batch-size=2"],
+    "sure": ["--preset=sure", "--set=method.start_epoch=1", "--batch-size=2"],
     "mc-dropout": ["--preset=mc-dropout", "--batch-size=2"],
     "slices": [
         "--dims=2",
@@ -36,6 +36,7 @@ RUNS = {
     "ensemble": ["--preset=ensemble", "--set=method.members=2", "--batch-size=2"],
     "everything": [
         *(
+            "--preset=sure",
             "--set=method.start_epoch=0",
             "--batch-size=1",
             "--set=optimizer.accumulate=3",
