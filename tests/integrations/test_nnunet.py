@@ -81,7 +81,8 @@ def test_deep_supervision_and_uncertainty():
     out = whole(output[0], targets[0], data, epoch=5, model=lambda x: network(x)[0])
     assert out.gradient > 0
     assert out.noise > 0
-    torch.testing.assert_close(total, plain + 0.1 * (out.total - out.segmentation))
+    noisy = 2 / 3 * 0.1 * whole.noisy_weight * out.noisy  # of the finest level, times gamma
+    torch.testing.assert_close(total, plain + 0.1 * (out.total - out.segmentation + noisy))
     total.backward()
     assert all(p.grad.abs().sum() > 0 for p in network.parameters())
     torch.testing.assert_close(loss(output, targets), plain)  # the block has ended
@@ -107,7 +108,7 @@ def test_a_network_sees_one_batch_size_and_no_noise_in_a_cascade():
     loss.epoch = 5
     with loss.supervising(data, network):
         loss(Pyramid(3)(data)[0], targets[0]).backward()
-    assert [len(x) for x in seen] == [2, 2, 2]  # mining, and each of the noisy images
+    assert [len(x) for x in seen] == [2, 2]  # each of the noisy images
     for x in seen:
         assert torch.equal(x[:, 1:], data[:, 1:])
         assert not torch.equal(x[:, :1], data[:, :1])
