@@ -25,6 +25,10 @@ def supervised(**options):
     return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, **options})
 
 
+def patches(**options):
+    return supervised(**{"support": "patch", "noise": "mean", **options})
+
+
 def prius(**options):
     return PriusLoss(**{"num_epochs": 10, "start_epoch": 3, **options})
 
@@ -74,13 +78,14 @@ def test_images_that_do_not_fit(make):
 def test_images_smaller_than_the_patch(size):
     model, image, label = case(size=size)
     text = rf"^patch_size: expected .* fits into the image \[{size[0]}, {size[1]}\], got \[3, 3\]; .*1 along"
-    refused(supervised(), text, model(image).detach(), label, image, model=model)
+    refused(patches(), text, model(image).detach(), label, image, model=model)
     patch = tuple(1 if n < 3 else 3 for n in size)
     for options in ({"patch_size": patch}, {"gamma": 0.0}):
         for epoch in (0, 5):
-            out = supervised(**options)(model(image), label, image, epoch=epoch, model=model)
+            out = patches(**options)(model(image), label, image, epoch=epoch, model=model)
             assert out.total.isfinite()
-    refused(supervised(patch_size=(3, 3, 3)), "^patch_size: expected one odd number >= 1 or 2 of them",
+    assert supervised()(model(image), label, image, epoch=5, model=model).total.isfinite()  # noise everywhere fits
+    refused(patches(patch_size=(3, 3, 3)), "^patch_size: expected one odd number >= 1 or 2 of them",
             model(image).detach(), label, image, model=model)  # fmt: skip
     three = supervised(spacing=(1.0, 1.0, 1.0))
     refused(three, "^spacing: expected one number > 0 or 2 of them", model(image).detach(), label, image, model=model)
@@ -265,7 +270,7 @@ def test_monai_takes_every_loss_with_an_epoch():
 
 
 BACKENDS = {
-    "UncertaintySupervisedLoss": ("cpu", "reference"),
+    "UncertaintySupervisedLoss": ("cpu", "triton", "reference"),
     "GradientUncertaintyLoss": ("cpu", "reference"),
     "NoiseUncertaintyLoss": ("cpu", "triton", "reference"),
     "EvidentialLoss": ("cpu", "triton", "reference"),
@@ -284,14 +289,16 @@ def test_backends_of_modules(owner, backend):
 
 
 def test_a_backend_for_the_terms_that_are_computed():
-    assert supervised(gamma=0.0, backend="triton").backend == "triton"
+    assert patches(gamma=0.0, backend="triton").backend == "triton"
+    with pytest.raises(ValueError, match=r"^backend: expected None, .* got 'triton', which \w+ has not$"):
+        patches(backend="triton")
     model, image, label = case()
     with (
         sure_fast.use_backend("triton"),
         pytest.raises(ValueError, match=r"'triton', which sample_hard_patches has not$"),
     ):
-        supervised()
-    loss = supervised()
+        patches()
+    loss = patches()
     with sure_fast.use_backend("triton"), pytest.raises(ValueError, match=r"which sample_hard_patches has not$"):
         loss(torch.zeros(2, 3, 20, 22), label, image, epoch=0, model=model)
 

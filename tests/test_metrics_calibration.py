@@ -150,7 +150,7 @@ def test_from_segmentation_stats():
     logits = torch.randn((2, 3, 20, 22), generator=generator, dtype=torch.float64) * 4
     target = torch.randint(0, 3, (2, 20, 22), generator=generator)
     target[0, :5] = -1
-    stats = sure_fast.segmentation_stats(logits, target, ignore_index=-1)
+    stats = sure_fast.segmentation_stats(logits, target, evidence="softplus", ignore_index=-1)
     alpha = torch.nn.functional.softplus(logits) + 1
     total = alpha.sum(1, keepdim=True)
     p = alpha / total

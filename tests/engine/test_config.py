@@ -202,6 +202,6 @@ def test_defaults_of_the_phantoms_go_with_their_schedule_and_network():
     own = make({})
     assert (own.run.epochs, own.method.options["start_epoch"], own.network.norm) == (12, 5, "group")
     assert make({"epochs": "20"}).method.options["start_epoch"] == 6
-    assert make({"network": "attentionunet"}).network.norm is None
-    assert make({"network": "dynunet", "norm": "batch"}).network.norm == "batch"
-    assert make({"data": "somewhere"}).network.norm is None
+    assert make({"network.name": "attentionunet"}).network.norm is None
+    assert make({"network.name": "dynunet", "norm": "batch"}).network.norm == "batch"
+    assert make({"data.folder": "somewhere"}).network.norm is None
