@@ -1,7 +1,8 @@
 """Trains methods on the same data and puts them side by side: python -m sure_fast.compare [--data DIR] [--presets …]
 
-The output folder holds a run per preset and seed, report.html (tables, curves and slices in one file), results.csv,
-results.json and results.md. Started again, it goes on where it stopped. Without --data it uses a phantom set.
+The output folder holds a run per preset and seed, report.html (slices, tables and curves in one file), results.csv,
+results.json, and the tables as results.md, tables.tex and tables.csv. Started again, it goes on where it stopped.
+Without --data it uses a phantom set.
 """
 
 from __future__ import annotations

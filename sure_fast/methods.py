@@ -16,6 +16,7 @@ from torch import nn
 
 from .losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, ProbabilisticLoss, UncertaintySupervisedLoss
 from .losses.prius import PUBLISHED
+from .losses.supervised import OF_IMAGES, OF_PATCHES
 from .ops.noise_uncertainty_loss import DISTANCE_WEIGHT, FAR_WEIGHT, ORDER_WEIGHT
 from .probabilistic import LATENT
 
@@ -137,8 +138,6 @@ class Method:
         return terms
 
 
-_OF_PATCHES = ("patch_size", "num_patches", "mining_every")
-_OF_IMAGES = ("level_max", "margin", "detach", "noisy_weight")
 _SUPERVISED_NEEDS = {
     **dict.fromkeys(("start_epoch", "ramp"), ("beta", "gamma")),
     **dict.fromkeys(
@@ -146,7 +145,7 @@ _SUPERVISED_NEEDS = {
         ("beta",),
     ),
     **dict.fromkeys(
-        ("support", "noise_threshold", *_OF_PATCHES, *_OF_IMAGES, "noise", "noise_std", "order_weight",
+        ("support", "noise_threshold", *OF_PATCHES, *OF_IMAGES, "noise", "noise_std", "order_weight",
          "distance_weight", "far_weight"),
         ("gamma",),
     ),
@@ -189,9 +188,9 @@ METHODS: dict[str, Method] = {
         Method("prius", "PriUS", "#ff7f0e", PriusLoss,
                {"dice": "dice_loss", "contrast": "contrast", "corruption": "corruption", "geometry": "geometry"},
                by_dims=PUBLISHED, unsupervised=dict.fromkeys(PRIUS_WEIGHTS, 0.0), **_EVIDENTIAL),
-        Method("sure", "SURE", "#d62728", shown=_SHOWN, fixed={"support": "patch"}, defaults=PAPER, idle=_OF_IMAGES,
-               **_SUPERVISED),
-        Method("dense", "Dense SURE", "#e377c2", shown=_SHOWN, fixed={"support": "image"}, idle=_OF_PATCHES,
+        Method("sure", "SURE", "#d62728", shown=_SHOWN, fixed={"support": "patch"}, defaults=PAPER,
+               idle=tuple(OF_IMAGES), **_SUPERVISED),
+        Method("dense", "Dense SURE", "#e377c2", shown=_SHOWN, fixed={"support": "image"}, idle=tuple(OF_PATCHES),
                **_SUPERVISED),
     )
 }  # fmt: skip

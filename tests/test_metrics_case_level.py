@@ -29,7 +29,7 @@ def case(shape, seed=0):
 @pytest.mark.parametrize("rim", [0.0, 1.0, 2.5])
 def test_the_rim_is_that_of_scipy(shape, rim):
     u, prediction = case(shape)
-    got = compute_case_uncertainty(u, prediction, 3, rim=rim)
+    got = compute_case_uncertainty(u, prediction, rim=rim)
     for n in range(shape[0]):
         inside = prediction[n].numpy() > 0
         box = np.ones((3,) * inside.ndim)
@@ -37,20 +37,28 @@ def test_the_rim_is_that_of_scipy(shape, rim):
         boundary = scipy.ndimage.binary_dilation(inside, box) & scipy.ndimage.binary_dilation(~inside, box)
         near = inside | (scipy.ndimage.distance_transform_edt(~boundary) <= rim)
         assert got[n].item() == pytest.approx(u[n].numpy()[near].mean())
-    with_channel = compute_case_uncertainty(u[:, None], prediction[:, None], 3, rim=rim)
+    with_channel = compute_case_uncertainty(u[:, None], prediction[:, None], rim=rim)
     assert torch.equal(got, with_channel)
 
 
 def test_without_foreground_it_is_the_whole_image():
     u, prediction = case((2, 8, 9))
     prediction[1] = 0
-    got = compute_case_uncertainty(u, prediction, 3)
+    got = compute_case_uncertainty(u, prediction)
     assert got[1].item() == pytest.approx(u[1].mean().item())
     u[0, 3, 3] = math.nan
-    assert compute_case_uncertainty(u, prediction, 3).isnan().tolist() == [True, False]
-    metric = CaseUncertaintyMetric(num_classes=3)
+    assert compute_case_uncertainty(u, prediction).isnan().tolist() == [True, False]
+    metric = CaseUncertaintyMetric()
     metric.update(u, prediction)
     assert metric.compute().mean[0].item() == pytest.approx(u[1].mean().item())
+
+
+def test_maps_that_do_not_fit_are_refused():
+    u, prediction = case((2, 8, 9))
+    with pytest.raises(ValueError, match="uncertainty: expected the shape of prediction"):
+        compute_case_uncertainty(u[:, 1:], prediction)
+    with pytest.raises(ValueError, match="rim: expected a finite number >= 0"):
+        compute_case_uncertainty(u, prediction, rim=-1.0)
 
 
 @pytest.mark.parametrize("shape", [(2, 25, 31), (2, 13, 14, 9), (3, 17)], ids=str)

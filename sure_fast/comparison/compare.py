@@ -108,7 +108,7 @@ def _configurations(
         if not any(METHODS[preset].has(name) for preset in presets):
             raise ConfigError(f"{name}: is no option of any of the presets {','.join(presets)}")
     shared = {
-        **configuration.beside(base, flags),
+        **configuration.fitting_defaults(base, flags),
         "data.split_seed": "0",
         **flags,
         "data.folder": str(folder.resolve()),

@@ -85,14 +85,14 @@ def statistics(row: np.ndarray) -> Statistics:
 
 
 def by_severity(tables: Sequence[Table]) -> list[dict[str, Any]]:
-    """OOD AUROC of every condition as a row of a robustness summary, mean over the seeds."""
+    """OOD AUROC of every condition as a row of a robustness summary, mean over the seeds; without an interval."""
     rows = []
     for kind, severity in tables[0]:
         numbers = []
         for table in tables:
             clean, spoiled = ([u for u, _ in table[key].values()] for key in ((CLEAN, 0), (kind, severity)))
             numbers.append(ood_auroc(clean, spoiled))
-        mean = float(np.mean(numbers))
-        rows.append({"kind": kind, "severity": severity, "metric": "ood_auroc", "mean": mean, "std": math.nan,
-                     "low": mean, "high": mean, "number": len(tables[0][kind, severity]), "undefined": 0})  # fmt: skip
+        rows.append({"kind": kind, "severity": severity, "metric": "ood_auroc", "mean": float(np.mean(numbers)),
+                     "std": math.nan, "low": math.nan, "high": math.nan, "number": len(tables[0][kind, severity]),
+                     "undefined": 0})  # fmt: skip
     return rows

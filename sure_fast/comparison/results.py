@@ -67,7 +67,7 @@ class Comparison:
     runs: list[Run]
     class_names: dict[int, str]
     description: dict[str, Any]
-    _robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def presets(self) -> list[str]:

@@ -212,7 +212,7 @@ def converted(named: Mapping[str, Any]) -> dict[str, Any]:
     return {name: convert(name, value, preset) for name, value in full.items()}
 
 
-def beside(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fitting_defaults(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Of some defaults those that go with what is given: others belong to a schedule or a network of their own."""
     without = {"run.epochs": "method.start_epoch", "network.name": "network.norm"}
     left_out = {own for name, own in without.items() if name in given}
@@ -230,7 +230,7 @@ def make(flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> Tra
     base = {} if given.get("data.folder") else dict(PHANTOM)
     if given.get("run.quick"):
         base.update(QUICK)
-    base = beside(base, given)
+    base = fitting_defaults(base, given)
     network = NETWORKS.get(given.get("network.name", NetworkConfig.name))
     if network is None or not network.levels:
         base.pop("network.channels", None)

@@ -220,7 +220,7 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     row["auroc"] = float(compute_error_auroc(*errors, ignore_index=ignore))
     counts = torch.ones_like(label, dtype=torch.bool) if ignore is None else label != ignore
     row["mean_uncertainty"] = float(u[counts].double().mean())
-    row["case_uncertainty"] = float(compute_case_uncertainty(u, prediction.labels, classes))
+    row["case_uncertainty"] = float(compute_case_uncertainty(u, prediction.labels))
     row["window_uncertainty"] = float(compute_window_uncertainty(u))
     boundary = truth.distance <= GRADIENT_THRESHOLD
     row["ucc_g"] = float(compute_ucc(truth.gradient, u, mask=boundary))
@@ -272,9 +272,9 @@ def evaluate_cases(
     of "ucc_noise_std" and "ur_noise_std" of mean 0, standard deviation 0.1 and 0.5. Of a case they share one field, so
     that the level alone differs. UCC_d and UR_d are taken at mean 0.9.
     With `info.slice_axis` gradient and distance are those within the slices, and `slices` has every slice as a case.
-    Voxels of the label `info.ignore_index` enter nothing. Of several ranks each evaluates its share of the cases, and
-    all get the same result; rank 0 writes pictures of its first few cases to `pictures` where it is given, and tells
-    `report` of one that cannot be drawn.
+    Voxels of the label `info.ignore_index` enter nothing but the uncertainty of the case, which knows no label. Of
+    several ranks each evaluates its share of the cases, and all get the same result; rank 0 writes pictures of its
+    first few cases to `pictures` where it is given, and tells `report` of one that cannot be drawn.
 
     Raises:
         ValueError: no case, or one without a label.

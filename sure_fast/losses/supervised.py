@@ -24,7 +24,12 @@ from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
 BETA, GAMMA = 1.0, 1.0
 ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
-"""Weights of L_gu, L_nu and the terms of L_nu, found on validation cases (docs/results.md)."""
+"""Weights of L_gu, L_nu and the terms of L_nu, found on held-out phantoms (docs/results.md)."""
+
+
+OF_IMAGES = {"level_max": LEVEL_MAX, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT}
+OF_PATCHES = {"patch_size": PATCH_SIZE, "num_patches": NUM_PATCHES, "mining_every": 1}
+"""Options with their defaults that only noise over whole images has, or only patches."""
 
 
 class SupervisionOutput(NamedTuple):
@@ -168,10 +173,10 @@ class UncertaintySupervisedLoss(nn.Module):
             "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma,
         }  # fmt: skip
         check_options(**self.options)
-        self.patches = HardPatches(
-            patch_size, num_patches, noise, noise_std, noise_threshold, evidence,
-            ignore_index, backend,
-        )  # fmt: skip
+        patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
+        self.patches = HardPatches(*patches)
+        _refuse_idle(support, level_max=level_max, margin=margin, detach=detach, noisy_weight=noisy_weight,
+                     patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         _backends.check(backend, *self.ops)
 
     @property
@@ -322,3 +327,11 @@ class UncertaintySupervisedLoss(nn.Module):
                 try_model(model, image, logits)
                 self._tried = True
         return image
+
+
+def _refuse_idle(support: str, **options: Any) -> None:
+    """An option of the other support that is not at its default would do nothing."""
+    other, default = ("patch", OF_PATCHES) if support == "image" else ("image", OF_IMAGES)
+    for name, value in options.items():
+        if name in default and value != default[name]:
+            raise ValueError(f"{name}: expected only with support {other!r}, got {value!r} with {support!r}")

@@ -16,7 +16,7 @@ from .. import _checks
 from ..ops.boundary_distance import boundary_distance
 from ..ops.pair_concordance import pair_concordance
 from ..ops.spearman import spearman
-from ._inputs import Array, classes, label_maps, map_beside, maps
+from ._inputs import Array, label_map, like, maps
 from ._options import options
 from .accumulator import CaseMetric
 from .ties import tie_mean
@@ -25,8 +25,8 @@ RIM = 4.0
 WINDOW = 10
 
 
-@options(num_classes=classes, rim=partial(_checks.positive, zero=True))
-def compute_case_uncertainty(uncertainty: Array, prediction: Array, num_classes: int, *, rim: float = RIM) -> Tensor:
+@options(rim=partial(_checks.positive, zero=True))
+def compute_case_uncertainty(uncertainty: Array, prediction: Array, *, rim: float = RIM) -> Tensor:
     r"""One number an image: the mean of u in the predicted foreground and around it.
 
     Math:
@@ -35,25 +35,26 @@ def compute_case_uncertainty(uncertainty: Array, prediction: Array, num_classes:
         background. After Zenk et al., Medical Image Analysis 2025 (arXiv 2406.03323), who compare such aggregations.
 
     Args:
-        uncertainty: [N, \*S] or [N, 1, \*S]. prediction: integer labels, [N, \*S] or [N, 1, \*S]. num_classes: C.
+        uncertainty: [N, \*S] or [N, 1, \*S]. prediction: integer labels, [N, \*S] or [N, 1, \*S].
         rim: how far around the foreground, in voxels.
 
     Returns:
         float64 [N]; NaN where u is NaN among these voxels.
 
     Raises:
-        TypeError, ValueError: wrong types or shapes, labels outside [0, C), a negative rim.
+        TypeError, ValueError: wrong types or shapes, a negative rim.
 
     Example:
         >>> import torch
         >>> from sure_fast.metrics import compute_case_uncertainty
         >>> p = torch.zeros(1, 1, 9, dtype=torch.long)
         >>> p[..., 0] = 1
-        >>> compute_case_uncertainty(torch.arange(9.0).reshape(1, 1, 9), p, 2, rim=1)  # voxels 0, 1 and 2
+        >>> compute_case_uncertainty(torch.arange(9.0).reshape(1, 1, 9), p, rim=1)  # voxels 0, 1 and 2
         tensor([1.], dtype=torch.float64)
     """
-    p, _ = label_maps(prediction, prediction, num_classes, None)
-    u = map_beside("uncertainty", uncertainty, p).double()
+    p = label_map("prediction", prediction)
+    (u,) = maps("uncertainty", uncertainty)
+    u = like("uncertainty", u, "prediction", p).double()
     volume = p[:, None] if p.dim() == 4 else p
     distance = boundary_distance(volume, max_distance=rim).reshape(p.shape)
     near = ((p > 0) | (distance <= rim)).flatten(1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from ._calls import single_or_double
 from ._supervision import DenseAnswers, SupervisionOptions
 from .boundary_distance import boundary_distance
 from .dense_noise_uncertainty_loss import dense_noise_uncertainty_loss
@@ -38,7 +39,10 @@ def dense_supervision(
         assert u2 is not None
     else:
         noisy = [torch.zeros_like(data)] * 3
-        u1, u2 = (dirichlet_uncertainty(_wide(z), evidence=options.evidence, backend=backend) for z in copies)
+        # rounded to half precision u would tie what the kernels tell apart
+        u1, u2 = (
+            dirichlet_uncertainty(single_or_double(z), evidence=options.evidence, backend=backend) for z in copies
+        )
     reach = max(options.gradient_threshold, options.noise_threshold)
     distance = boundary_distance(
         label[:, None] if label.dim() == 4 else label, max_distance=reach, ignore_index=options.ignore_index,
@@ -61,8 +65,3 @@ def dense_supervision(
         normalize=options.normalize, with_distance=noise.with_distance, backend=backend,
     )  # fmt: skip
     return (data, kl, dice, gradient, *ordered, *noisy)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """Rounded to half precision u would tie what the kernels tell apart."""
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()

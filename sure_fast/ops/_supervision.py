@@ -44,6 +44,23 @@ class DenseAnswers(NamedTuple):
     """Whether the evidential terms of the copies are wanted."""
 
 
+class UncertaintySupervisionOutput(NamedTuple):
+    """The terms, unweighted, each a 0-dim tensor; those that were not asked for are 0."""
+
+    data: Tensor
+    kl: Tensor
+    dice: Tensor
+    gradient: Tensor
+    """L_gu."""
+    order: Tensor
+    distance: Tensor
+    far: Tensor
+    noisy_data: Tensor
+    """With the two after it the means over the noisy copies of the evidential terms."""
+    noisy_kl: Tensor
+    noisy_dice: Tensor
+
+
 class SupervisionOptions(NamedTuple):
     """The options of `uncertainty_supervision`, checked, in the order of its operator."""
 
@@ -147,6 +164,10 @@ def checked_answers(
     if levels is None:
         raise ValueError("levels: expected those of the noise with noisy_logits, got None")
     if centers is not None:
+        given = {"margin": margin > 0, "detach": detach, "with_distance": not with_distance,
+                 "noisy_segmentation": segmentation}  # fmt: skip
+        for name in (name for name, idle in given.items() if idle):
+            raise ValueError(f"{name}: expected only with noise over whole images, got centers of patches")
         return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
     if valid is not None:
         raise ValueError("valid: expected centers with it, got None")

@@ -20,6 +20,7 @@ from ._supervision import (
     DenseAnswers,
     NoisyAnswers,
     SupervisionOptions,
+    UncertaintySupervisionOutput,
     check_options,
     checked_answers,
     checked_image,
@@ -32,23 +33,6 @@ from .gradient_magnitude import channel_weights, gradient_args
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
 from .gradient_uncertainty_loss import _op as _pair_loss
 from .noise_uncertainty_loss import NOISE_THRESHOLD, NOISY_FAR_SUMS, noise_args
-
-
-class UncertaintySupervisionOutput(NamedTuple):
-    """The terms, unweighted, each a 0-dim tensor; those that were not asked for are 0."""
-
-    data: Tensor
-    kl: Tensor
-    dice: Tensor
-    gradient: Tensor
-    """L_gu."""
-    order: Tensor
-    distance: Tensor
-    far: Tensor
-    noisy_data: Tensor
-    """With the two after it the means over the noisy copies of the evidential terms."""
-    noisy_kl: Tensor
-    noisy_dice: Tensor
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -470,7 +454,8 @@ def uncertainty_supervision(
         Deterministic. With a threshold of 15.9 voxels or more the terms are composed of the ops this one joins, on the
         same backend, which takes a few times longer. Else the forward reads each logits tensor once, and of the clean
         ones the boundary voxels again; the backward reads each once and writes its gradient. Besides, one byte and, for
-        L_gu, one number a voxel are kept.
+        L_gu, one number a voxel are kept. With noise over whole images the logits are read as often; u of the three
+        images, the distance and g are maps of a float a voxel.
 
     Example:
         >>> import sure_fast, torch
