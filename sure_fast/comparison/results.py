@@ -100,11 +100,12 @@ class Comparison:
 
     @cached_property
     def detection(self) -> dict[str, dict[str, np.ndarray]]:
-        """`detection.values` of every preset that has a sweep."""
+        """`detection.values` of every preset; none where a run has no sweep."""
+        if not all(run.sweep for run in self.runs):
+            return {}
         return {
             preset: detection.values([detection.of_sweep(run.sweep) for run in self.of(preset)])
             for preset in self.presets
-            if all(run.sweep for run in self.of(preset))
         }
 
     @property
