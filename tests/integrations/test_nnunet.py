@@ -272,7 +272,7 @@ def test_hippocampus(tmp_path):
     run("nnUNetv2_plan_and_preprocess", "-d", 4, "-c", "3d_fullres", "-np", 2, "-npfp", 2, **options)
     said = run("nnUNetv2_train", 4, "3d_fullres", 0, "-tr", "nnUNetTrainerSUREShort", "-device", "cpu", **options)
     assert said.count("supervision weight 0.0\n") == 2
-    assert said.count("supervision weight 0.01\n") == 2
+    assert said.count("supervision weight 1.0\n") == 2
     images = tmp_path / "images"
     images.mkdir()
     shutil.copy(raw / "imagesTr" / f"{names[0]}_0000.nii.gz", images)
