@@ -239,14 +239,15 @@ def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Se
         )
 
 
-def noise_levels(value: object) -> Tensor:
-    two = floating("levels", value)
-    if two.shape != (2,):
-        raise ValueError(f"levels: expected shape [2], got {shape_text(two.shape)}")
-    constant("levels", two)
-    if two.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(two.isfinite().all()):
-        raise ValueError(f"levels: expected finite numbers, got {two.tolist()}")
-    return two
+def noise_levels(value: object, copies: int = 2) -> Tensor:
+    """One level a noisy copy, [copies]."""
+    levels = floating("levels", value)
+    if levels.shape != (copies,):
+        raise ValueError(f"levels: expected shape [{copies}], got {shape_text(levels.shape)}")
+    constant("levels", levels)
+    if levels.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(levels.isfinite().all()):
+        raise ValueError(f"levels: expected finite numbers, got {levels.tolist()}")
+    return levels
 
 
 def has_tangent(value: object) -> bool:

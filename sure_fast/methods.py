@@ -145,7 +145,7 @@ _SUPERVISED_NEEDS = {
         ("beta",),
     ),
     **dict.fromkeys(
-        ("support", "noise_threshold", *OF_PATCHES, *OF_IMAGES, "noise", "noise_std", "order_weight",
+        ("support", "noise_threshold", "noise_every", *OF_PATCHES, *OF_IMAGES, "noise", "noise_std", "order_weight",
          "distance_weight", "far_weight"),
         ("gamma",),
     ),

@@ -70,6 +70,8 @@ WRONG = {
     "max_distance": [value for value in NOT_NEGATIVE if value is not None],
     "max_std": NOT_NEGATIVE,
     "mining_every": COUNT,
+    "noise_every": COUNT,
+    "copies": [3, *COUNT],
     "noise": CHOICE,
     "noisy_segmentation": FLAG,
     "noisy_weight": NOT_NEGATIVE,

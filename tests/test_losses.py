@@ -80,6 +80,77 @@ def test_dense_composition_of_the_public_ops(noise):
     same_gradients(out.total, want, model)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_one_noisy_copy(backend):
+    model, image, label = case()
+    model, image = model.double(), image.double()
+    weights = {"order_weight": 11.0, "distance_weight": 20.0, "far_weight": 3.0, "noisy_weight": 0.25}
+    loss = supervised(beta=7.0, gamma=2.0, copies=1, **weights)
+    answered = []
+
+    def network(images):
+        answered.append(len(images))
+        return model(images)
+
+    logits = model(image)
+    with sure_fast.use_backend(backend):
+        out = loss(logits, label, image, epoch=6, model=network, generator=torch.Generator().manual_seed(5))
+    assert answered == [2]  # as many as the batch has
+    drawn = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(5))
+    assert (len(drawn.images), len(drawn.levels)) == (2, 1)
+    answer = model(drawn.images)
+    u, changed = (sure_fast.dirichlet_uncertainty(z) for z in (logits, answer))
+    d = sure_fast.boundary_distance(label)
+    clean, noisy = (sure_fast.EvidentialLoss(num_epochs=10)(z, label, epoch=6).total for z in (logits, answer))
+    gradient = sure_fast.gradient_uncertainty_loss(u, sure_fast.gradient_magnitude(image), d, normalize="band")
+    terms = sure_fast.dense_noise_uncertainty_loss(u, changed, None, d, drawn.levels, normalize="band")
+    of_noise = 11 * terms.order + 20 * terms.distance + 3 * terms.far + 0.25 * noisy
+    want = clean + 7 * gradient + 2 * of_noise
+    torch.testing.assert_close(out.total, want, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(out.noise, of_noise, rtol=1e-9, atol=1e-9)
+    same_gradients(out.total, want, model)
+    given = loss(logits, label, image, epoch=6, noise=drawn, noisy_logits=answer)
+    torch.testing.assert_close(given.total, want, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match=r"noisy_logits: expected \[2, 3, 20, 22\], got \[4, 3, 20, 22\]"):
+        loss(logits, label, image, epoch=6, noise=drawn, noisy_logits=torch.cat([answer, answer]))
+    with pytest.raises(ValueError, match="copies: expected 1 or 2, got 3"):
+        supervised(copies=3)
+
+
+@FORMS
+def test_noise_every_few_calls_is_as_much_heavier(form):
+    model, image, label = case()
+    asked = []
+
+    def network(images):
+        asked.append(len(images))
+        return model(images)
+
+    lazy, always = supervised(**form, noise_every=3), supervised(**form)
+    logits = network(image)
+    for epoch in (0, 2):  # without supervision nothing counts
+        lazy(logits, label, image, epoch=epoch, model=model)
+    for call in range(5):
+        asked.clear()
+        due = call % 3 == 0
+        want = always(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(call))
+        out = lazy(logits, label, image, epoch=6, model=network, generator=torch.Generator().manual_seed(call))
+        assert bool(asked) == due
+        torch.testing.assert_close(out.noise, 3 * want.noise * due)
+        a = lazy.supervision_weight(6)
+        plain = want.segmentation - a * lazy.gamma * lazy.noisy_weight * want.noisy * (form == {})
+        of_noise = a * lazy.gamma * out.noise
+        torch.testing.assert_close(out.total, plain + a * lazy.beta * want.gradient + of_noise)
+        assert out.gradient == want.gradient
+    assert lazy.calls == 5
+    drawn = lazy.draw_noise(model, logits, label, image)
+    given = {"noise": drawn, "noisy_logits": model(drawn.images)}
+    outs = [loss(logits, label, image, epoch=6, **given) for loss in (lazy, always)]
+    assert outs[0].total == outs[1].total > 0
+    with pytest.raises(ValueError, match="noise_every: expected at least 1, got 0"):
+        supervised(noise_every=0)
+
+
 def test_noise_over_images_is_one_field_at_two_levels():
     image = torch.randn(2, 1, 40, 40, generator=torch.Generator().manual_seed(1))
     for noise, noise_std in (("mean", 0.3), ("std", 0.3), ("mean", 0.0)):
@@ -312,7 +383,7 @@ def test_bad_schedules():
 
 @pytest.mark.parametrize(
     ("name", "value"), [("patch_size", 5), ("num_patches", 2), ("mining_every", 3), ("level_max", 0.5),
-                        ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
+                        ("copies", 1), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
 )  # fmt: skip
 def test_an_option_of_the_other_support_is_refused(name, value):
     own, other = ({}, PAPER) if name in OF_IMAGES else (PAPER, {})

@@ -82,6 +82,7 @@ class Trainer:
         )
         self.clock: Callable[[], float] = time.perf_counter
         self.stages = dict.fromkeys(STAGES, 0.0)
+        self.forwards = 0.0
         self.progress = Progress()
         self.states: dict[str, Any] = {
             "model": self.weights,
@@ -341,6 +342,7 @@ class Trainer:
         seconds = {**network.seconds_of, "supervision": loss_seconds, "optimizer": self.clock() - started}
         for stage, value in seconds.items():
             self.stages[stage] += value
+        self.forwards += network.forwards / max(len(image), 1)
         return values
 
     def deeply_supervised(

@@ -85,17 +85,20 @@ class RankState:
 
 
 class LossState:
-    """How often the loss drew noise, which says when it searches for hard samples next."""
+    """How often the loss was asked for L_nu, and drew noise: what it does next follows from that."""
+
+    COUNTS = ("calls", "draws")
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
 
     def state_dict(self) -> dict[str, Any]:
-        return {"draws": getattr(self.loss, "draws", 0)}
+        return {name: getattr(self.loss, name, 0) for name in self.COUNTS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if hasattr(self.loss, "draws"):
-            self.loss.draws = state["draws"]
+        for name in self.COUNTS:
+            if hasattr(self.loss, name):
+                setattr(self.loss, name, state.get(name, 0))
 
 
 class RemainingBatches(Sampler[list[int]]):

@@ -24,6 +24,8 @@ from .loop import STAGES, Trainer
 WARM_UP = 2
 """Steps before any that is timed or traced: memory is allocated, programs are compiled."""
 TRACED = 3
+PLAIN_FORWARDS = 3
+"""Of a step without noisy copies: a forward, and a backward for two."""
 
 
 def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
@@ -87,11 +89,11 @@ def clock_of(device: torch.device) -> Any:
 def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
     """Seconds of each stage, and how many plain evidential steps a step costs, over `steps` of them.
 
-    The seconds are medians over groups of steps that hold one search for hard samples and one change of the weights.
-    Stages: waiting for the data; the network's forward and backward
-    of the clean batch; those of the noisy copies; the loss, forward and backward; the optimizer, with averaging over
-    ranks and clipping. A plain step, timed in turn with them, is forward, evidential loss and backward of the same
-    batch. Neither data nor optimizer enter the ratio.
+    The seconds are medians over groups of steps that hold one search for hard samples, one draw of noise and one change
+    of the weights. Stages: waiting for the data; the network's forward and backward of the clean batch; those of the
+    noisy copies; the loss, forward and backward; the optimizer, with averaging over ranks and clipping. Forwards: how
+    many of the batch the network does in a step, a backward counted for two. A plain step, timed in turn with them, is
+    forward, evidential loss and backward of the same batch. Neither data nor optimizer enter the ratio.
     """
     config = trainer.config
     plan = trainer.plan
@@ -110,20 +112,22 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
     epoch = config.run.epochs - 1
     waited, plain_steps = [], []
     stages: list[dict[str, float]] = []
+    forwards = []
     source = batches(trainer)
     for k in range(WARM_UP + steps):
         if k == WARM_UP and trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.device)
         seconds, number, image, label = next(source)
-        before = dict(trainer.stages)
+        before, forwards_before = dict(trainer.stages), trainer.forwards
         trainer.step(epoch, number, image, label)
         one = _plain_step(trainer, plain_loss, epoch, image, label)
         if k >= WARM_UP:
             waited.append(seconds)
             plain_steps.append(one)
+            forwards.append(trainer.forwards - forwards_before)
             stages.append({name: trainer.stages[name] - before[name] for name in STAGES})
-    mining_every = config.method.options.get("mining_every", 1)
-    group = math.lcm(mining_every, config.optimizer.accumulate)
+    every = {name: config.method.options.get(name, 1) for name in ("noise_every", "mining_every")}
+    group = math.lcm(math.prod(every.values()), config.optimizer.accumulate)
     medians = {name: _median([row[name] for row in stages], group) for name in STAGES}
     ratios = [
         sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group]) / sum(plain_steps[k : k + group])
@@ -140,10 +144,12 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         "precision": config.network.amp,
         "compile": config.network.compile,
         "channels_last": config.network.channels_last,
-        "mining_every": mining_every,
+        **every,
         "steps": steps,
         "seconds": {"data": _median(waited, group), **medians},
         "plain_seconds": _median(plain_steps, group),
+        "forwards": _median(forwards, group),
+        "plain_forwards": PLAIN_FORWARDS,
         "step_over_plain": statistics.median(ratios),
         "peak_memory_bytes": _peak_memory(trainer.device),
     }

@@ -27,21 +27,23 @@ NOISE_KINDS = (*NOISE_LEVELS, "both")
 SUPPORTS = ("image", "patch")
 LEVEL_MAX = 1.0
 """Of the noise over whole images, in units of the normalised image."""
+COPIES = 2
+"""Noisy copies of a batch."""
 NOISE_STD = 0.3
 """Of a noise patch in arXiv 2509.17098."""
 
 
 class NoisyImages(NamedTuple):
-    """Two copies of a batch with noise, in patches or everywhere, and what the loss needs to know of them."""
+    """Copies of a batch with noise, in patches or everywhere, and what the loss needs to know of them."""
 
     images: Tensor
-    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both."""
+    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both. Of one copy [N, K, *S]."""
     centers: Tensor | None
     """Of the patches, int64 [N, P, D]; None: the noise is over the whole images."""
     valid: Tensor | None
     """bool [N, P], with centers."""
     levels: Tensor
-    """Of the noise in the two copies, float32 [2]."""
+    """Of the noise in the copies, float32 [2]; of one copy [1]."""
 
 
 def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
@@ -86,12 +88,14 @@ def draw_noise_patches(
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
-def check_noise(*, support: str, noise: str, noise_std: float, level_max: float) -> str:
+def check_noise(*, support: str, noise: str, noise_std: float, level_max: float, copies: int = COPIES) -> str:
     """The support, with which the kind of noise must go."""
     _checks.choice("support", support, SUPPORTS)
     _checks.choice("noise", noise, NOISE_KINDS if support == "image" else NOISE_LEVELS)
     _checks.positive("noise_std", noise_std, zero=True)
     _checks.positive("level_max", level_max)
+    if _checks.count("copies", copies) > 2:
+        raise ValueError(f"copies: expected 1 or 2, got {copies}")
     return support
 
 
@@ -101,11 +105,12 @@ def draw_image_noise(
     noise: str = "both",
     noise_std: float = NOISE_STD,
     level_max: float = LEVEL_MAX,
+    copies: int = COPIES,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
-    """Two copies of image [N, K, *S] under noise everywhere, of the levels l₁ < l₂ drawn up to `level_max`.
+    """Two copies, or one, of image [N, K, *S] under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
 
-    Both carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
+    All carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
     "both" one of these, drawn anew at every call.
 
     Raises:
@@ -119,8 +124,8 @@ def draw_image_noise(
     """
     image = _checks.batched_image("image", image)
     _checks.constant("image", image)
-    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max)
-    levels = draw_levels(image.device, generator).sort().values * level_max
+    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, copies=copies)
+    levels = draw_levels(image.device, generator)[:copies].sort().values * level_max
     by_mean = torch.ones((), dtype=torch.bool, device=image.device)
     if noise == "both":  # decided on the device: nothing waits for it
         by_mean = draw_levels(image.device, generator)[0] < 0.5
@@ -129,7 +134,8 @@ def draw_image_noise(
     field = normal_like(image, generator)
     shift = torch.where(by_mean, levels, torch.zeros_like(levels)).to(image)
     scale = torch.where(by_mean, torch.full_like(levels, noise_std), levels).to(image)
-    return NoisyImages(torch.cat([image + (shift[k] + scale[k] * field) for k in range(2)]), None, None, levels)
+    images = [image + (shift[k] + scale[k] * field) for k in range(copies)]
+    return NoisyImages(torch.cat(images) if copies > 1 else images[0], None, None, levels)
 
 
 def draw_noisy_images(

@@ -19,7 +19,7 @@ from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model
 from .gradient_uncertainty import NORMALIZE
 from .hard_patches import MINING_OPS, HardPatches, fitting_patch
-from .noise_uncertainty import LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
+from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
 BETA, GAMMA = 1.0, 1.0
@@ -27,7 +27,9 @@ ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 """Weights of L_gu, L_nu and the terms of L_nu, found on held-out phantoms (docs/results.md)."""
 
 
-OF_IMAGES = {"level_max": LEVEL_MAX, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT}
+OF_IMAGES = {
+    "level_max": LEVEL_MAX, "copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
+}  # fmt: skip
 OF_PATCHES = {"patch_size": PATCH_SIZE, "num_patches": NUM_PATCHES, "mining_every": 1}
 """Options with their defaults that only noise over whole images has, or only patches."""
 
@@ -44,7 +46,7 @@ class SupervisionOutput(NamedTuple):
     gradient: Tensor
     """L_gu, unweighted."""
     noise: Tensor
-    """L_nu: its weighted terms summed, without γ."""
+    """L_nu: its weighted terms summed, without γ; with noise_every times K, or 0."""
     order: Tensor
     distance: Tensor
     far: Tensor
@@ -79,12 +81,15 @@ class UncertaintySupervisedLoss(nn.Module):
             them, drawn at every step ("image" alone).
         noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
         level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
+        copies: with "image", noisy copies of the batch, 2, or 1 that counts for both and costs one forward less.
+        noise_every: K: L_nu applies in the first of every K calls in which it is asked for, K times as heavy; in those
+            between, the network answers no noisy image.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
         noisy_weight: with "image", of the segmentation loss of the noisy copies.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
         num_patches: patches per class.
-        mining_every: steps from one search for hard samples to the next; in those between, the patches get random
-            centers that do not overlap, and no forward is needed to find them.
+        mining_every: draws of noise from one search for hard samples to the next; in those between, the patches get
+            random centers that do not overlap, and no forward is needed to find them.
         order_weight, distance_weight, far_weight: of the terms of L_nu.
         backend: for every op inside; one that all of them have.
 
@@ -93,12 +98,11 @@ class UncertaintySupervisedLoss(nn.Module):
 
     Notes:
         All terms come from one call of `uncertainty_supervision`. With γ > 0, from start_epoch on, the network answers
-        two noisy copies of the batch, in one batch of twice the size, and with patches before that a noisy one without
-        gradients, which finds the hard samples; with `mining_every` this one only every so many steps, counted in
-        `draws`. They run in the mode the network is in: with batch normalisation in training mode they contribute to
-        its running statistics. What they will need is looked at from the first call on; a network that is an nn.Module
-        then answers the batch once more, without gradients and without a trace: buffers and random numbers stay as they
-        were.
+        the noisy copies of the batch, in one batch, and with patches before that a noisy one without gradients, which
+        finds the hard samples. `noise_every` counts in `calls`, `mining_every` in `draws`. They run in the mode the
+        network is in: with batch normalisation in training mode they contribute to its running statistics. What they
+        will need is looked at from the first call on; a network that is an nn.Module then answers the batch once more,
+        without gradients and without a trace: buffers and random numbers stay as they were.
 
     Example:
         >>> import sure_fast, torch
@@ -109,8 +113,10 @@ class UncertaintySupervisedLoss(nn.Module):
         >>> out.total.backward()
     """
 
+    calls = 0
+    """In which L_nu was asked for so far, counted with noise_every > 1; a run that goes on sets it."""
     draws = 0
-    """Calls of `draw_noise` so far; a run that goes on sets it."""
+    """Calls of `draw_noise` so far, counted with mining_every > 1; a run that goes on sets it."""
     _tried = False
 
     def __init__(
@@ -141,6 +147,8 @@ class UncertaintySupervisedLoss(nn.Module):
         noise: str = "both",
         noise_std: float = NOISE_STD,
         level_max: float = LEVEL_MAX,
+        copies: int = COPIES,
+        noise_every: int = 1,
         margin: float = MARGIN,
         detach: bool = False,
         noisy_weight: float = NOISY_WEIGHT,
@@ -154,29 +162,27 @@ class UncertaintySupervisedLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.num_epochs = _checks.count("num_epochs", num_epochs)
-        self.start_epoch = schedule.start_of(num_epochs, start_epoch)
-        self.ramp = _checks.choice("ramp", ramp, RAMPS)
+        self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.total, self.annealing_epochs, self.backend = total, annealing_epochs, backend
-        self.beta = _checks.positive("beta", beta, zero=True)
-        self.gamma = _checks.positive("gamma", gamma, zero=True)
+        weights = {"beta": beta, "gamma": gamma, "noisy_weight": noisy_weight}
+        self.beta, self.gamma, self.noisy_weight = (_checks.positive(*weight, zero=True) for weight in weights.items())
         self.weights = check_weights(order_weight, distance_weight, far_weight)
-        self.noisy_weight = _checks.positive("noisy_weight", noisy_weight, zero=True)
-        self.support = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max)
-        self.image_noise: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max}
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
+        self.noise_every = _checks.count("noise_every", noise_every)
         self.mining_every = _checks.count("mining_every", mining_every)
+        of_images: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max, "copies": copies}
+        self.support, self.image_noise = check_noise(support=support, **of_images), of_images
+        _refuse_idle(support, **of_images, margin=margin, detach=detach, noisy_weight=noisy_weight,
+                     patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
+        patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
+        self.patches = HardPatches(*patches)
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
             "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold,
             "pairs": pairs, "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class,
-            "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma,
-        }  # fmt: skip
+            "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
         check_options(**self.options)
-        patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
-        self.patches = HardPatches(*patches)
-        _refuse_idle(support, level_max=level_max, margin=margin, detach=detach, noisy_weight=noisy_weight,
-                     patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         _backends.check(backend, *self.ops)
 
     @property
@@ -243,7 +249,7 @@ class UncertaintySupervisedLoss(nn.Module):
             model: the network; called for the noisy images where L_nu applies and `noisy_logits` are not given. Of a
                 list of outputs the first counts.
             noise, noisy_logits: instead of `model`: what `draw_noise` returned, and the network's answer [2N, C, *S] to
-                its images.
+                its images (of one copy [N, C, *S]); L_nu applies whatever `noise_every`.
             generator: makes the draws repeatable; on the CPU or the image's device.
 
         Raises:
@@ -256,7 +262,8 @@ class UncertaintySupervisedLoss(nn.Module):
         label = _checks.label("label", label, logits)
         image = self._check_step(logits, image, model, noise, noisy_logits, generator, later=weight == 0)
         wanted: dict[str, Any] = {}
-        if weight > 0 and self.gamma > 0:
+        given = noise is not None and noisy_logits is not None
+        if weight > 0 and self.gamma > 0 and (given or self._noise_is_due()):
             if noise is None or noisy_logits is None:
                 assert model is not None
                 noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
@@ -281,8 +288,9 @@ class UncertaintySupervisedLoss(nn.Module):
             )
         )  # fmt: skip
         order_weight, distance_weight, far_weight = self.weights
-        ordered = order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far
-        of_copies = self.noisy_weight * noisy
+        times = 1 if given else self.noise_every
+        ordered = times * (order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far)
+        of_copies = times * self.noisy_weight * noisy
         segmentation = segmentation + weight * self.gamma * of_copies
         total = segmentation + weight * (self.beta * terms.gradient + self.gamma * ordered)
         # one by one: torch 2.6 does not trace a slice of a named tuple
@@ -290,6 +298,13 @@ class UncertaintySupervisedLoss(nn.Module):
             total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, ordered + of_copies, terms.order,
             terms.distance, terms.far, noisy,
         )  # fmt: skip
+
+    def _noise_is_due(self) -> bool:
+        """Whether L_nu applies in this call, which counts."""
+        due = self.noise_every == 1 or self.calls % self.noise_every == 0
+        if self.noise_every > 1:  # the compiled loss would be traced again for every number of calls
+            self.calls += 1
+        return due
 
     def _check_step(
         self,
@@ -313,7 +328,7 @@ class UncertaintySupervisedLoss(nn.Module):
         if noise is not None and not isinstance(noise, NoisyImages):
             raise TypeError(f"noise: expected NoisyImages, as draw_noise returns them, got {type(noise).__name__}")
         if noisy_logits is not None:
-            check_noisy(noisy_logits, logits)
+            check_noisy(noisy_logits, logits, self.image_noise["copies"])
         if noise is None or noisy_logits is None:
             step_model(
                 model, ", or noise and noisy_logits",

@@ -30,19 +30,18 @@ def dense_supervision(
     }  # fmt: skip
     data, kl, dice, u = float64_terms(logits, label, **evidential)
     assert u is not None
-    copies = noise.logits.chunk(2)
     if noise.segmentation:
-        first, second = (float64_terms(z, label, **evidential) for z in copies)
-        noisy = [(first[k] + second[k]) / 2 for k in range(3)]  # type: ignore[operator]
-        u1, u2 = first.uncertainty, second.uncertainty
-        assert u1 is not None
-        assert u2 is not None
+        answers = [float64_terms(z, label, **evidential) for z in noise.copies]
+        noisy = [torch.stack(terms).mean(0) for terms in list(zip(*answers, strict=True))[:3]]
+        maps = [answer.uncertainty for answer in answers]
     else:
         noisy = [torch.zeros_like(data)] * 3
         # rounded to half precision u would tie what the kernels tell apart
-        u1, u2 = (
-            dirichlet_uncertainty(single_or_double(z), evidence=options.evidence, backend=backend) for z in copies
-        )
+        maps = [
+            dirichlet_uncertainty(single_or_double(z), evidence=options.evidence, backend=backend) for z in noise.copies
+        ]
+    first, second = maps[0], maps[1] if len(maps) > 1 else None
+    assert first is not None
     reach = max(options.gradient_threshold, options.noise_threshold)
     distance = boundary_distance(
         label[:, None] if label.dim() == 4 else label, max_distance=reach, ignore_index=options.ignore_index,
@@ -61,7 +60,7 @@ def dense_supervision(
             normalize=options.normalize, backend="cuda" if logits.is_cuda else "cpu",
         )  # fmt: skip
     ordered = dense_noise_uncertainty_loss(
-        u, u1, u2, distance, noise.levels, threshold=options.noise_threshold, margin=noise.margin, detach=noise.detach,
-        normalize=options.normalize, with_distance=noise.with_distance, backend=backend,
+        u, first, second, distance, noise.levels, threshold=options.noise_threshold, margin=noise.margin,
+        detach=noise.detach, normalize=options.normalize, with_distance=noise.with_distance, backend=backend,
     )  # fmt: skip
     return (data, kl, dice, gradient, *ordered, *noisy)

@@ -31,17 +31,22 @@ class NoisyAnswers(NamedTuple):
 
 
 class DenseAnswers(NamedTuple):
-    """The network's answers to two copies of the images with noise everywhere, checked, and what is asked of them."""
+    """The network's answers to copies of the images with noise everywhere, checked, and what is asked of them."""
 
     logits: Tensor
-    """[2N, C, *S], one batch after the other."""
+    """[2N, C, *S], one batch after the other; of one copy [N, C, *S]."""
     levels: Tensor
-    """[2]."""
+    """[2], of one copy [1]."""
     margin: float
     detach: bool
     with_distance: bool
     segmentation: bool
     """Whether the evidential terms of the copies are wanted."""
+
+    @property
+    def copies(self) -> tuple[Tensor, ...]:
+        """The logits of each."""
+        return self.logits.chunk(len(self.levels))
 
 
 class UncertaintySupervisionOutput(NamedTuple):
@@ -121,10 +126,10 @@ def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
     return images
 
 
-def check_noisy(value: object, logits: Tensor) -> Tensor:
-    """Logits [2N, C, *S] of two noisy copies beside those [N, C, *S] of the clean images."""
+def check_noisy(value: object, logits: Tensor, copies: int = 2) -> Tensor:
+    """Logits [copies · N, C, *S] of noisy copies beside those [N, C, *S] of the clean images."""
     noisy = _checks.logits("noisy_logits", value)
-    wanted = (2 * logits.shape[0], *logits.shape[1:])
+    wanted = (copies * logits.shape[0], *logits.shape[1:])
     if tuple(noisy.shape) != wanted:
         raise ValueError(f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy.shape)}")
     _checks.same_device("noisy_logits", noisy, "logits", logits)
@@ -160,9 +165,10 @@ def checked_answers(
     _checks.flag("noisy_segmentation", segmentation)
     if noisy is None:
         return logits, None
-    logits, noisy = one_dtype(logits, check_noisy(noisy, logits))
     if levels is None:
         raise ValueError("levels: expected those of the noise with noisy_logits, got None")
+    copies = 1 if centers is None and _checks.floating("levels", levels).shape == (1,) else 2
+    logits, noisy = one_dtype(logits, check_noisy(noisy, logits, copies))
     if centers is not None:
         given = {"margin": margin > 0, "detach": detach, "with_distance": not with_distance,
                  "noisy_segmentation": segmentation}  # fmt: skip
@@ -171,6 +177,6 @@ def checked_answers(
         return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
     if valid is not None:
         raise ValueError("valid: expected centers with it, got None")
-    levels = _checks.noise_levels(levels)
+    levels = _checks.noise_levels(levels, copies)
     _checks.same_device("levels", levels, "logits", logits)
     return logits, DenseAnswers(noisy, levels, margin, detach, with_distance, segmentation)

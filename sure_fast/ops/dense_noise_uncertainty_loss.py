@@ -147,7 +147,7 @@ class DenseNoiseUncertaintyLossOutput(NamedTuple):
 def dense_noise_uncertainty_loss(
     uncertainty: Tensor,
     noisy1: Tensor,
-    noisy2: Tensor,
+    noisy2: Tensor | None,
     distance: Tensor,
     levels: Tensor,
     *,
@@ -170,13 +170,15 @@ def dense_noise_uncertainty_loss(
           of u, every pair of an image; summed over k, mean over images;
         - far: mean over all voxels with d > threshold of u₀ + u₁ + u₂.
 
-        The second and third principle of arXiv 2509.17098 at every voxel instead of at patch centers; docs/method.md.
+        A single noisy copy counts for both: u₂ = u₁, l₂ = l₁. These are the second and third principle of arXiv
+        2509.17098 at every voxel instead of at patch centers; docs/method.md.
 
     Args:
         uncertainty, noisy1, noisy2: u₀, u₁, u₂, [N, 1, \*S] or [N, \*S], floating; of several dtypes the widest counts.
+            noisy2 None: there is one noisy copy.
         distance: d, [N, \*S] or [N, 1, \*S], in voxels or mm; +inf beyond a truncation or without a boundary, NaN where
             a voxel is neither near nor far.
-        levels: l₁, l₂ ≥ 0, floating [2]; in which unit does not matter but for the margin.
+        levels: l₁, l₂ ≥ 0, floating [2], of one copy [1]; in which unit does not matter but for the margin.
         threshold: in the unit of `distance`; a distance larger by 1e-6 of it still counts as within.
         margin: by what u has to rise, times the rise of the noise.
         detach: whether the image of less noise is a constant in the order and distance terms.
@@ -206,10 +208,11 @@ def dense_noise_uncertainty_loss(
         tensor(0.2500)
     """
     first = _checks.maps("uncertainty", uncertainty)
-    one, two = _checks.maps("noisy1", noisy1, first), _checks.maps("noisy2", noisy2, first)
+    one = _checks.maps("noisy1", noisy1, first)
+    two = one if noisy2 is None else _checks.maps("noisy2", noisy2, first)
     d = _checks.maps("distance", distance, first)
     _checks.constant("distance", d)
-    levels = _checks.noise_levels(levels)
+    levels = _checks.noise_levels(levels, 1 if noisy2 is None else 2).expand(2)
     _checks.same_device("levels", levels, "uncertainty", first)
     threshold = _checks.reach("threshold", threshold)
     margin = _checks.positive("margin", margin, zero=True)
@@ -237,6 +240,7 @@ def dense_noise_uncertainty_loss(
         clean = first.detach() if detach else first
         sorting = "cuda" if clean.is_cuda else "cpu"
         scaled = normalize is not None
-        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting) for noisy in (one, two)]
-        distance_term = (losses[0] + losses[1]).sum() / max(len(first), 1)
+        copies = (one,) if noisy2 is None else (one, two)
+        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting) for noisy in copies]
+        distance_term = (losses[0] + losses[-1]).sum() / max(len(first), 1)
     return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))

@@ -427,9 +427,10 @@ def uncertainty_supervision(
         logits: [N, C, \*S] floating, of the clean image.
         label: [N, \*S] or [N, 1, \*S] integer in [0, C) or `ignore_index`.
         image: [N, K, \*S] floating; None: no L_gu.
-        noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; None: no L_nu. With logits of
-            another dtype, as when one of them was computed within autocast, the wider is taken.
-        levels: of the noise of the two images, [2], on the logits' device; needed with `noisy_logits`.
+        noisy_logits: [2N, C, \*S], of the two noisy images, one batch after the other; with noise over whole images
+            also [N, C, \*S] of one, which counts for both; None: no L_nu. With logits of another dtype, as when one of
+            them was computed within autocast, the wider is taken.
+        levels: of the noise of the two images, [2], or the one, [1], on the logits' device; needed with `noisy_logits`.
         centers, valid: of noise patches, as of `noise_uncertainty_loss`; None: the noise is over the whole images.
         margin, detach, with_distance: as of `dense_noise_uncertainty_loss`, with noise over whole images.
         noisy_segmentation: with noise over whole images, whether the evidential terms of the noisy copies are wanted.

@@ -12,7 +12,7 @@ from .gradient_uncertainty_loss import gradient_uncertainty_loss
 def dense_noise_uncertainty_loss(
     uncertainty: Tensor,
     noisy1: Tensor,
-    noisy2: Tensor,
+    noisy2: Tensor | None,
     distance: Tensor,
     levels: Tensor,
     *,
@@ -23,9 +23,9 @@ def dense_noise_uncertainty_loss(
     with_distance: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance, far) terms of maps [N, *S]; docs/method.md, "Noise supervision of whole images"."""
-    maps = [widen(u) for u in (uncertainty, noisy1, noisy2)]
+    maps = [widen(u) for u in (uncertainty, noisy1, noisy1 if noisy2 is None else noisy2)]
     near, far = distance <= threshold, distance > threshold
-    all_levels = torch.cat([levels.new_zeros(1), levels]).to(maps[0].dtype)
+    all_levels = torch.cat([levels.new_zeros(1), levels.expand(2)]).to(maps[0].dtype)
     zero = torch.zeros_like(maps[0])
     order = zero.sum()
     for i, j in ((0, 1), (0, 2), (1, 2)):

@@ -62,11 +62,13 @@ def uncertainty_supervision(
         )  # fmt: skip
     if noise is None:
         return (*evidential, gradient, order, distance_term, far)
-    copies = widen(noise.logits).chunk(2)
-    u1, u2 = (dirichlet_uncertainty(z, evidence=options.evidence)[:, 0] for z in copies)
+    copies = widen(noise.logits).chunk(len(noise.levels))
+    u1, *others = (dirichlet_uncertainty(z, evidence=options.evidence)[:, 0] for z in copies)
+    u2 = others[0] if others else None
     threshold = options.noise_threshold * SLACK
     if hasattr(noise, "centers"):
         at = cast("NoisyAnswers", noise)
+        assert u2 is not None
         terms = terms_of_maps(u, u1, u2, distance, at.centers, at.levels, valid=at.valid, threshold=threshold)
         return (*evidential, gradient, *terms)
     dense = cast("DenseAnswers", noise)
@@ -76,5 +78,5 @@ def uncertainty_supervision(
     )  # fmt: skip
     noisy = [torch.zeros_like(order)] * 3
     if dense.segmentation:
-        noisy = [(a + b) / 2 for a, b in zip(*map(evidential_terms, copies), strict=True)]
+        noisy = [torch.stack(terms).mean() for terms in zip(*map(evidential_terms, copies), strict=True)]
     return (*evidential, gradient, *terms, *noisy)

@@ -54,6 +54,7 @@ def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     assert found["steps"] == 3
     assert (found["precision"], found["mining_every"], found["ranks"]) == ("bf16", 2, 1)
     assert 1.2 < found["step_over_plain"] < 20
+    assert (found["forwards"], found["plain_forwards"]) == (9.5, 3)  # a search for hard samples in every other step
     assert found["peak_memory_bytes"] > 10**8
     assert list(tmp_path.iterdir()) == []
     train.main([*FLAGS, "--benchmark", "2", "--preset", "softmax"])

@@ -46,6 +46,7 @@ RUNS = {
         ),
         *(
             "--set=method.mining_every=3",
+            "--set=method.noise_every=2",
             "--set=network.norm=batch",
             "--amp=fp16",
             "--set=run.patience=1",

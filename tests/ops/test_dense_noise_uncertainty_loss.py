@@ -68,6 +68,21 @@ def test_by_hand(backend):
         assert gradient[0, 0].tolist() == pytest.approx([0, 0, 0.5, 0.5, 0])
 
 
+def test_one_copy_counts_for_both(backend):
+    d = torch.tensor([[[0.0, 2.0, 5.0]]], dtype=backend.widest)
+    u0 = torch.tensor([[[0.5, 0.4, 0.1]]], dtype=backend.widest, requires_grad=True)
+    u1 = torch.tensor([[[0.25, 0.5, 0.2]]], dtype=backend.widest, requires_grad=True)
+    out = backend(u0, u1, None, d, torch.tensor([1.0], dtype=backend.widest))
+    # order: u falls by .25 at one of two near voxels, twice; distance: (0 - 2)(-.25 - .1) = .7, twice
+    assert [term.item() for term in out] == pytest.approx([0.25, 1.4, 0.1 + 2 * 0.2], rel=1e-5)
+    g0, g1 = (g[0, 0].tolist() for g in torch.autograd.grad(sum(out), (u0, u1)))
+    assert g0 == pytest.approx([1 + 4, -4, 1], rel=1e-5)
+    assert g1 == pytest.approx([-1 - 4, 4, 2], rel=1e-5)
+    both = backend(u0, u1, u1, d, torch.tensor([1.0, 1.0], dtype=backend.widest), normalize="band")
+    one = backend(u0, u1, None, d, torch.tensor([1.0], dtype=backend.widest), normalize="band")
+    torch.testing.assert_close(torch.stack(one), torch.stack(both))
+
+
 def test_margin_detach_and_the_order_of_the_levels(backend):
     d = torch.zeros(1, 1, 1, dtype=backend.widest)
     u = [torch.full((1, 1, 1), x, dtype=backend.widest, requires_grad=True) for x in (0.5, 0.6, 0.55)]

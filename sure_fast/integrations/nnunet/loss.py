@@ -25,7 +25,7 @@ class NNUNetLoss(nn.Module):
         overlap, L_gu is the mean over the regions, each with its own uncertainty and boundary, and γ must be 0.
 
     Args:
-        num_epochs, start_epoch, beta, gamma, annealing_epochs, total: as of `UncertaintySupervisedLoss`.
+        num_epochs, start_epoch, beta, gamma, noise_every, annealing_epochs, total: as of `UncertaintySupervisedLoss`.
         scale: of the whole loss, > 0.
         level_weights: w >= 0, of the resolutions, the finest first; None: the network has one output.
         regions: targets are one 0 or 1 a region and voxel instead of labels.
@@ -46,6 +46,7 @@ class NNUNetLoss(nn.Module):
         start_epoch: int | None = None,
         beta: float,
         gamma: float,
+        noise_every: int = 1,
         annealing_epochs: int,
         total: str = "weighted",
         scale: float = 1.0,
@@ -75,7 +76,7 @@ class NNUNetLoss(nn.Module):
         }
         self.evidential = sure_fast.EvidentialLoss(**schedule, regions=regions)
         self.supervised = sure_fast.UncertaintySupervisedLoss(
-            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, channels=CHANNELS
+            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noise_every=noise_every, channels=CHANNELS
         )
         self._batch: tuple[Tensor, Callable[[Tensor], Any]] | None = None
 

@@ -21,6 +21,8 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     """Weight of L_gu, as everywhere in sure_fast."""
     gamma = GAMMA
     """Weight of L_nu; 0 saves its two forwards of the network a step."""
+    noise_every = 1
+    """Steps from one with L_nu to the next, in which it counts as much more; they cost a plain step."""
     start = START_SHARE
     """Share of the epochs before the uncertainty is supervised."""
     annealing = 0.2
@@ -38,6 +40,7 @@ class nnUNetTrainerSURE(nnUNetTrainer):
             start_epoch=int(self.start * self.num_epochs),
             beta=self.beta,
             gamma=0.0 if regions else self.gamma,
+            noise_every=self.noise_every,
             annealing_epochs=int(self.annealing * self.num_epochs),
             scale=self.loss_scale,
             level_weights=self._level_weights(),
@@ -58,6 +61,8 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.loss.epoch = self.current_epoch
+        # of the epoch alone, so that a run that goes on counts as one that never stopped
+        self.loss.supervised.calls = self.current_epoch * self.num_iterations_per_epoch
 
     def train_step(self, batch: dict) -> dict:
         data = batch["data"].to(self.device, non_blocking=True)
