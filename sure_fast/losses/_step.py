@@ -31,9 +31,10 @@ def step_image(image: object, logits: Tensor, channels: str) -> Tensor:
     return images
 
 
-def step_model(model: object, instead: str, why: str) -> None:
+def step_model(model: object, instead: str, why: str, **values: object) -> None:
+    """The values are put into the text where it is needed: a traced step does not format its options."""
     if not callable(model):
-        raise ValueError(f"model: expected the network{instead}, {why}, got {_kind(model)}")
+        raise ValueError(f"model: expected the network{instead}, {why.format(**values)}, got {_kind(model)}")
 
 
 def _kind(value: object) -> str:

@@ -256,8 +256,8 @@ class PriusLoss(nn.Module):
         elif corruption:
             image = step_image(image, logits, "mean")  # whose channels are not made one
         if corruption:
-            why = f"from the first call on for the corruption term, which begins at epoch {self.start_epoch}"
-            step_model(model, "", why)
+            why = "from the first call on for the corruption term, which begins at epoch {start}"
+            step_model(model, "", why, start=self.start_epoch)
             if later and not torch.compiler.is_compiling() and not self._tried:
                 assert callable(model)
                 try_model(model, image, logits)

@@ -22,9 +22,9 @@ from .hard_patches import MINING_OPS, HardPatches, fitting_patch
 from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
-BETA, GAMMA = 1.0, 1.0
+BETA, GAMMA = 0.5, 0.3
 ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
-"""Weights of L_gu, L_nu and the terms of L_nu, found on held-out phantoms (docs/results.md)."""
+"""Weights of L_gu, L_nu and the terms of L_nu, found on validation cases (docs/results.md)."""
 
 
 OF_IMAGES = {
@@ -332,7 +332,8 @@ class UncertaintySupervisedLoss(nn.Module):
         if noise is None or noisy_logits is None:
             step_model(
                 model, ", or noise and noisy_logits",
-                f"from the first call on for L_nu, which begins at epoch {self.start_epoch} (gamma = {self.gamma})",
+                "from the first call on for L_nu, which begins at epoch {start} (gamma = {gamma})",
+                start=self.start_epoch, gamma=self.gamma,
             )  # fmt: skip
             if self._has_patches:
                 fitting_patch(self.patches.patch_size, image)
