@@ -124,14 +124,23 @@ def test_networks(make):
 def test_noise_that_does_not_fit():
     model, image, label = case()
     logits = model(image).detach()
-    noise = supervised().draw_noise(model, logits, label, image)
+    loss = supervised(copies=2)
+    noise = loss.draw_noise(model, logits, label, image)
     answer = model(noise.images).detach()
-    refused(supervised(), r"^noisy_logits: expected \[4, 3, 20, 22\], got \[2, 3, 20, 22\]$", logits, label, image,
+    refused(loss, r"^noisy_logits: expected \[4, 3, 20, 22\], got \[2, 3, 20, 22\]$", logits, label, image,
             noise=noise, noisy_logits=answer[:2])  # fmt: skip
     refused(
         supervised(), r"^noise: expected NoisyImages", logits, label, image, noise=tuple(noise), noisy_logits=answer
     )
-    refused(supervised(), r"^model: expected the network", logits, label, image, noise=noise)
+    text = (
+        r"^logits: expected those of the 6 images of noise\.beside\(image\), or noisy_logits beside those of 2, got 2$"
+    )
+    refused(loss, text, logits, label, image, noise=noise)
+    refused(loss, "^model: expected the network, or noise, from the first call on", logits, label, image)
+    with pytest.raises(ValueError, match=r"^support: expected 'image' to draw noise before the network answers"):
+        supervised(support="patch", noise="mean").noise_of_step(image)
+    with pytest.raises(ValueError, match=r"^image: expected"):
+        loss.noise_of_step(image[0, 0])
     assert supervised()(logits, label, image, epoch=0, noise=noise, noisy_logits=answer).total.isfinite()
 
 
@@ -238,7 +247,7 @@ def test_nnunet():
     def call(data, epoch=0, label=label[:, None], logits=model(image).detach(), **options):  # noqa: B008
         loss = NNUNetLoss(**settings, **options)
         loss.epoch = epoch
-        with loss.supervising(data, model):
+        with loss.supervising(data):
             return loss(logits, label)
 
     assert call(image, gamma=0.1, image_channels=2) > 0

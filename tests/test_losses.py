@@ -59,7 +59,7 @@ def test_dense_composition_of_the_public_ops(noise):
     model, image, label = case()
     model, image = model.double(), image.double()  # so that no order is a rounding away
     weights = {"order_weight": 11.0, "distance_weight": 20.0, "far_weight": 3.0, "noisy_weight": 0.25}
-    loss = supervised(beta=7.0, gamma=2.0, margin=0.01, noise=noise, **weights)
+    loss = supervised(beta=7.0, gamma=2.0, margin=0.01, noise=noise, copies=2, **weights)
     logits = model(image)
     out = loss(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(5))
     drawn = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(5))
@@ -117,6 +117,32 @@ def test_one_noisy_copy(backend):
         supervised(copies=3)
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_noise_answered_beside_the_clean_images(copies):
+    model, image, label = case()
+    loss = supervised(beta=2.0, gamma=3.0, copies=copies, noise_every=2)
+    for epoch in (0, 2):  # nothing is supervised yet, and nothing counts
+        assert loss.noise_of_step(image, epoch=epoch).beside(image) is image
+    for call in range(4):
+        generator = torch.Generator().manual_seed(call)
+        noise = loss.noise_of_step(image, epoch=6, generator=generator)
+        assert (len(noise.levels), len(noise.images)) == ((0, 0) if call % 2 else (copies, 2 * copies))
+        out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
+        if call % 2:
+            assert out.noise == out.noisy == 0 < out.gradient
+            continue
+        apart = loss(model(image), label, image, epoch=6, noise=noise, noisy_logits=model(noise.images))
+        torch.testing.assert_close(out, apart)
+        once = supervised(beta=2.0, gamma=3.0, copies=copies)
+        again = once.noise_of_step(image, epoch=6, generator=torch.Generator().manual_seed(call))
+        assert torch.equal(again.images, noise.images)
+        plain = once(model(again.beside(image)), label, image, epoch=6, noise=again)
+        torch.testing.assert_close(out.noise, 2 * plain.noise)
+        same_gradients(out.total, apart.total, model)
+    assert loss.calls == 4
+    assert not supervised(gamma=0.0).noise_of_step(image).levels.numel()
+
+
 @FORMS
 def test_noise_every_few_calls_is_as_much_heavier(form):
     model, image, label = case()
@@ -155,7 +181,12 @@ def test_noise_over_images_is_one_field_at_two_levels():
     image = torch.randn(2, 1, 40, 40, generator=torch.Generator().manual_seed(1))
     for noise, noise_std in (("mean", 0.3), ("std", 0.3), ("mean", 0.0)):
         drawn = draw_image_noise(
-            image, noise=noise, noise_std=noise_std, level_max=2.0, generator=torch.Generator().manual_seed(2)
+            image,
+            noise=noise,
+            noise_std=noise_std,
+            level_max=2.0,
+            copies=2,
+            generator=torch.Generator().manual_seed(2),
         )
         assert drawn.centers is drawn.valid is None
         first, second = (copy - image for copy in drawn.images.chunk(2))
@@ -311,7 +342,7 @@ def test_supervised_noise_levels_are_means_or_deviations():
     logits = model(image).detach()
     found = {}
     for kind in ("mean", "std"):
-        loss = supervised(noise=kind, noise_std=0.0)
+        loss = supervised(noise=kind, noise_std=0.0, copies=2)
         found[kind] = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found["mean"].levels, found["std"].levels)
     for kind, noise in found.items():
@@ -383,7 +414,7 @@ def test_bad_schedules():
 
 @pytest.mark.parametrize(
     ("name", "value"), [("patch_size", 5), ("num_patches", 2), ("mining_every", 3), ("level_max", 0.5),
-                        ("copies", 1), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
+                        ("copies", 2), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
 )  # fmt: skip
 def test_an_option_of_the_other_support_is_refused(name, value):
     own, other = ({}, PAPER) if name in OF_IMAGES else (PAPER, {})

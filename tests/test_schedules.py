@@ -41,8 +41,8 @@ def losses(model, image, label):
         loss = NNUNetLoss(num_epochs=10, beta=3.0, gamma=0.1, annealing_epochs=4)
         loss.epoch = t
         torch.manual_seed(0)
-        with loss.supervising(image, model):
-            return loss(logits, label[:, None])
+        with loss.supervising(image) as images, torch.no_grad():
+            return loss(model(images), label[:, None])
 
     def evidential(total):
         return {"num_epochs": 10, "annealing_epochs": 4, "total": total}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -313,10 +313,16 @@ class Trainer:
         if in_group == 0:
             self.optimization.zero_grad()
         network = self.cut_network()
-        logits, *coarser = network.levels(image)
+        step: dict[str, Any] = {"image": image, "epoch": epoch, "model": network, "generator": self.generator}
+        images, loss = image, cast("Any", self.loss)
+        if getattr(loss, "joint", False):  # one batch, so that a normalisation over it is of both
+            step["noise"] = loss.noise_of_step(image, epoch=epoch, generator=self.generator)
+            images = step["noise"].beside(image)
+        logits, *coarser = network.levels(images, clean=len(image))
+        coarser = [level[: len(image)] for level in coarser]
         ranks = distributed.world_size()
         with across_ranks() if ranks > 1 else nullcontext():
-            out = self.terms(logits, label, image=image, epoch=epoch, model=network, generator=self.generator)
+            out = self.terms(logits, label, **step)
             out = self.deeply_supervised(out, coarser, label, image, epoch)
         terms = torch.stack([term.detach().double() for term in out])
         values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))

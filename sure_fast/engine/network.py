@@ -41,7 +41,7 @@ class Network:
     ) -> None:
         self.model, self.num_classes, self.precision, self.clock = model, num_classes, precision, clock
         self.memory_format, self.coarser = memory_format, coarser
-        self.answers: list[tuple[str, list[Tensor], list[Tensor]]] = []
+        self.answers: list[tuple[float, list[Tensor], list[Tensor]]] = []
         self.calls = 0
         self.forwards = 0
         """Images answered, one with a backward for three."""
@@ -55,33 +55,44 @@ class Network:
         """The finest logits."""
         return self.levels(image)[0]
 
-    def levels(self, image: Tensor) -> list[Tensor]:
-        """The logits of every resolution that the network gives, the finest first."""
-        started, stage = self.clock(), STAGES[min(self.calls, 1)]
+    def levels(self, image: Tensor, clean: int | None = None) -> list[Tensor]:
+        """The logits of every resolution that the network gives, the finest first.
+
+        Args:
+            clean: how many of the images are clean, the first ones; None: in the first call all, later none.
+        """
+        started, first = self.clock(), self.calls == 0
         self.calls += 1
         grad = torch.is_grad_enabled()
         if len(image) == 0:
-            number = 1 + (self.coarser if stage == STAGES[0] else 0)
+            number = 1 + (self.coarser if first else 0)
             shape = (0, self.num_classes, *image.shape[2:])
             return [image.new_zeros(shape).requires_grad_(grad) for _ in range(number)]
+        share = float(first) if clean is None else clean / len(image)
         self.forwards += len(image) * (3 if grad else 1)
         with self.precision():
             answer = self.model(image.contiguous(memory_format=self.memory_format))
-        self.seconds_of[stage] += self.clock() - started
+        self._count(started, share)
         levels = list(answer) if isinstance(answer, (list, tuple)) else [answer]
         if not grad:
             return levels
-        levels = levels if stage == STAGES[0] else levels[:1]
+        levels = levels if first else levels[:1]
         leaves = [level.detach().requires_grad_() for level in levels]
-        self.answers.append((stage, levels, leaves))
+        self.answers.append((share, levels, leaves))
         return leaves
 
     def backward(self) -> None:
         """To the parameters; frees the answers."""
-        for stage, levels, leaves in self.answers:
+        for share, levels, leaves in self.answers:
             used = [(level, leaf.grad) for level, leaf in zip(levels, leaves, strict=True) if leaf.grad is not None]
             if used:
                 started = self.clock()
                 torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
-                self.seconds_of[stage] += self.clock() - started
+                self._count(started, share)
         self.answers.clear()
+
+    def _count(self, started: float, share: float) -> None:
+        """The time since then, of which this share is of clean images."""
+        seconds = self.clock() - started
+        for stage, part in zip(STAGES, (share, 1 - share), strict=True):
+            self.seconds_of[stage] += part * seconds

@@ -27,7 +27,7 @@ NOISE_KINDS = (*NOISE_LEVELS, "both")
 SUPPORTS = ("image", "patch")
 LEVEL_MAX = 1.0
 """Of the noise over whole images, in units of the normalised image."""
-COPIES = 2
+COPIES = 1
 """Noisy copies of a batch."""
 NOISE_STD = 0.3
 """Of a noise patch in arXiv 2509.17098."""
@@ -37,13 +37,20 @@ class NoisyImages(NamedTuple):
     """Copies of a batch with noise, in patches or everywhere, and what the loss needs to know of them."""
 
     images: Tensor
-    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both. Of one copy [N, K, *S]."""
+    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both. Of one copy [N, K, *S], of
+    none [0, K, *S]."""
     centers: Tensor | None
     """Of the patches, int64 [N, P, D]; None: the noise is over the whole images."""
     valid: Tensor | None
     """bool [N, P], with centers."""
     levels: Tensor
-    """Of the noise in the copies, float32 [2]; of one copy [1]."""
+    """Of the noise in the copies, float32 [2]; of one copy [1], of none [0]."""
+    times: int = 1
+    """What their L_nu is multiplied by."""
+
+    def beside(self, image: Tensor) -> Tensor:
+        """The clean images and the copies, one batch for the network."""
+        return torch.cat([image, self.images]) if len(self.levels) else image
 
 
 def draw_levels(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
@@ -108,9 +115,9 @@ def draw_image_noise(
     copies: int = COPIES,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
-    """Two copies, or one, of image [N, K, *S] under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
+    """A copy of image [N, K, *S], or two, under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
 
-    All carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
+    Both carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
     "both" one of these, drawn anew at every call.
 
     Raises:
@@ -118,7 +125,8 @@ def draw_image_noise(
 
     Example:
         >>> import torch
-        >>> noise = draw_image_noise(torch.zeros(1, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> noise = draw_image_noise(torch.zeros(1, 1, 8, 8), copies=2, generator=generator)
         >>> noise.images.shape, bool(noise.levels[0] < noise.levels[1])
         (torch.Size([2, 1, 8, 8]), True)
     """

@@ -81,7 +81,7 @@ class UncertaintySupervisedLoss(nn.Module):
             them, drawn at every step ("image" alone).
         noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
         level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
-        copies: with "image", noisy copies of the batch, 2, or 1 that counts for both and costs one forward less.
+        copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
         noise_every: K: L_nu applies in the first of every K calls in which it is asked for, K times as heavy; in those
             between, the network answers no noisy image.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
@@ -227,6 +227,45 @@ class UncertaintySupervisedLoss(nn.Module):
                 self.draws += 1
             return self.patches.draw(model, logits, label, image, mining=mining, generator=generator)
 
+    @property
+    def joint(self) -> bool:
+        """Whether `noise_of_step` tells the noisy copies before the network has answered the clean images."""
+        return self.gamma > 0 and self.support == "image"
+
+    def noise_of_step(
+        self, image: Tensor, *, epoch: float | None = None, generator: torch.Generator | None = None
+    ) -> NoisyImages:
+        """The noisy copies that L_nu needs in this step, which counts; none where it does not apply.
+
+        A network that answers them in one batch with the clean images, `noise.beside(image)`, normalises both alike:
+        with batch normalisation noise is then in training what it is in evaluation.
+
+        Args:
+            image, epoch, generator: as of `forward`.
+
+        Raises:
+            ValueError: noise in patches, whose places depend on the network's answer; a wrong image.
+
+        Example:
+            >>> import sure_fast, torch
+            >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.BatchNorm2d(3))
+            >>> loss = sure_fast.UncertaintySupervisedLoss()
+            >>> image, label = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
+            >>> noise = loss.noise_of_step(image, epoch=50)
+            >>> loss(model(noise.beside(image)), label, image, epoch=50, noise=noise).total.backward()
+        """
+        if self.support != "image":
+            raise ValueError(
+                f"support: expected 'image' to draw noise before the network answers, got {self.support!r}"
+            )
+        _checks.generator(generator)
+        image = _checks.batched_image("image", image)
+        if self.gamma > 0 and self.supervision_weight(epoch) > 0 and self._noise_is_due():
+            with torch.no_grad():
+                drawn = draw_image_noise(image, **self.image_noise, generator=generator)
+            return drawn._replace(times=self.noise_every)
+        return NoisyImages(image[:0], None, None, torch.zeros(0, device=image.device))
+
     def forward(
         self,
         logits: Tensor,
@@ -242,32 +281,37 @@ class UncertaintySupervisedLoss(nn.Module):
         """The loss of one batch.
 
         Args:
-            logits: the network's answer to `image`, [N, C, *S].
+            logits: the network's answer to `image`, [N, C, *S]; where `noise` is given without `noisy_logits`, that to
+                `noise.beside(image)`, [3N, C, *S], of one copy [2N, C, *S], of none [N, C, *S].
             label: [N, *S] or [N, 1, *S] integer.
             image: [N, K, *S], floating, normalised.
             epoch: t >= 0, counted from 0; None: all schedules at their end, a = λ = 1.
             model: the network; called for the noisy images where L_nu applies and `noisy_logits` are not given. Of a
                 list of outputs the first counts.
-            noise, noisy_logits: instead of `model`: what `draw_noise` returned, and the network's answer [2N, C, *S] to
-                its images (of one copy [N, C, *S]); L_nu applies whatever `noise_every`.
+            noise: instead of `model`: what `noise_of_step` or `draw_noise` returned.
+            noisy_logits: the network's answer to `noise.images`, where `logits` do not hold it.
             generator: makes the draws repeatable; on the CPU or the image's device.
 
         Raises:
-            ValueError: gamma > 0, in whatever epoch, and neither `model` nor both `noise` and `noisy_logits` are given;
+            ValueError: gamma > 0, in whatever epoch, and neither `model` nor `noise` is given;
                 an image that does not fit the logits, the channels or the patches, or that requires a gradient, which
                 L_gu would leave out; and as the ops.
         """
         logits = _checks.logits("logits", logits)
         weight = self.supervision_weight(epoch)
+        if isinstance(noise, NoisyImages) and noisy_logits is None:
+            logits, noisy_logits = _parted(logits, image, noise)
         label = _checks.label("label", label, logits)
         image = self._check_step(logits, image, model, noise, noisy_logits, generator, later=weight == 0)
         wanted: dict[str, Any] = {}
-        given = noise is not None and noisy_logits is not None
-        if weight > 0 and self.gamma > 0 and (given or self._noise_is_due()):
-            if noise is None or noisy_logits is None:
-                assert model is not None
-                noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
-                noisy_logits = answer(model, noise.images, logits)
+        times = 1
+        if noise is None and weight > 0 and self.gamma > 0 and self._noise_is_due():
+            assert model is not None
+            noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
+            noise = noise._replace(times=self.noise_every)
+            noisy_logits = answer(model, noise.images, logits)
+        if noise is not None and len(noise.levels) and weight > 0 and self.gamma > 0:
+            times = noise.times
             wanted = {"noisy_logits": noisy_logits, "levels": noise.levels}
             wanted |= (
                 {"centers": noise.centers, "valid": noise.valid}
@@ -288,7 +332,6 @@ class UncertaintySupervisedLoss(nn.Module):
             )
         )  # fmt: skip
         order_weight, distance_weight, far_weight = self.weights
-        times = 1 if given else self.noise_every
         ordered = times * (order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far)
         of_copies = times * self.noisy_weight * noisy
         segmentation = segmentation + weight * self.gamma * of_copies
@@ -327,11 +370,11 @@ class UncertaintySupervisedLoss(nn.Module):
             return image
         if noise is not None and not isinstance(noise, NoisyImages):
             raise TypeError(f"noise: expected NoisyImages, as draw_noise returns them, got {type(noise).__name__}")
-        if noisy_logits is not None:
-            check_noisy(noisy_logits, logits, self.image_noise["copies"])
-        if noise is None or noisy_logits is None:
+        if noise is not None and noisy_logits is not None:
+            check_noisy(noisy_logits, logits, len(noise.levels))
+        if noise is None:
             step_model(
-                model, ", or noise and noisy_logits",
+                model, ", or noise",
                 "from the first call on for L_nu, which begins at epoch {start} (gamma = {gamma})",
                 start=self.start_epoch, gamma=self.gamma,
             )  # fmt: skip
@@ -343,6 +386,18 @@ class UncertaintySupervisedLoss(nn.Module):
                 try_model(model, image, logits)
                 self._tried = True
         return image
+
+
+def _parted(logits: Tensor, image: Tensor, noise: NoisyImages) -> tuple[Tensor, Tensor | None]:
+    """The logits of the clean images and, where there are any, those of the noisy copies."""
+    number = len(_checks.tensor("image", image))
+    wanted = number * (1 + len(noise.levels))
+    if len(logits) != wanted:
+        raise ValueError(
+            f"logits: expected those of the {wanted} images of noise.beside(image), or noisy_logits beside those of "
+            f"{number}, got {len(logits)}"
+        )
+    return logits[:number], logits[number:] if len(noise.levels) else None
 
 
 def _refuse_idle(support: str, **options: Any) -> None:

@@ -72,8 +72,9 @@ def test_deep_supervision_and_uncertainty():
     torch.testing.assert_close(loss(output, targets), plain)
 
     torch.manual_seed(3)
-    with loss.supervising(data, network):
-        total = loss(output, targets)
+    with loss.supervising(data) as images:
+        assert len(images) == 4  # one noisy copy
+        total = loss(network(images), targets)
     torch.manual_seed(3)
     whole = sure_fast.UncertaintySupervisedLoss(
         num_epochs=10, start_epoch=2, beta=30.0, gamma=0.1, annealing_epochs=2, channels="max"
@@ -88,30 +89,37 @@ def test_deep_supervision_and_uncertainty():
     torch.testing.assert_close(loss(output, targets), plain)  # the block has ended
 
 
-def test_before_the_start_the_network_is_not_asked():
+def test_before_the_start_the_network_sees_no_noise():
     data, targets = case()
     loss = NNUNetLoss(**SETTINGS, level_weights=[1.0, 0.0])
     loss.epoch = 1
-    with loss.supervising(data, lambda x: pytest.fail("asked")):
-        assert loss(Pyramid()(data), targets) > 0
+    with loss.supervising(data) as images:
+        assert images is data
+        assert loss(Pyramid()(images), targets) > 0
 
 
-def test_a_network_sees_one_batch_size_and_no_noise_in_a_cascade():
+def test_no_noise_in_a_cascade():
     data, targets = case(channels=3)
-    seen = []
-
-    def network(x):
-        seen.append(x.detach().clone())
-        return Pyramid(3)(x)
-
     loss = NNUNetLoss(**SETTINGS, image_channels=1)
     loss.epoch = 5
-    with loss.supervising(data, network):
-        loss(Pyramid(3)(data)[0], targets[0]).backward()
-    assert [len(x) for x in seen] == [2, 2]  # each of the noisy images
-    for x in seen:
-        assert torch.equal(x[:, 1:], data[:, 1:])
-        assert not torch.equal(x[:, :1], data[:, :1])
+    with loss.supervising(data) as images:
+        loss(Pyramid(3)(images)[0], targets[0]).backward()
+    clean, noisy = images.chunk(2)
+    assert torch.equal(clean, data)
+    assert torch.equal(noisy[:, 1:], data[:, 1:])
+    assert not torch.equal(noisy[:, :1], data[:, :1])
+
+
+def test_noise_every_few_steps():
+    data, targets = case()
+    network, loss = Pyramid(), NNUNetLoss(**SETTINGS, level_weights=[0.5, 0.5], noise_every=3)
+    loss.epoch = 5
+    sizes = []
+    for _ in range(5):
+        with loss.supervising(data) as images:
+            sizes.append(len(images))
+            assert loss(network(images), targets).isfinite()
+    assert sizes == [4, 2, 2, 4, 2]
 
 
 def test_ignore_label():
@@ -126,8 +134,8 @@ def test_ignore_label():
         z[..., z.shape[-1] // 2 :] += 5
     assert torch.equal(loss(output, targets), loss(changed, targets))
     loss.epoch = 5
-    with loss.supervising(data, network):
-        assert loss(network(data), targets).isfinite()
+    with loss.supervising(data) as images:
+        assert loss(network(images), targets).isfinite()
 
 
 @pytest.mark.parametrize("ignore", [False, True])
@@ -154,7 +162,8 @@ def test_regions(ignore):
         for z, t in zip(output, wanted, strict=True)
     )
     torch.testing.assert_close(loss(output, targets), 0.05 * plain)
-    with loss.supervising(data, network):
+    with loss.supervising(data) as images:
+        assert images is data  # of regions there is no L_nu
         total = loss(output, targets)
     edges = sure_fast.GradientUncertaintyLoss(channels="max", ignore_index=IGNORED)
     u = sure_fast.evidential_loss(output[0], wanted[0], regions=True, ignore_index=IGNORED, return_uncertainty=True)
@@ -177,7 +186,7 @@ def test_wrong_number_of_resolutions():
 
 
 def test_compiled_network():
-    """As nnU-Net compiles it: the noisy images, a batch at a time, need no further graph of another size."""
+    """As nnU-Net compiles it: one graph of the clean batch, and one with the noisy copies."""
     from torch._dynamo.testing import CompileCounter
 
     data, targets = case()
@@ -187,9 +196,9 @@ def test_compiled_network():
     loss = NNUNetLoss(**SETTINGS, level_weights=[0.5, 0.5])
     for epoch in (0, 5, 6, 7):
         loss.epoch = epoch
-        with loss.supervising(data, network):
-            loss(network(data), targets).backward()
-    assert counter.frame_count <= 2  # with gradients, and without for the mining
+        with loss.supervising(data) as images:
+            loss(network(images), targets).backward()
+    assert counter.frame_count <= 2
 
 
 def _rank(rank: int, folder: str) -> None:
@@ -205,8 +214,8 @@ def _rank(rank: int, folder: str) -> None:
     grads = [p.grad for p in network.module.parameters()]
     torch.save((value.detach(), grads), f"{folder}/{rank}.pt")
     loss.epoch = 5
-    with loss.supervising(data[mine], network):  # four forwards, one backward
-        loss(network(data[mine]), [t[mine] for t in targets]).backward()
+    with loss.supervising(data[mine]) as images:
+        loss(network(images), [t[mine] for t in targets]).backward()
     dist.destroy_process_group()
 
 

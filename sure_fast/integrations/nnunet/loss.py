@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import sure_fast
 from sure_fast import _checks
+from sure_fast.losses import NoisyImages
 from sure_fast.losses._step import step_image
 
 IGNORED = 255  # what an ignored voxel of a region becomes
@@ -78,14 +79,21 @@ class NNUNetLoss(nn.Module):
         self.supervised = sure_fast.UncertaintySupervisedLoss(
             **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noise_every=noise_every, channels=CHANNELS
         )
-        self._batch: tuple[Tensor, Callable[[Tensor], Any]] | None = None
+        self._batch: tuple[Tensor, NoisyImages] | None = None
 
     @contextmanager
-    def supervising(self, data: Tensor, network: Callable[[Tensor], Any]) -> Iterator[None]:
-        """Within the block the loss is that of the network's answer to `data`, with the uncertainty terms."""
-        self._batch = (data, network)
+    def supervising(self, data: Tensor) -> Iterator[Tensor]:
+        """Within the block the loss has the uncertainty terms and is of the network's answer to the batch that this
+        gives: `data` and, where L_nu applies, noisy copies of it."""
+        if data.shape[1] < self.image_channels:
+            raise ValueError(f"image_channels: expected at most the {data.shape[1]} channels of the data, got "
+                             f"{self.image_channels}")  # fmt: skip
+        image, other = data[:, : self.image_channels], data[:, self.image_channels :]
+        noise = self.supervised.noise_of_step(image, epoch=self.epoch)
+        self._batch = (image, noise)
+        copies = len(noise.levels)
         try:
-            yield
+            yield torch.cat([data, torch.cat([noise.images, torch.cat([other] * copies)], 1)]) if copies else data
         finally:
             self._batch = None
 
@@ -102,27 +110,18 @@ class NNUNetLoss(nn.Module):
             loss = self._finest(levels[0], self._label(targets[0]), weights[0])
             for weight, level, label in zip(weights[1:], levels[1:], targets[1:], strict=True):
                 if weight:
-                    loss = loss + weight * self.evidential(level, self._label(label), self.epoch).total
+                    clean = level[: len(label)]
+                    loss = loss + weight * self.evidential(clean, self._label(label), self.epoch).total
         return self.scale * loss
 
     def _finest(self, logits: Tensor, label: Tensor, weight: float) -> Tensor:
         if self._batch is None:
             return weight * self.evidential(logits, label, self.epoch).total
-        data, network = self._batch
-        if data.shape[1] < self.image_channels:
-            raise ValueError(f"image_channels: expected at most the {data.shape[1]} channels of the data, got "
-                             f"{self.image_channels}")  # fmt: skip
-        image, other = data[:, : self.image_channels], data[:, self.image_channels :]
+        image, noise = self._batch
         if self.regions:
             image = step_image(image, logits, CHANNELS)  # whatever the epoch
             return weight * self.evidential(logits, label, self.epoch).total + self._region_edges(logits, label, image)
-
-        def model(images: Tensor) -> Tensor:
-            """The logits of a multiple of the batch, a batch at a time: a compiled network has seen that size."""
-            answers = [network(torch.cat([part, other], 1)) for part in images.split(len(image))]
-            return torch.cat([answer if isinstance(answer, Tensor) else answer[0] for answer in answers])
-
-        out = self.supervised(logits, label, image, epoch=self.epoch, model=model)
+        out = self.supervised(logits, label, image, epoch=self.epoch, noise=noise)
         return weight * out.segmentation + (out.total - out.segmentation)
 
     def _region_edges(self, logits: Tensor, label: Tensor, image: Tensor) -> Tensor:

@@ -66,5 +66,5 @@ class nnUNetTrainerSURE(nnUNetTrainer):
 
     def train_step(self, batch: dict) -> dict:
         data = batch["data"].to(self.device, non_blocking=True)
-        with self.loss.supervising(data, self.network):
-            return super().train_step({**batch, "data": data})
+        with self.loss.supervising(data) as images:
+            return super().train_step({**batch, "data": images})
