@@ -23,7 +23,9 @@ class Segmentation(lightning.LightningModule):
 
     def training_step(self, batch, _):
         image, label = batch
-        out = self.loss_fn(self.network(image), label, image, epoch=self.current_epoch, model=self.network)
+        noise = self.loss_fn.noise_of_step(image, epoch=self.current_epoch)
+        logits = self.network(noise.beside(image))
+        out = self.loss_fn(logits, label, image, epoch=self.current_epoch, noise=noise)
         self.log_dict({f"train/{name}": value for name, value in out._asdict().items()})
         return out.total
 

@@ -26,7 +26,8 @@ def main() -> None:
         dataset.set_epoch(epoch)
         for batch in DataLoader(dataset, batch_size=2):
             image, label = batch["image"], batch["label"]
-            out = loss_fn(model(image), label, image, epoch=epoch, model=model)
+            noise = loss_fn.noise_of_step(image, epoch=epoch)
+            out = loss_fn(model(noise.beside(image)), label, image, epoch=epoch, noise=noise)
             optimizer.zero_grad()
             out.total.backward()
             optimizer.step()
