@@ -25,7 +25,7 @@ FORMS = {"": {**PAPER, "support": "patch", "beta": 30.0}, " with noise over imag
 class Batch:
     """A batch with blobs as labels; the network's answers are given."""
 
-    def __init__(self, shape, classes):
+    def __init__(self, shape, classes, copies):
         generator = torch.Generator().manual_seed(0)
         n, _, *size = shape
         coarse = torch.rand((n, 1, *[6] * len(size)), generator=generator)
@@ -36,11 +36,11 @@ class Batch:
         self.image = torch.randn(shape, generator=generator)
         self.logits = torch.randn((n, classes, *size), generator=generator).requires_grad_()
         self.mined = torch.randn((n, classes, *size), generator=generator)
-        self.noisy = torch.randn((2 * n, classes, *size), generator=generator).requires_grad_()
+        self.noisy = torch.randn((copies * n, classes, *size), generator=generator).requires_grad_()
         self.classes = classes
 
     def network(self, images):
-        return self.mined if len(images) == len(self.image) else self.noisy
+        return self.noisy if torch.is_grad_enabled() else self.mined
 
     def gradients(self, total):
         return total.detach(), *torch.autograd.grad(total, (self.logits, self.noisy))
@@ -109,7 +109,7 @@ STEPS = {
 def test_training_step(benchmark, name, form, size):
     if form and name == "published style":
         pytest.skip("the published code has patches only")
-    batch = Batch(*CASES[size])
+    batch = Batch(*CASES[size], 1 if form else 2)
     step = STEPS[name](batch, form)
     # the published style draws its own pairs and patches: its loss is another number
     expected = None if name == "published style" else ours(batch, "reference", form)()
