@@ -22,7 +22,7 @@ from sure_fast.engine import checkpoint, slices
 from sure_fast.engine.evaluation import load_truth
 from sure_fast.methods import METHODS
 
-MARGIN = 0.15
+MARGIN = 0.08
 """Around the label, as a share of the slice."""
 METRICS = {"dice": "Dice ↑", "auroc": "AUROC ↑", "ece": "ECE ↓", "ucc_g": "UCC_g ↓", "ood_auroc": "OOD AUROC ↑"}
 QUARTILES = (0.25, 0.5, 0.75)

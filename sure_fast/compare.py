@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--presets", default=",".join(METHODS), help="comma-separated (default: all)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="output folder")
-    parser.add_argument("--severities", help="of the corruptions (default: 1,2,3,4,5; quick: 3,5)")
+    parser.add_argument("--severities", help="of the corruptions (default: 1,2,3,4,5; quick: 3)")
     parser.add_argument("--no-robustness", action="store_const", dest="severities", const="", help="no corruptions")
-    parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, two severities")
+    parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, one severity")
     add_flags(parser, without=("method.preset", "run.seed", "run.quick"))
     flags = vars(parser.parse_args(arguments))
     presets, seeds, output, severities, quick = (

@@ -25,10 +25,11 @@ QUICK: dict[str, Any] = {
     "network.norm": "group",
     "network.channels": "8,16,32,64",
     "run.validate_every": "28",
+    "data.augment": "mirror",
 }
 OWN = {"method.preset": "--presets", "run.seed": "--seeds", "run.quick": "--quick of this command"}
 """Options of a run that a comparison sets."""
-QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "3,5"
+QUICK_SHAPE, QUICK_SEVERITIES = (48, 48, 12), "3"
 
 
 def compare(
