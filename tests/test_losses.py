@@ -120,6 +120,7 @@ def test_one_noisy_copy(backend):
 @pytest.mark.parametrize("copies", [1, 2])
 def test_noise_answered_beside_the_clean_images(copies):
     model, image, label = case()
+    model, image = model.double(), image.double()
     loss = supervised(beta=2.0, gamma=3.0, copies=copies, noise_every=2)
     for epoch in (0, 2):  # nothing is supervised yet, and nothing counts
         assert loss.noise_of_step(image, epoch=epoch).beside(image) is image

@@ -207,7 +207,7 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> NoisyImages:
-        """Returns the two noisy copies; with patches at hard samples that one noisy forward finds.
+        """Returns the noisy copies; with patches two, at hard samples that one noisy forward finds.
 
         Args:
             model: image [N, K, *S] -> logits [N, C, *S]; with patches called once, without gradients, or not at all
@@ -293,9 +293,9 @@ class UncertaintySupervisedLoss(nn.Module):
             generator: makes the draws repeatable; on the CPU or the image's device.
 
         Raises:
-            ValueError: gamma > 0, in whatever epoch, and neither `model` nor `noise` is given;
-                an image that does not fit the logits, the channels or the patches, or that requires a gradient, which
-                L_gu would leave out; and as the ops.
+            ValueError: gamma > 0, in whatever epoch, and neither `model` nor `noise` is given; logits that are not
+                those of the image and the copies of `noise`; an image that does not fit the logits, the channels or the
+                patches, or that requires a gradient, which L_gu would leave out; and as the ops.
         """
         logits = _checks.logits("logits", logits)
         weight = self.supervision_weight(epoch)

@@ -58,7 +58,13 @@ def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     assert found["peak_memory_bytes"] > 10**8
     assert list(tmp_path.iterdir()) == []
     train.main([*FLAGS, "--benchmark", "2", "--preset", "softmax"])
-    assert json.loads(capsys.readouterr().out)["seconds"]["noisy"] == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["seconds"]["noisy"], plain["forwards"]) == (0, 3)
+    for every, forwards in ((1, 6), (2, 4.5)):  # a noisy copy beside the clean batch
+        train.main([*FLAGS, "--benchmark", "2", "--preset", "dense", "--set", f"method.noise_every={every}"])
+        found = json.loads(capsys.readouterr().out)
+        assert (found["forwards"], found["noise_every"]) == (forwards, every)
+        assert 0 < found["seconds"]["noisy"] <= 1.01 * found["seconds"]["network"]
 
 
 def test_profile_leaves_a_trace(tmp_path):

@@ -9,7 +9,7 @@ from sure_fast.engine import config as configuration
 from sure_fast.engine.config import ConfigError, RunConfig, TrainConfig, make
 from sure_fast.engine.prediction import INFERENCE
 from sure_fast.losses import UncertaintySupervisedLoss
-from sure_fast.losses.supervised import BETA
+from sure_fast.losses.supervised import BETA, GAMMA
 from sure_fast.methods import METHODS
 
 
@@ -28,7 +28,7 @@ def test_flag_over_file_over_method_over_default(tmp_path):
     assert make({}, file).method.options["beta"] == 5
     assert make({}, file).network.dropout == 0.1
     config = make({"method.beta": "7.5", "batch_size": "3"}, file)
-    assert (config.method.options["beta"], config.method.options["gamma"]) == (7.5, 1.0)
+    assert (config.method.options["beta"], config.method.options["gamma"]) == (7.5, GAMMA)
     assert (config.optimizer.batch_size, config.run.epochs, config.method.options["start_epoch"]) == (3, 9, 2)
     for text in ("", "# run: 9\n"):
         assert configuration.load_file(write(tmp_path, text)) == {}
