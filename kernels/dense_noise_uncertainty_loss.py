@@ -1,10 +1,11 @@
-"""Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels].
+"""Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels]; of one noisy copy those
+of u_0 and u_1 alone, the sums of the others being 0.
 
 order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i);
 far_k, near_k = sum over d > threshold, d <= threshold of u_k. Backward: +s and -s where order_ij is above 0 (at u_j
 alone with `detach`), 1 at far and near voxels, each times its coefficient; the four maps are read again.
 Grid (blocks of 1024 voxels); float32 over a block, float64 beyond.
-Bytes per voxel: four values read; the backward writes three more. Bound by memory.
+Bytes per voxel: four values read; the backward writes three more; of one copy three and two. Bound by memory.
 """
 
 from __future__ import annotations
@@ -28,12 +29,11 @@ def _missing(low, high, rise, margin, near):
 
 
 @triton.jit
-def _load(u, u1, u2, distance, v, inside, threshold):
+def _load(u, u1, distance, v, inside, threshold):
     d = tl.load(distance + v, mask=inside, other=float("nan"))
     return (
         tl.load(u + v, mask=inside, other=0.0),
         tl.load(u1 + v, mask=inside, other=0.0),
-        tl.load(u2 + v, mask=inside, other=0.0),
         inside & (d <= threshold),
         inside & (d > threshold),
     )
@@ -50,31 +50,39 @@ def _by_place(coefficients, k, near, far):
 def _forward(
     u,  # of the clean image [V] contiguous float32, as the three others
     u1,  # of the first noisy image [V]
-    u2,  # of the second [V]
+    u2,  # of the second [V]; of one copy not read
     distance,  # to the boundary [V], in the unit of the threshold
     levels,  # of the noise [2]
     partials,  # [blocks, SUMS], float32, written
     voxels,  # V
     threshold,  # near is where distance <= threshold
     margin,  # what u has to rise by, times the rise of the noise
+    TWO: tl.constexpr,  # whether there are two noisy images
     SUMS: tl.constexpr,  # numbers a block
     BLOCK: tl.constexpr,  # voxels of a program
 ):
     v, inside = own_voxels(voxels, BLOCK)
-    x0, x1, x2, near, far = _load(u, u1, u2, distance, v, inside, threshold)
-    l1, l2 = tl.load(levels).to(tl.float32), tl.load(levels + 1).to(tl.float32)
+    x0, x1, near, far = _load(u, u1, distance, v, inside, threshold)
+    l1 = tl.load(levels).to(tl.float32)
     partials += tl.program_id(0).to(tl.int64) * SUMS
     tl.store(partials, tl.sum(_missing(x0, x1, l1, margin, near)[0]))
-    tl.store(partials + 1, tl.sum(_missing(x0, x2, l2, margin, near)[0]))
-    tl.store(partials + 2, tl.sum(_missing(x1, x2, l2 - l1, margin, near)[0]))
     tl.store(partials + 3, tl.sum(tl.where(near, 1.0, 0.0)))
     tl.store(partials + 4, tl.sum(tl.where(far, x0, 0.0)))
     tl.store(partials + 5, tl.sum(tl.where(far, x1, 0.0)))
-    tl.store(partials + 6, tl.sum(tl.where(far, x2, 0.0)))
     tl.store(partials + 7, tl.sum(tl.where(far, 1.0, 0.0)))
     tl.store(partials + 8, tl.sum(tl.where(near, x0, 0.0)))
     tl.store(partials + 9, tl.sum(tl.where(near, x1, 0.0)))
-    tl.store(partials + 10, tl.sum(tl.where(near, x2, 0.0)))
+    if TWO:
+        x2, l2 = tl.load(u2 + v, mask=inside, other=0.0), tl.load(levels + 1).to(tl.float32)
+        tl.store(partials + 1, tl.sum(_missing(x0, x2, l2, margin, near)[0]))
+        tl.store(partials + 2, tl.sum(_missing(x1, x2, l2 - l1, margin, near)[0]))
+        tl.store(partials + 6, tl.sum(tl.where(far, x2, 0.0)))
+        tl.store(partials + 10, tl.sum(tl.where(near, x2, 0.0)))
+    else:
+        tl.store(partials + 1, 0.0)
+        tl.store(partials + 2, 0.0)
+        tl.store(partials + 6, 0.0)
+        tl.store(partials + 10, 0.0)
 
 
 @triton.jit
@@ -82,47 +90,62 @@ def _backward(
     coefficients,  # d loss / d sums [SUMS], float64
     u,  # of the clean image [V] contiguous float32, as the three others
     u1,  # of the first noisy image [V]
-    u2,  # of the second [V]
+    u2,  # of the second [V]; of one copy not read
     distance,  # to the boundary [V], in the unit of the threshold
     levels,  # of the noise [2]
     gradient,  # d loss / d u [V] contiguous float32, written, as the two others
     gradient1,  # d loss / d u1 [V]
-    gradient2,  # d loss / d u2 [V]
+    gradient2,  # d loss / d u2 [V]; of one copy not written
     voxels,  # V
     threshold,  # near is where distance <= threshold
     margin,  # what u has to rise by, times the rise of the noise
+    TWO: tl.constexpr,  # whether there are two noisy images
     DETACH: tl.constexpr,  # whether the image of less noise is a constant
     BLOCK: tl.constexpr,  # voxels of a program
 ):
     v, inside = own_voxels(voxels, BLOCK)
-    x0, x1, x2, near, far = _load(u, u1, u2, distance, v, inside, threshold)
-    l1, l2 = tl.load(levels).to(tl.float32), tl.load(levels + 1).to(tl.float32)
+    x0, x1, near, far = _load(u, u1, distance, v, inside, threshold)
+    l1 = tl.load(levels).to(tl.float32)
     _, missing01, s01 = _missing(x0, x1, l1, margin, near)
-    _, missing02, s02 = _missing(x0, x2, l2, margin, near)
-    _, missing12, s12 = _missing(x1, x2, l2 - l1, margin, near)
     c01 = tl.where(missing01, s01 * tl.load(coefficients).to(tl.float32), 0.0)
-    c02 = tl.where(missing02, s02 * tl.load(coefficients + 1).to(tl.float32), 0.0)
-    c12 = tl.where(missing12, s12 * tl.load(coefficients + 2).to(tl.float32), 0.0)
     g0 = _by_place(coefficients, 0, near, far)
     g1 = _by_place(coefficients, 1, near, far) - c01
-    g2 = _by_place(coefficients, 2, near, far) - c02 - c12
     if not DETACH:
-        g0 += c01 + c02
-        g1 += c12
+        g0 += c01
+    if TWO:
+        x2, l2 = tl.load(u2 + v, mask=inside, other=0.0), tl.load(levels + 1).to(tl.float32)
+        _, missing02, s02 = _missing(x0, x2, l2, margin, near)
+        _, missing12, s12 = _missing(x1, x2, l2 - l1, margin, near)
+        c02 = tl.where(missing02, s02 * tl.load(coefficients + 1).to(tl.float32), 0.0)
+        c12 = tl.where(missing12, s12 * tl.load(coefficients + 2).to(tl.float32), 0.0)
+        if not DETACH:
+            g0 += c02
+            g1 += c12
+        tl.store(gradient2 + v, _by_place(coefficients, 2, near, far) - c02 - c12, mask=inside)
     tl.store(gradient + v, g0, mask=inside)
     tl.store(gradient1 + v, g1, mask=inside)
-    tl.store(gradient2 + v, g2, mask=inside)
 
 
 def forward(
-    u: Tensor, u1: Tensor, u2: Tensor, distance: Tensor, levels: Tensor, threshold: float, margin: float, sums: Tensor
+    u: Tensor,
+    u1: Tensor,
+    u2: Tensor | None,
+    distance: Tensor,
+    levels: Tensor,
+    threshold: float,
+    margin: float,
+    sums: Tensor,
 ) -> None:
-    """Writes `sums`, float64 [11], of maps of one shape."""
-    maps = [x.contiguous() for x in (u, u1, u2, distance)]
+    """Writes `sums`, float64 [11], of maps of one shape; u2 None: of one noisy copy."""
+    u, u1, distance = (x.contiguous() for x in (u, u1, distance))
+    second = u1 if u2 is None else u2.contiguous()
     blocks = triton.cdiv(u.numel(), BLOCK)
     partials = u.new_empty((blocks, DENSE_NOISE_SUMS), dtype=torch.float32)
     with on_device_of(u):
-        _forward[(blocks,)](*maps, levels.contiguous(), partials, u.numel(), threshold, margin, DENSE_NOISE_SUMS, BLOCK)
+        _forward[(blocks,)](
+            u, u1, second, distance, levels.contiguous(), partials, u.numel(), threshold, margin, u2 is not None,
+            DENSE_NOISE_SUMS, BLOCK,
+        )  # fmt: skip
     torch.sum(partials, 0, dtype=torch.float64, out=sums)
 
 
@@ -130,17 +153,21 @@ def backward(
     coefficients: Tensor,
     u: Tensor,
     u1: Tensor,
-    u2: Tensor,
+    u2: Tensor | None,
     distance: Tensor,
     levels: Tensor,
     threshold: float,
     margin: float,
     detach: bool,
-    *gradients: Tensor,
+    gradient: Tensor,
+    gradient1: Tensor,
+    gradient2: Tensor,
 ) -> None:
-    """Writes the three gradients, each like `u`."""
-    maps = [x.contiguous() for x in (u, u1, u2, distance)]
+    """Writes the gradients, each like `u`; of one noisy copy not the last."""
+    u, u1, distance = (x.contiguous() for x in (u, u1, distance))
+    second = u1 if u2 is None else u2.contiguous()
     with on_device_of(u):
         _backward[(triton.cdiv(u.numel(), BLOCK),)](
-            coefficients, *maps, levels.contiguous(), *gradients, u.numel(), threshold, margin, detach, BLOCK
-        )
+            coefficients, u, u1, second, distance, levels.contiguous(), gradient, gradient1, gradient2, u.numel(),
+            threshold, margin, u2 is not None, detach, BLOCK,
+        )  # fmt: skip

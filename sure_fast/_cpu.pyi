@@ -142,7 +142,7 @@ class DenseNoiseArgs:
         self,
         uncertainty: Tensor,
         noisy1: Tensor,
-        noisy2: Tensor,
+        noisy2: Tensor | None,
         distance: Tensor,
         level1: float,
         level2: float,
@@ -154,7 +154,7 @@ class DenseNoiseArgs:
 
 def dense_noise_uncertainty_forward(args: DenseNoiseArgs, sums: Tensor) -> None: ...
 def dense_noise_uncertainty_backward(
-    args: DenseNoiseArgs, coefficients: Tensor, clean: Tensor, noisy1: Tensor, noisy2: Tensor
+    args: DenseNoiseArgs, coefficients: Tensor, clean: Tensor, noisy1: Tensor, noisy2: Tensor | None
 ) -> None: ...
 
 class RowPairArgs:

@@ -6,7 +6,8 @@
 namespace sure_fast {
 
 struct DenseNoiseArgs {
-  const void* uncertainty[3];  // of the clean image and of the two noisy ones, [voxels] contiguous, f32 or f64
+  const void* uncertainty[3];  // of the clean image and of the noisy ones, [voxels] contiguous, f32 or f64
+  int images;                  // 3, or 2 of one noisy copy
   DType dtype;                 // of these and of their gradients
   const void* distance;        // to the boundary, [voxels] contiguous, f32 or f64
   DType distance_dtype;        // of the distance

@@ -1,10 +1,11 @@
-// Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels].
+// Order and far terms of dense_noise_uncertainty_loss from maps u_0, u_1, u_2 and d [voxels]; of one noisy copy those
+// of u_0 and u_1 alone, the sums of the others being 0.
 //   order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i)
 //   far_k, near_k = sum over d > threshold, d <= threshold of u_k
 // Backward: +s and -s at the voxels where order_ij is above 0 (at u_j alone with `detach`), 1 at far and near ones,
 // each times its coefficient; nothing is kept, the four maps are read again.
 // Parallel over chunks of 2^14 voxels, whose float64 sums are added in order.
-// Bytes per voxel: four values read; the backward writes three more. Bound by memory.
+// Bytes per voxel: four values read; the backward writes three more; of one copy three and two. Bound by memory.
 #include "cpu/dense_noise_uncertainty_loss.h"
 
 namespace sure_fast {
@@ -22,19 +23,22 @@ Range chunk_range(const DenseNoiseArgs& a, int64_t chunk) {
   return {first, last < a.voxels ? last : a.voxels};
 }
 
+int pairs(const DenseNoiseArgs& a) { return a.images == 3 ? 3 : 1; }
+
 double sign(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0; }
 
 template <typename Value, typename Distance>
 void forward(const DenseNoiseArgs& a, double* partials) {
-  const Value* u[3];
-  for (int k = 0; k < 3; ++k) u[k] = static_cast<const Value*>(a.uncertainty[k]);
+  const Value* u[3] = {};
+  for (int k = 0; k < a.images; ++k) u[k] = static_cast<const Value*>(a.uncertainty[k]);
   const Distance* d = static_cast<const Distance*>(a.distance);
   const Distance threshold = static_cast<Distance>(a.threshold);
   parallel_tasks(dense_noise_chunks(a), a.threads, [&](int64_t chunk) {
     const Range range = chunk_range(a, chunk);
     double* sums = partials + chunk * kDenseNoiseSums;
-    double near = 0.0, far = 0.0, far_u[3] = {0.0, 0.0, 0.0}, near_u[3] = {0.0, 0.0, 0.0};
-    for (int pair = 0; pair < 3; ++pair) {
+    for (int k = 0; k < kDenseNoiseSums; ++k) sums[k] = 0.0;
+    double near = 0.0, far = 0.0;
+    for (int pair = 0; pair < pairs(a); ++pair) {
       const Value *low = u[kLower[pair]], *high = u[kHigher[pair]];
       const Value s = static_cast<Value>(sign(a.rise[pair])), m = static_cast<Value>(a.margin * fabs(a.rise[pair]));
       double missing = 0.0;
@@ -50,33 +54,30 @@ void forward(const DenseNoiseArgs& a, double* partials) {
       near += d[v] <= threshold ? 1.0 : 0.0;
       far += d[v] > threshold ? 1.0 : 0.0;
     }
-    for (int k = 0; k < 3; ++k) {
+    for (int k = 0; k < a.images; ++k) {
       double of_far = 0.0, of_near = 0.0;
 #pragma omp simd reduction(+ : of_far, of_near)
       for (int64_t v = range.first; v < range.last; ++v) {
         of_far += d[v] > threshold ? static_cast<double>(u[k][v]) : 0.0;
         of_near += d[v] <= threshold ? static_cast<double>(u[k][v]) : 0.0;
       }
-      far_u[k] = of_far;
-      near_u[k] = of_near;
+      sums[4 + k] = of_far;
+      sums[8 + k] = of_near;
     }
     sums[3] = near;
-    for (int k = 0; k < 3; ++k) {
-      sums[4 + k] = far_u[k];
-      sums[8 + k] = near_u[k];
-    }
     sums[7] = far;
   });
 }
 
-template <typename Value, typename Distance>
-void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* gradients) {
+template <bool two, typename Value, typename Distance>
+void backward_of(const DenseNoiseArgs& a, const double* coefficients, void* const* gradients) {
   const Value* u[3];
   Value* gradient[3];
   Value s[3], m[3], c[3], c_low[3], c_far[3], c_near[3];
   for (int k = 0; k < 3; ++k) {
-    u[k] = static_cast<const Value*>(a.uncertainty[k]);
-    gradient[k] = static_cast<Value*>(gradients[k]);
+    const int image = two || k < 2 ? k : 1;  // of one copy the third pointer is not used
+    u[k] = static_cast<const Value*>(a.uncertainty[image]);
+    gradient[k] = static_cast<Value*>(gradients[image]);
     s[k] = static_cast<Value>(sign(a.rise[k]));
     m[k] = static_cast<Value>(a.margin * fabs(a.rise[k]));
     c[k] = static_cast<Value>(coefficients[k]) * s[k];
@@ -91,18 +92,30 @@ void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* 
 #pragma omp simd
     for (int64_t v = range.first; v < range.last; ++v) {
       const bool near = d[v] <= threshold, far = d[v] > threshold;
-      const Value u0 = u[0][v], u1 = u[1][v], u2 = u[2][v];
+      const Value u0 = u[0][v], u1 = u[1][v];
       const bool missing01 = near && !(s[0] * (u0 - u1) + m[0] <= Value(0));
-      const bool missing02 = near && !(s[1] * (u0 - u2) + m[1] <= Value(0));
-      const bool missing12 = near && !(s[2] * (u1 - u2) + m[2] <= Value(0));
       const Value at0 = near ? c_near[0] : far ? c_far[0] : Value(0);
       const Value at1 = near ? c_near[1] : far ? c_far[1] : Value(0);
-      const Value at2 = near ? c_near[2] : far ? c_far[2] : Value(0);
-      gradient[0][v] = at0 + (missing01 ? c_low[0] : Value(0)) + (missing02 ? c_low[1] : Value(0));
-      gradient[1][v] = at1 + (missing12 ? c_low[2] : Value(0)) - (missing01 ? c[0] : Value(0));
-      gradient[2][v] = at2 - (missing02 ? c[1] : Value(0)) - (missing12 ? c[2] : Value(0));
+      Value g0 = at0 + (missing01 ? c_low[0] : Value(0)), g1 = at1 - (missing01 ? c[0] : Value(0));
+      if constexpr (two) {
+        const Value u2 = u[2][v];
+        const bool missing02 = near && !(s[1] * (u0 - u2) + m[1] <= Value(0));
+        const bool missing12 = near && !(s[2] * (u1 - u2) + m[2] <= Value(0));
+        const Value at2 = near ? c_near[2] : far ? c_far[2] : Value(0);
+        g0 += missing02 ? c_low[1] : Value(0);
+        g1 += missing12 ? c_low[2] : Value(0);
+        gradient[2][v] = at2 - (missing02 ? c[1] : Value(0)) - (missing12 ? c[2] : Value(0));
+      }
+      gradient[0][v] = g0;
+      gradient[1][v] = g1;
     }
   });
+}
+
+template <typename Value, typename Distance>
+void backward(const DenseNoiseArgs& a, const double* coefficients, void* const* gradients) {
+  return a.images == 3 ? backward_of<true, Value, Distance>(a, coefficients, gradients)
+                       : backward_of<false, Value, Distance>(a, coefficients, gradients);
 }
 
 }  // namespace

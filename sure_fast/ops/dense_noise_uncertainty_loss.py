@@ -29,8 +29,8 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
     return _backends.why_not("gradient_uncertainty_loss", "cpu", uncertainty)
 
 
-def _triton_supports(uncertainty: Tensor, *others: Tensor, **__: object) -> str | None:
-    if any(other.dtype == torch.float64 for other in others[:3]):
+def _triton_supports(uncertainty: Tensor, *others: Tensor | None, **__: object) -> str | None:
+    if any(other is not None and other.dtype == torch.float64 for other in others[:3]):
         return "a map is float64, and the Triton kernels compute in float32"
     # pairs are sorted by the backend of the device
     return _triton.why_not("uncertainty", uncertainty) or _backends.why_not(
@@ -42,13 +42,14 @@ _backends.register("dense_noise_uncertainty_loss", cpu=_cpu_supports, triton=_tr
 
 
 def _args(
-    u: Tensor, noisy1: Tensor, noisy2: Tensor, distance: Tensor, levels: Tensor, threshold: float, margin: float,
-    detach: bool,
+    u: Tensor, noisy1: Tensor, noisy2: Tensor | None, distance: Tensor, levels: Tensor, threshold: float,
+    margin: float, detach: bool,
 ) -> _cpu.DenseNoiseArgs:  # fmt: skip
-    first, second = levels.tolist()
+    of_copies = levels.tolist()
     return _cpu.DenseNoiseArgs(
-        u.contiguous(), noisy1.contiguous(), noisy2.contiguous(), distance.contiguous(), level1=first, level2=second,
-        threshold=threshold, margin=margin, detach=detach, threads=torch.get_num_threads(),
+        u.contiguous(), noisy1.contiguous(), None if noisy2 is None else noisy2.contiguous(), distance.contiguous(),
+        level1=of_copies[0], level2=of_copies[-1], threshold=threshold, margin=margin, detach=detach,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def _args(
 def _op(
     uncertainty: Tensor,
     noisy1: Tensor,
-    noisy2: Tensor,
+    noisy2: Tensor | None,
     distance: Tensor,
     levels: Tensor,
     threshold: float,
@@ -64,7 +65,7 @@ def _op(
     detach: bool,
     backend: str,
 ) -> Tensor:
-    """Sums float64 [11], see `ORDER_SUMS`."""
+    """Sums float64 [11], see `ORDER_SUMS`; of one noisy copy those of a second are 0."""
     sums = _empty(uncertainty)
     maps = (uncertainty, noisy1, noisy2, distance)
     if uncertainty.numel() == 0:
@@ -88,7 +89,7 @@ def _op_backward(
     grad_sums: Tensor,
     uncertainty: Tensor,
     noisy1: Tensor,
-    noisy2: Tensor,
+    noisy2: Tensor | None,
     distance: Tensor,
     levels: Tensor,
     threshold: float,
@@ -96,6 +97,7 @@ def _op_backward(
     detach: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the maps; that of a second noisy copy is empty without one."""
     maps = (uncertainty, noisy1, noisy2, distance)
     gradients = _empty_gradients(grad_sums, *maps)
     coefficients = grad_sums.to(torch.float64).contiguous()
@@ -112,11 +114,13 @@ def _op_backward(
 
 
 @_op_backward.register_fake
-def _empty_gradients(_: Tensor, uncertainty: Tensor, *__: object) -> tuple[Tensor, Tensor, Tensor]:
-    def new() -> Tensor:
-        return uncertainty.new_empty(uncertainty.shape)
+def _empty_gradients(
+    _: Tensor, uncertainty: Tensor, __: Tensor, noisy2: Tensor | None, *___: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    def new(there: bool = True) -> Tensor:
+        return uncertainty.new_empty(uncertainty.shape if there else 0)
 
-    return new(), new(), new()
+    return new(), new(), new(noisy2 is not None)
 
 
 _parameters = Parameters(_op)
@@ -130,7 +134,8 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad_sums: Tensor):
     clean, noisy1, noisy2 = _op_backward(grad_sums, *ctx.saved_tensors, *ctx.options)
-    return _parameters.gradients(uncertainty=clean, noisy1=noisy1, noisy2=noisy2)
+    two = ctx.saved_tensors[2] is not None
+    return _parameters.gradients(uncertainty=clean, noisy1=noisy1, noisy2=noisy2 if two else None)
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
@@ -209,10 +214,10 @@ def dense_noise_uncertainty_loss(
     """
     first = _checks.maps("uncertainty", uncertainty)
     one = _checks.maps("noisy1", noisy1, first)
-    two = one if noisy2 is None else _checks.maps("noisy2", noisy2, first)
+    two = None if noisy2 is None else _checks.maps("noisy2", noisy2, first)
     d = _checks.maps("distance", distance, first)
     _checks.constant("distance", d)
-    levels = _checks.noise_levels(levels, 1 if noisy2 is None else 2).expand(2)
+    levels = _checks.noise_levels(levels, 1 if two is None else 2)
     _checks.same_device("levels", levels, "uncertainty", first)
     threshold = _checks.reach("threshold", threshold)
     margin = _checks.positive("margin", margin, zero=True)
@@ -226,21 +231,22 @@ def dense_noise_uncertainty_loss(
             with_distance=with_distance,
         )  # fmt: skip
         return DenseNoiseUncertaintyLossOutput(*terms)
-    first, one, two = one_dtype(*(single_or_double(u) for u in (first, one, two)))
+    first, *copies = one_dtype(*(single_or_double(u) for u in (first, one, two) if u is not None))
     d, dtype = single_or_double(d), first.dtype
-    sums = _op(first, one, two, d, levels, threshold, margin, detach, chosen)
-    order = sums[ORDER_SUMS].sum() / sums[NEAR_NUMBER].clamp(min=1)
+    sums = _op(first, copies[0], copies[1] if two is not None else None, d, levels, threshold, margin, detach, chosen)
+    each = 2 / len(copies)  # a single copy counts for both
+    order = each * sums[ORDER_SUMS].sum() / sums[NEAR_NUMBER].clamp(min=1)
+    near_u, far_u = (part[0] + each * part[1:].sum() for part in (sums[NEAR_SUMS], sums[FAR_SUMS]))
     if normalize is not None:
-        mean_u = sums[NEAR_SUMS].sum() / (3 * sums[NEAR_NUMBER]).clamp(min=1)
+        mean_u = near_u / (3 * sums[NEAR_NUMBER]).clamp(min=1)
         varies = mean_u > 0
         order = (order / mean_u.where(varies, 1.0)).where(varies | order.isnan(), 0.0)
-    far = sums[FAR_SUMS].sum() / sums[FAR_NUMBER].clamp(min=1)
+    far = far_u / sums[FAR_NUMBER].clamp(min=1)
     distance_term = torch.zeros_like(order)
     if with_distance:
         clean = first.detach() if detach else first
         sorting = "cuda" if clean.is_cuda else "cpu"
         scaled = normalize is not None
-        copies = (one,) if noisy2 is None else (one, two)
-        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting) for noisy in copies]
-        distance_term = (losses[0] + losses[-1]).sum() / max(len(first), 1)
+        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting).sum() for noisy in copies]
+        distance_term = each * torch.stack(losses).sum() / max(len(first), 1)
     return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))

@@ -156,23 +156,29 @@ def check_gradient_uncertainty_loss(rng, backend):
 
 def check_dense_noise_uncertainty_loss(rng, backend):
     shape = (batch_of(rng), *size_of(rng))
-    maps = [laid_out(rng, values(rng, shape, torch.float64, 1.0)) for _ in range(3)]
+    copies = one_of(rng, (1, 2))
+    maps = [laid_out(rng, values(rng, shape, torch.float64, 1.0)) for _ in range(1 + copies)]
     d, threshold, margin = near_map(rng, shape), one_of(rng, (0.0, 1.0, 4.0)), one_of(rng, (0.0, 0.3))
-    levels = rng.random(2)
+    levels = rng.random(copies)
     leaves = [x.detach().requires_grad_() for x in maps]
     out = sure_fast.dense_noise_uncertainty_loss(
-        *leaves, torch.from_numpy(d), torch.from_numpy(levels), threshold=threshold, margin=margin, backend=backend
+        *(*leaves, None)[:3],
+        torch.from_numpy(d),
+        torch.from_numpy(levels),
+        threshold=threshold,
+        margin=margin,
+        backend=backend,
     )
 
-    def terms(*u):
-        return oracles.dense_noise_terms(u, d, levels, threshold, margin)
+    def terms(*u):  # one copy counts for both
+        return oracles.dense_noise_terms((*u, u[-1])[:3], d, (*levels, levels[-1])[:2], threshold, margin)
 
     for name, value in zip(out._fields, terms(*map(array, maps)), strict=True):
         agree(getattr(out, name), value, torch.float64, name, scale=max(abs(value), 1.0))
-    fixed, rises = [array(x) for x in maps], [levels[0], levels[1], levels[1] - levels[0]]
+    fixed, rises = [array(x) for x in maps], [levels[0], levels[-1], levels[-1] - levels[0]]
     apart = [
         np.abs(np.sign(rise) * (fixed[i] - fixed[j]) + margin * abs(rise))
-        for (i, j), rise in zip(((0, 1), (0, 2), (1, 2)), rises, strict=True)
+        for (i, j), rise in list(zip(((0, 1), (0, 2), (1, 2)), rises, strict=True))[: 2 * copies - 1]
     ]
     if maps[0].numel() and min(x.min() for x in apart) > 1e-3:  # no voxel where the order term has its kink
         for k, gradient in enumerate(torch.autograd.grad(out.order + out.far, leaves)):

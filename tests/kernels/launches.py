@@ -98,18 +98,19 @@ noise("float32 3 classes channels_last exp", logits(SINGLE, 3, "channels_last"),
 noise("bfloat16 64 classes", logits(HALF, 64), "softplus", in_bytes=True)
 
 flat = torch.zeros(2, 32, 32)
-maps = (flat, flat, flat, flat, torch.zeros(2), 4.0, 0.1)
 sums = torch.zeros(11, dtype=torch.float64)
-add("dense_noise_uncertainty_loss forward", dense_noise_uncertainty_loss.forward, *maps, sums)
-for detach in (False, True):
-    gradients = (detach, flat, flat, flat)
-    add(
-        f"dense_noise_uncertainty_loss backward {detach}",
-        dense_noise_uncertainty_loss.backward,
-        sums,
-        *maps,
-        *gradients,
-    )
+for copies in (1, 2):
+    maps = (flat, flat, flat if copies == 2 else None, flat, torch.zeros(copies), 4.0, 0.1)
+    add(f"dense_noise_uncertainty_loss forward {copies}", dense_noise_uncertainty_loss.forward, *maps, sums)
+    for detach in (False, True):
+        gradients = (detach, flat, flat, flat)
+        add(
+            f"dense_noise_uncertainty_loss backward {copies} {detach}",
+            dense_noise_uncertainty_loss.backward,
+            sums,
+            *maps,
+            *gradients,
+        )
 
 for name, z, labels, ignore in (
     ("float32", logits(SINGLE), torch.int64, None),

@@ -26,9 +26,10 @@ def case(shape=(2, 17, 19), dtype=torch.float32, seed=0):
 
 
 def run(backend, maps, d, levels=LEVELS, **options):
-    """Terms, and the gradients of a weighted sum of them."""
+    """Terms, and the gradients of a weighted sum of them; of two maps those of one noisy copy."""
     leaves = [backend.leaf(u) for u in maps]
-    out = backend(*leaves, d, levels, **options)
+    clean, noisy1, noisy2 = (*leaves, None)[:3]
+    out = backend(clean, noisy1, noisy2, d, levels[: len(maps) - 1], **options)
     total = 1024 * (2 * out.order.double() + 3 * out.distance.double() + 5 * out.far.double())
     return torch.stack(out).detach(), torch.autograd.grad(total, leaves)
 
@@ -132,22 +133,25 @@ def test_normalized_terms_know_no_scale(backend):
     ],
     ids=str,
 )
-def test_kernel_agrees_with_the_reference(shape, options, kernel, dtype):
+@pytest.mark.parametrize("copies", [1, 2])
+def test_kernel_agrees_with_the_reference(copies, shape, options, kernel, dtype):
     maps, d = case(shape, dtype)
-    check(kernel, maps, d, **options)
-    check(kernel, maps, d, LEVELS.flip(0), **options)
+    check(kernel, maps[: 1 + copies], d, **options)
+    check(kernel, maps[: 1 + copies], d, LEVELS.flip(0), **options)
 
 
 @on("cpu")
 def test_many_chunks_and_threads(variant):
     maps, d = case((2, 130, 140))
-    check(variant, maps, d, margin=0.02)
-    assert_same_bits(run(variant, maps, d) for _ in variant.ways())
+    for some in (maps, maps[:2]):
+        check(variant, some, d, margin=0.02)
+        assert_same_bits(run(variant, some, d) for _ in variant.ways())
 
 
 def test_same_bits_however_it_runs(variant):
     maps, d = case((2, 31, 33))
-    assert_same_bits(run(variant, maps, d, margin=0.01) for _ in variant.ways())
+    for some in (maps, maps[:2]):
+        assert_same_bits(run(variant, some, d, margin=0.01) for _ in variant.ways())
 
 
 def test_strides_channels_and_dtypes_change_nothing(kernel):
@@ -172,6 +176,7 @@ def test_nothing_near_nothing_far_and_empty(backend):
     assert none.order == none.distance == 0
     assert none.far.item() == pytest.approx(sum(u.mean().item() for u in maps), rel=1e-5)
     assert [x.item() for x in backend(*(u[:0] for u in maps), d[:0], LEVELS)] == [0, 0, 0]
+    assert run(backend, [u[:0] for u in maps[:2]], d[:0])[0].tolist() == [0, 0, 0]
 
 
 def test_nan_stays_nan(backend):
@@ -198,24 +203,32 @@ def test_gradcheck_of_the_reference(kernel):
         return tuple(sure_fast.dense_noise_uncertainty_loss(*u, d, LEVELS, margin=0.05, backend="reference"))
 
     assert torch.autograd.gradcheck(terms, leaves)
+    assert torch.autograd.gradcheck(lambda u, v: terms_of_one(u, v, d), leaves[:2])
+
+
+def terms_of_one(u, v, d):
+    return tuple(sure_fast.dense_noise_uncertainty_loss(u, v, None, d, LEVELS[:1], margin=0.05, backend="reference"))
 
 
 def test_operator_is_registered_properly_and_compiles_whole(kernel):
     maps, d = kernel.put(case((2, 9, 10)))
     levels = kernel.put(LEVELS)
     leaves = [u.requires_grad_() for u in maps]
-    torch.library.opcheck(
-        _op, (*leaves, d, levels, 4.0, 0.01, False, kernel.name),
-        test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
-    )  # fmt: skip
+    for some in ((*leaves, d, levels), (*leaves[:2], None, d, levels[:1])):
+        torch.library.opcheck(
+            _op, (*some, 4.0, 0.01, False, kernel.name),
+            test_utils=("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_static"),
+        )  # fmt: skip
 
-    def step(*u):
-        return sum(sure_fast.dense_noise_uncertainty_loss(*u, d, levels, backend=kernel.requested))
+        def step(*u, some=some):
+            maps = (*u, None)[:3]
+            return sum(sure_fast.dense_noise_uncertainty_loss(*maps, *some[3:], backend=kernel.requested))
 
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(*leaves), leaves), torch.autograd.grad(step(*leaves), leaves)
-    )
+        given = [u for u in some[:3] if u is not None]
+        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(
+            torch.autograd.grad(compiled(*given), given), torch.autograd.grad(step(*given), given)
+        )
 
 
 @pytest.mark.parametrize(
@@ -224,6 +237,8 @@ def test_operator_is_registered_properly_and_compiles_whole(kernel):
         ({"noisy1": torch.zeros(2, 17, 18)}, ValueError, r"noisy1: expected"),
         ({"distance": torch.zeros(1, 17, 19)}, ValueError, "distance: expected"),
         ({"levels": torch.zeros(3)}, ValueError, r"levels: expected shape \[2\], got \[3\]"),
+        ({"noisy2": None}, ValueError, r"levels: expected shape \[1\], got \[2\]"),
+        ({"levels": torch.zeros(1)}, ValueError, r"levels: expected shape \[2\], got \[1\]"),
         ({"levels": torch.tensor([0.0, math.nan])}, ValueError, "levels: expected finite numbers"),
         ({"margin": -0.1}, ValueError, "margin: expected a finite number >= 0, got -0.1"),
         ({"threshold": math.nan}, ValueError, "threshold: expected a finite number >= 0, got nan"),

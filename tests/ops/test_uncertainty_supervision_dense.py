@@ -17,9 +17,9 @@ WEIGHTS = torch.tensor([2.0, 0.5, 3.0, 2.0, 4.0, 1.5, 0.7, 0.6, 0.4, 1.1], dtype
 
 
 def run(backend, z, label, image, noisy, **options):
-    """Terms, and the gradients of a weighted sum of them."""
+    """Terms, and the gradients of a weighted sum of them; of as many noisy answers as clean ones those of one copy."""
     leaves = [backend.leaf(x) for x in (z, noisy)]
-    given = {"levels": LEVELS, "noisy_segmentation": True, "normalize": "band", **options}
+    given = {"levels": LEVELS[: len(noisy) // len(z)], "noisy_segmentation": True, "normalize": "band", **options}
     out = backend(leaves[0], label, image, noisy_logits=leaves[1], **given)
     return torch.stack(out).detach(), torch.autograd.grad(1024 * (torch.stack(out).double() * WEIGHTS).sum(), leaves)
 
@@ -40,10 +40,12 @@ def check(kernel, given, **options):
     return terms
 
 
+@pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("shape", [(2, 20, 23), (1, 9, 10, 11)], ids=str)
 @pytest.mark.parametrize("ignore", [None, 255])
-def test_every_dtype_agrees_with_the_reference(shape, ignore, kernel, dtype):
-    terms = check(kernel, case(shape, dtype=dtype, ignore=ignore), ignore_index=ignore)
+def test_every_dtype_agrees_with_the_reference(copies, shape, ignore, kernel, dtype):
+    z, label, image, noisy, patches = case(shape, dtype=dtype, ignore=ignore)
+    terms = check(kernel, (z, label, image, noisy[: copies * shape[0]], patches), ignore_index=ignore)
     assert bool((terms > 0).all()) or min(shape[1:]) < 13  # every term is at work
 
 
@@ -62,7 +64,9 @@ def test_every_dtype_agrees_with_the_reference(shape, ignore, kernel, dtype):
 )
 def test_options(options, kernel):
     channels = 3 if "channels" in options else 1
-    terms = check(kernel, case((2, 20, 21), channels=channels, dtype=kernel.widest), **options)
+    given = case((2, 20, 21), channels=channels, dtype=kernel.widest)
+    check(kernel, (*given[:3], given[3][:2], given[4]), **options)
+    terms = check(kernel, given, **options)
     assert (terms[5] > 0) == options.get("with_distance", True)
     assert bool((terms[7:] > 0).all()) == options.get("noisy_segmentation", True)
 
@@ -85,6 +89,10 @@ def test_without_an_image_boundary_or_batch(kernel):
     assert terms[6].item() == pytest.approx(mean, rel=1e-5)
     empty = kernel(z[:0], label[:0], image[:0], noisy_logits=noisy[:0], levels=LEVELS, noisy_segmentation=True)
     assert [float(v) for v in empty] == [0] * 10
+    empty = kernel(z[:0], label[:0], image[:0], noisy_logits=noisy[:0], levels=LEVELS[:1], noisy_segmentation=True)
+    assert [float(v) for v in empty] == [0] * 10
+    with pytest.raises(ValueError, match=r"noisy_logits: expected \[2, 3, 12, 13\], got \[4, 3, 12, 13\]"):
+        kernel(z, label, image, noisy_logits=noisy, levels=LEVELS[:1])
 
 
 @on("cpu")

@@ -30,14 +30,14 @@ void forward(const Held<DenseNoiseArgs>& args, const TensorArgument& out) {
 }
 
 void backward(const Held<DenseNoiseArgs>& args, const TensorArgument& coefficients, const TensorArgument& clean,
-              const TensorArgument& noisy1, const TensorArgument& noisy2) {
+              const TensorArgument& noisy1, const OptionalTensor& noisy2) {
   void* const gradients[3] = {memory(clean, "clean", {args.dtype}, args.voxels),
                               memory(noisy1, "noisy1", {args.dtype}, args.voxels),
-                              memory(noisy2, "noisy2", {args.dtype}, args.voxels)};
+                              args.images == 3 ? memory(noisy2.value(), "noisy2", {args.dtype}, args.voxels) : nullptr};
   run_backward(args, data<double>(coefficients, "coefficients", kDenseNoiseSums), gradients);
 }
 
-DenseNoiseArgs arguments(const TensorArgument& uncertainty, const TensorArgument& noisy1, const TensorArgument& noisy2,
+DenseNoiseArgs arguments(const TensorArgument& uncertainty, const TensorArgument& noisy1, const OptionalTensor& noisy2,
                          const TensorArgument& distance, double level1, double level2, double threshold, double margin,
                          bool detach, int threads) {
   DenseNoiseArgs args{};
@@ -45,7 +45,8 @@ DenseNoiseArgs arguments(const TensorArgument& uncertainty, const TensorArgument
   args.uncertainty[0] = memory(uncertainty, "uncertainty", {DType::f32, DType::f64}, args.voxels);
   args.dtype = uncertainty.dtype;
   args.uncertainty[1] = memory(noisy1, "noisy1", {args.dtype}, args.voxels);
-  args.uncertainty[2] = memory(noisy2, "noisy2", {args.dtype}, args.voxels);
+  args.images = noisy2 ? 3 : 2;
+  args.uncertainty[2] = noisy2 ? memory(*noisy2, "noisy2", {args.dtype}, args.voxels) : nullptr;
   args.distance = memory(distance, "distance", {DType::f32, DType::f64}, args.voxels);
   args.distance_dtype = distance.dtype;
   args.rise[0] = level1;
