@@ -71,7 +71,7 @@ WRONG = {
     "max_std": NOT_NEGATIVE,
     "mining_every": COUNT,
     "noise_every": COUNT,
-    "copies": [3, *COUNT],
+    "noisy_copies": [3, *COUNT],
     "noise": CHOICE,
     "noisy_segmentation": FLAG,
     "noisy_weight": NOT_NEGATIVE,

@@ -124,7 +124,7 @@ def test_networks(make):
 def test_noise_that_does_not_fit():
     model, image, label = case()
     logits = model(image).detach()
-    loss = supervised(copies=2)
+    loss = supervised(noisy_copies=2)
     noise = loss.draw_noise(model, logits, label, image)
     answer = model(noise.images).detach()
     refused(loss, r"^noisy_logits: expected \[4, 3, 20, 22\], got \[2, 3, 20, 22\]$", logits, label, image,
@@ -137,6 +137,8 @@ def test_noise_that_does_not_fit():
     )
     refused(loss, text, logits, label, image, noise=noise)
     refused(loss, "^model: expected the network, or noise, from the first call on", logits, label, image)
+    text = "^noise: expected the noise of noisy_logits, got None"
+    refused(loss, text, logits, label, image, model=model, noisy_logits=answer)
     with pytest.raises(ValueError, match=r"^support: expected 'image' to draw noise before the network answers"):
         supervised(support="patch", noise="mean").noise_of_step(image)
     with pytest.raises(ValueError, match=r"^image: expected"):

@@ -59,7 +59,7 @@ def test_dense_composition_of_the_public_ops(noise):
     model, image, label = case()
     model, image = model.double(), image.double()  # so that no order is a rounding away
     weights = {"order_weight": 11.0, "distance_weight": 20.0, "far_weight": 3.0, "noisy_weight": 0.25}
-    loss = supervised(beta=7.0, gamma=2.0, margin=0.01, noise=noise, copies=2, **weights)
+    loss = supervised(beta=7.0, gamma=2.0, margin=0.01, noise=noise, noisy_copies=2, **weights)
     logits = model(image)
     out = loss(logits, label, image, epoch=6, model=model, generator=torch.Generator().manual_seed(5))
     drawn = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(5))
@@ -85,7 +85,7 @@ def test_one_noisy_copy(backend):
     model, image, label = case()
     model, image = model.double(), image.double()
     weights = {"order_weight": 11.0, "distance_weight": 20.0, "far_weight": 3.0, "noisy_weight": 0.25}
-    loss = supervised(beta=7.0, gamma=2.0, copies=1, **weights)
+    loss = supervised(beta=7.0, gamma=2.0, noisy_copies=1, **weights)
     answered = []
 
     def network(images):
@@ -113,15 +113,15 @@ def test_one_noisy_copy(backend):
     torch.testing.assert_close(given.total, want, rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match=r"noisy_logits: expected \[2, 3, 20, 22\], got \[4, 3, 20, 22\]"):
         loss(logits, label, image, epoch=6, noise=drawn, noisy_logits=torch.cat([answer, answer]))
-    with pytest.raises(ValueError, match="copies: expected 1 or 2, got 3"):
-        supervised(copies=3)
+    with pytest.raises(ValueError, match="noisy_copies: expected 1 or 2, got 3"):
+        supervised(noisy_copies=3)
 
 
 @pytest.mark.parametrize("copies", [1, 2])
 def test_noise_answered_beside_the_clean_images(copies):
     model, image, label = case()
     model, image = model.double(), image.double()
-    loss = supervised(beta=2.0, gamma=3.0, copies=copies, noise_every=2)
+    loss = supervised(beta=2.0, gamma=3.0, noisy_copies=copies, noise_every=2)
     for epoch in (0, 2):  # nothing is supervised yet, and nothing counts
         assert loss.noise_of_step(image, epoch=epoch).beside(image) is image
     for call in range(4):
@@ -134,7 +134,7 @@ def test_noise_answered_beside_the_clean_images(copies):
             continue
         apart = loss(model(image), label, image, epoch=6, noise=noise, noisy_logits=model(noise.images))
         torch.testing.assert_close(out, apart)
-        once = supervised(beta=2.0, gamma=3.0, copies=copies)
+        once = supervised(beta=2.0, gamma=3.0, noisy_copies=copies)
         again = once.noise_of_step(image, epoch=6, generator=torch.Generator().manual_seed(call))
         assert torch.equal(again.images, noise.images)
         plain = once(model(again.beside(image)), label, image, epoch=6, noise=again)
@@ -186,7 +186,7 @@ def test_noise_over_images_is_one_field_at_two_levels():
             noise=noise,
             noise_std=noise_std,
             level_max=2.0,
-            copies=2,
+            noisy_copies=2,
             generator=torch.Generator().manual_seed(2),
         )
         assert drawn.centers is drawn.valid is None
@@ -343,7 +343,7 @@ def test_supervised_noise_levels_are_means_or_deviations():
     logits = model(image).detach()
     found = {}
     for kind in ("mean", "std"):
-        loss = supervised(noise=kind, noise_std=0.0, copies=2)
+        loss = supervised(noise=kind, noise_std=0.0, noisy_copies=2)
         found[kind] = loss.draw_noise(model, logits, label, image, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found["mean"].levels, found["std"].levels)
     for kind, noise in found.items():
@@ -415,7 +415,7 @@ def test_bad_schedules():
 
 @pytest.mark.parametrize(
     ("name", "value"), [("patch_size", 5), ("num_patches", 2), ("mining_every", 3), ("level_max", 0.5),
-                        ("copies", 2), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
+                        ("noisy_copies", 2), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
 )  # fmt: skip
 def test_an_option_of_the_other_support_is_refused(name, value):
     own, other = ({}, PAPER) if name in OF_IMAGES else (PAPER, {})
@@ -455,6 +455,36 @@ def test_the_whole_step_is_one_graph(form):
     got = torch.compile(step, fullgraph=True, backend="aot_eager")()
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, model.weight)[0], wanted)
+
+
+def test_the_step_with_noise_beside_the_images_is_one_graph():
+    model, image, label = case()
+    loss = supervised(noisy_copies=2)
+    noise = loss.noise_of_step(image, epoch=5, generator=torch.Generator().manual_seed(0))
+
+    def step():
+        return loss(model(noise.beside(image)), label, image, epoch=5, noise=noise).total
+
+    parameters = list(model.parameters())
+    want, got = step(), torch.compile(step, fullgraph=True, backend="aot_eager")()
+    torch.testing.assert_close(got, want)
+    same = zip(torch.autograd.grad(got, parameters), torch.autograd.grad(want, parameters), strict=True)
+    for one, other in same:
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_beside_a_metatensor_and_in_channels_last():
+    from monai.data import MetaTensor
+
+    model, image, label = case()
+    loss = supervised()
+    plain = loss.noise_of_step(image, epoch=5, generator=torch.Generator().manual_seed(0))
+    want = loss(model(plain.beside(image)), label, image, epoch=5, noise=plain)
+    for other in (MetaTensor(image), image.contiguous(memory_format=torch.channels_last)):
+        noise = loss.noise_of_step(other, epoch=5, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(noise.beside(other), plain.beside(image))
+        got = loss(model(noise.beside(other)), label, other, epoch=5, noise=noise)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("made", [supervised(), supervised(**PAPER), PriusLoss(num_epochs=10, start_epoch=3)])

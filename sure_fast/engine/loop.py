@@ -83,6 +83,7 @@ class Trainer:
         self.clock: Callable[[], float] = time.perf_counter
         self.stages = dict.fromkeys(STAGES, 0.0)
         self.forwards = 0.0
+        """Of the batch, done so far; a backward counts for two."""
         self.progress = Progress()
         self.states: dict[str, Any] = {
             "model": self.weights,

@@ -24,8 +24,6 @@ from .loop import STAGES, Trainer
 WARM_UP = 2
 """Steps before any that is timed or traced: memory is allocated, programs are compiled."""
 TRACED = 3
-PLAIN_FORWARDS = 3
-"""Of a step without noisy copies: a forward, and a backward for two."""
 
 
 def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
@@ -130,7 +128,8 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
     group = math.lcm(math.prod(every.values()), config.optimizer.accumulate)
     medians = {name: _median([row[name] for row in stages], group) for name in STAGES}
     ratios = [
-        sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group]) / sum(plain_steps[k : k + group])
+        sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group])
+        / sum(plain for plain, _ in plain_steps[k : k + group])
         for k in _starts(steps, group)
     ]
     return {
@@ -147,9 +146,9 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         **every,
         "steps": steps,
         "seconds": {"data": _median(waited, group), **medians},
-        "plain_seconds": _median(plain_steps, group),
+        "plain_seconds": _median([seconds for seconds, _ in plain_steps], group),
         "forwards": _median(forwards, group),
-        "plain_forwards": PLAIN_FORWARDS,
+        "plain_forwards": _median([count for _, count in plain_steps], group),
         "step_over_plain": statistics.median(ratios),
         "peak_memory_bytes": _peak_memory(trainer.device),
     }
@@ -165,8 +164,8 @@ def _median(values: Sequence[float], group: int) -> float:
     return statistics.median(statistics.mean(values[k : k + group]) for k in _starts(len(values), group))
 
 
-def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: Tensor) -> float:
-    """Seconds of one forward, evidential loss and backward; its gradients are thrown away."""
+def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: Tensor) -> tuple[float, float]:
+    """Seconds and forwards of one forward, evidential loss and backward; its gradients are thrown away."""
     kept = [parameter.grad for parameter in trainer.model.parameters()]
     trainer.optimization.zero_grad()
     started = trainer.clock()
@@ -180,7 +179,7 @@ def _plain_step(trainer: Trainer, loss: Any, epoch: int, image: Tensor, label: T
     seconds = trainer.clock() - started
     for parameter, grad in zip(trainer.model.parameters(), kept, strict=True):
         parameter.grad = grad
-    return seconds
+    return seconds, network.forwards / max(len(image), 1)
 
 
 def profile(trainer: Trainer, folder: Path) -> Path:

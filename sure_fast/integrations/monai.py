@@ -29,7 +29,8 @@ class TrainerLoss:
     """A loss of sure_fast for `SupervisedTrainer`: give it as `loss_function` and among the `train_handlers`.
 
     MONAI calls a loss with prediction and label alone; as a handler this one knows the trainer, whose image, network
-    and epoch the uncertainty terms need.
+    and epoch the uncertainty terms need. The network is asked for the noisy copies by themselves: with batch
+    normalisation see docs/method.md, "Noise supervision of whole images".
 
     Args:
         loss: the loss, or the evidential one alone, or DEviS' or PriUS'.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,15 +95,15 @@ def draw_noise_patches(
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
-def check_noise(*, support: str, noise: str, noise_std: float, level_max: float, copies: int = COPIES) -> str:
-    """The support, with which the kind of noise must go."""
+def check_noise(*, support: str, noise: str, noise_std: float, level_max: float, noisy_copies: int) -> dict[str, Any]:
+    """The options of `draw_image_noise`; the kind of noise has to go with the support."""
     _checks.choice("support", support, SUPPORTS)
     _checks.choice("noise", noise, NOISE_KINDS if support == "image" else NOISE_LEVELS)
     _checks.positive("noise_std", noise_std, zero=True)
     _checks.positive("level_max", level_max)
-    if _checks.count("copies", copies) > 2:
-        raise ValueError(f"copies: expected 1 or 2, got {copies}")
-    return support
+    if _checks.count("noisy_copies", noisy_copies) > 2:
+        raise ValueError(f"noisy_copies: expected 1 or 2, got {noisy_copies}")
+    return {"noise": noise, "noise_std": noise_std, "level_max": level_max, "noisy_copies": noisy_copies}
 
 
 def draw_image_noise(
@@ -112,7 +112,7 @@ def draw_image_noise(
     noise: str = "both",
     noise_std: float = NOISE_STD,
     level_max: float = LEVEL_MAX,
-    copies: int = COPIES,
+    noisy_copies: int = COPIES,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
     """A copy of image [N, K, *S], or two, under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
@@ -126,14 +126,14 @@ def draw_image_noise(
     Example:
         >>> import torch
         >>> generator = torch.Generator().manual_seed(0)
-        >>> noise = draw_image_noise(torch.zeros(1, 1, 8, 8), copies=2, generator=generator)
+        >>> noise = draw_image_noise(torch.zeros(1, 1, 8, 8), noisy_copies=2, generator=generator)
         >>> noise.images.shape, bool(noise.levels[0] < noise.levels[1])
         (torch.Size([2, 1, 8, 8]), True)
     """
     image = _checks.batched_image("image", image)
     _checks.constant("image", image)
-    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, copies=copies)
-    levels = draw_levels(image.device, generator)[:copies].sort().values * level_max
+    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies)
+    levels = draw_levels(image.device, generator)[:noisy_copies].sort().values * level_max
     by_mean = torch.ones((), dtype=torch.bool, device=image.device)
     if noise == "both":  # decided on the device: nothing waits for it
         by_mean = draw_levels(image.device, generator)[0] < 0.5
@@ -142,8 +142,8 @@ def draw_image_noise(
     field = normal_like(image, generator)
     shift = torch.where(by_mean, levels, torch.zeros_like(levels)).to(image)
     scale = torch.where(by_mean, torch.full_like(levels, noise_std), levels).to(image)
-    images = [image + (shift[k] + scale[k] * field) for k in range(copies)]
-    return NoisyImages(torch.cat(images) if copies > 1 else images[0], None, None, levels)
+    images = [image + (shift[k] + scale[k] * field) for k in range(noisy_copies)]
+    return NoisyImages(torch.cat(images) if noisy_copies > 1 else images[0], None, None, levels)
 
 
 def draw_noisy_images(

@@ -28,7 +28,7 @@ ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 
 
 OF_IMAGES = {
-    "level_max": LEVEL_MAX, "copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
+    "level_max": LEVEL_MAX, "noisy_copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
 }  # fmt: skip
 OF_PATCHES = {"patch_size": PATCH_SIZE, "num_patches": NUM_PATCHES, "mining_every": 1}
 """Options with their defaults that only noise over whole images has, or only patches."""
@@ -62,7 +62,7 @@ class UncertaintySupervisedLoss(nn.Module):
         "exponential" :math:`a = 0.01^{1 - (t - t_0)/(T - t_0)}`, t the epoch, t₀ = start_epoch, T = num_epochs; past T
         as at T. The terms are those of `evidential_loss`, `gradient_uncertainty_loss`, and of L_nu those of
         `dense_noise_uncertainty_loss` (support "image") or `noise_uncertainty_loss` ("patch"), each times its weight;
-        with "image" noisy_weight times the mean of L_seg over the two noisy copies is one of them. Distances are in
+        with "image" noisy_weight times the mean of L_seg over the noisy copies is one of them. Distances are in
         voxels. The paper's form is support "patch", normalize None, noise "mean", evidence "softplus", ramp
         "exponential".
 
@@ -81,7 +81,7 @@ class UncertaintySupervisedLoss(nn.Module):
             them, drawn at every step ("image" alone).
         noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
         level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
-        copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
+        noisy_copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
         noise_every: K: L_nu applies in the first of every K calls in which it is asked for, K times as heavy; in those
             between, the network answers no noisy image.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
@@ -147,7 +147,7 @@ class UncertaintySupervisedLoss(nn.Module):
         noise: str = "both",
         noise_std: float = NOISE_STD,
         level_max: float = LEVEL_MAX,
-        copies: int = COPIES,
+        noisy_copies: int = COPIES,
         noise_every: int = 1,
         margin: float = MARGIN,
         detach: bool = False,
@@ -161,27 +161,27 @@ class UncertaintySupervisedLoss(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        self.num_epochs = _checks.count("num_epochs", num_epochs)
+        counts = {"num_epochs": num_epochs, "noise_every": noise_every, "mining_every": mining_every}
+        self.num_epochs, self.noise_every, self.mining_every = (_checks.count(*count) for count in counts.items())
         self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
-        self.total, self.annealing_epochs, self.backend = total, annealing_epochs, backend
-        weights = {"beta": beta, "gamma": gamma, "noisy_weight": noisy_weight}
-        self.beta, self.gamma, self.noisy_weight = (_checks.positive(*weight, zero=True) for weight in weights.items())
+        self.total, self.annealing_epochs, self.support, self.backend = total, annealing_epochs, support, backend
+        each = {"beta": beta, "gamma": gamma, "noisy_weight": noisy_weight}
+        self.beta, self.gamma, self.noisy_weight = (_checks.positive(*weight, zero=True) for weight in each.items())
         self.weights = check_weights(order_weight, distance_weight, far_weight)
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
-        self.noise_every = _checks.count("noise_every", noise_every)
-        self.mining_every = _checks.count("mining_every", mining_every)
-        of_images: dict[str, Any] = {"noise": noise, "noise_std": noise_std, "level_max": level_max, "copies": copies}
-        self.support, self.image_noise = check_noise(support=support, **of_images), of_images
-        _refuse_idle(support, **of_images, margin=margin, detach=detach, noisy_weight=noisy_weight,
+        self.image_noise = check_noise(
+            support=support, noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies
+        )
+        _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
         self.patches = HardPatches(*patches)
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
-            "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold,
-            "pairs": pairs, "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class,
-            "operator": operator, "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
+            "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold, "pairs": pairs,
+            "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class, "operator": operator,
+            "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
         check_options(**self.options)
         _backends.check(backend, *self.ops)
 
@@ -370,7 +370,9 @@ class UncertaintySupervisedLoss(nn.Module):
             return image
         if noise is not None and not isinstance(noise, NoisyImages):
             raise TypeError(f"noise: expected NoisyImages, as draw_noise returns them, got {type(noise).__name__}")
-        if noise is not None and noisy_logits is not None:
+        if noisy_logits is not None:
+            if noise is None:
+                raise ValueError("noise: expected the noise of noisy_logits, got None")
             check_noisy(noisy_logits, logits, len(noise.levels))
         if noise is None:
             step_model(

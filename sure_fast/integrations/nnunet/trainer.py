@@ -20,7 +20,7 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     beta = BETA
     """Weight of L_gu, as everywhere in sure_fast."""
     gamma = GAMMA
-    """Weight of L_nu; 0 saves its two forwards of the network a step."""
+    """Weight of L_nu; 0 saves its noisy copy of the batch."""
     noise_every = 1
     """Steps from one with L_nu to the next, in which it counts as much more; they cost a plain step."""
     start = START_SHARE
