@@ -47,8 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     distributed.refuse_ranks(PROGRAM)
     device = distributed.choose_device(options.device)
-    run_folder = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent.parent
     path = checkpoint.find(options.checkpoint, options.weights)
+    run_folder = checkpoint.run_folder(path)
     predictor, content = checkpoint.load_predictor(path, device)
     plan, config = content["plan"], content["config"]
     folder = options.data or Path(config.data.folder or run_folder / "phantom")

@@ -4,6 +4,8 @@ NIfTI images give NAME_segmentation.nii.gz and NAME_uncertainty.nii.gz with the 
 images give NAME_segmentation.png (class numbers) and NAME_uncertainty.png (16 bit, 65535 is an uncertainty of 1). With
 --probabilities also NAME_probabilities, [*S, C] as NIfTI or [C, H, W] as .npz. Started again, it does what is missing.
 An image that cannot be used leaves the others as they are; it is listed at the end, and the exit code is 1.
+review.csv lists the images in the order in which a person should look at them, the most uncertain first, with the place
+where each is the most uncertain.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     from .data import Fault
     from .data.inputs import list_inputs
     from .data.screening import told
-    from .engine import checkpoint, console, distributed, lock
+    from .engine import checkpoint, console, distributed, lock, review
     from .engine.config import ConfigError
     from .engine.predictions import Folder, describe
     from .engine.signals import RunFailure
@@ -47,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.input.is_dir() and any(case.image.parent.resolve() == options.output.resolve() for case in cases):
         # Started again it would take its own segmentations for images; --overwrite could replace an image.
         raise ConfigError(f"output {options.output}: expected another folder than that of the images")
-    folder = Folder(options.output, checkpoint.fingerprint(path), options.probabilities)
+    weights = checkpoint.fingerprint(path)
+    folder = Folder(options.output, weights, options.probabilities)
+    validation, missing = review.read(checkpoint.run_folder(path), weights)
     number, there, written = len(cases) + len(faults), 0, 0
     with lock.held(options.output):
         folder.take(cases, options.overwrite)
@@ -63,9 +67,17 @@ def main(arguments: list[str] | None = None) -> None:
                     if options.input.is_file():
                         raise
                     faults.append(Fault(case.name, " ".join(str(error).split())))
+        failed = {fault.case for fault in faults}
+        done = [(case.name, folder.files(case)) for case in cases if case.name not in failed]
+        rows = [review.row_of_files(name, f["segmentation"], f["uncertainty"], validation) for name, f in done]
+        ordered = review.write(options.output, rows) if rows else []
     for line in told(folder.notes, kept_in=None):
         print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)
     print(f"{PROGRAM}: {describe(folder, cases, written, there)}; weights: {path}", flush=True)
+    if missing:
+        print(f"{PROGRAM}: note: no percentile among the validation cases: {missing}", file=sys.stderr, flush=True)
+    if ordered:
+        print(f"{PROGRAM}: {review.describe(options.output, ordered)}", flush=True)
     if faults:
         for fault in faults:
             print(f"{PROGRAM}: not segmented: {fault.reason}", flush=True)

@@ -21,6 +21,9 @@ def save_nifti(
     affine: np.ndarray | None = None,
     spacing_mm: Sequence[float] | None = None,
     form_code: int = 1,
+    shown: tuple[float, float] | None = None,
+    description: str = "",
+    labels: bool = False,
 ) -> Path:
     """Write an array as NIfTI on a given grid.
 
@@ -31,12 +34,15 @@ def save_nifti(
         spacing_mm: voxel size per axis, used where there is no affine; None: 1 mm.
         form_code: NIfTI code of sform and qform, which are both written, with pixdim, so that every reader takes the
             same; 0: neither, as in a file without them, of which every reader takes what it takes of that.
+        shown: smallest and largest value that viewers shall tell apart (cal_min and cal_max); None: left to them.
+        description: of at most 79 ASCII characters.
+        labels: the values are class numbers, which viewers give colours (the intent of NIfTI).
 
     Returns:
         The path.
 
     Raises:
-        DataError: another suffix, or integers that fit no 32-bit number.
+        DataError: another suffix, integers that fit no 32-bit number, or a description that does not fit.
 
     Notes:
         Written beside its place under another name and then moved, so no reader sees half a file.
@@ -62,6 +68,13 @@ def save_nifti(
         affine = np.diag([*spacing, *[1.0] * (4 - len(spacing))])
     image = _with_forms(data, np.asarray(affine, dtype=np.float64), form_code)
     image.header.set_xyzt_units("mm")
+    if shown is not None:
+        image.header["cal_min"], image.header["cal_max"] = shown
+    if labels:
+        image.header.set_intent("label")
+    if len(description) > 79 or not description.isascii():
+        raise DataError(f"description: expected at most 79 ASCII characters, got {description!r}")
+    image.header["descrip"] = description.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=path.parent)
     os.close(handle)

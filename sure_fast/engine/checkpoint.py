@@ -174,6 +174,11 @@ def find(path: Path, weights: str | None = None) -> Path:
     raise ValueError(f"checkpoint {path}: expected a run's folder with checkpoints/{wanted}.pt, got none")
 
 
+def run_folder(file: Path) -> Path:
+    """The run that a checkpoint file is of, by where it lies."""
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
 def _own_weights(folder: Path) -> str:
     file = folder / "config.yaml"
     return configuration.load_file(str(file)).get("run.weights", "last") if file.is_file() else "last"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from .files import replacing, write_text
 
 MANIFEST = "predictions.json"
 """Which weights the predictions of a folder are of."""
+HEADERS: dict[str, dict[str, Any]] = {
+    "segmentation": {"description": "sure_fast: class numbers", "labels": True},
+    "uncertainty": {"description": "sure_fast: uncertainty u, 0 certain to 1 uncertain", "shown": (0.0, 1.0)},
+    "probabilities": {"description": "sure_fast: probability of each class", "shown": (0.0, 1.0)},
+}
+"""What viewers read in a NIfTI file of each kind."""
 
 
 class Folder:
@@ -92,7 +99,7 @@ class Folder:
                 channels_first = np.moveaxis(array, -1, 0) if kind == "probabilities" else array
                 stored = sample.as_stored(channels_first)
                 stored = np.moveaxis(stored, 0, -1) if kind == "probabilities" else stored
-                save_nifti(files[kind], stored, sample.stored_affine, form_code=sample.form_code)
+                save_nifti(files[kind], stored, sample.stored_affine, form_code=sample.form_code, **HEADERS[kind])
             return
         from PIL import Image
 

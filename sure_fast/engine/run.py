@@ -13,7 +13,20 @@ import torch
 from torch import nn
 
 from ..data import phantom
-from . import backends, checkpoint, cli, console, distributed, fingerprint, lock, loop, pictures, trackers, trial
+from . import (
+    backends,
+    checkpoint,
+    cli,
+    console,
+    distributed,
+    fingerprint,
+    lock,
+    loop,
+    pictures,
+    review,
+    trackers,
+    trial,
+)
 from . import resume as resume_of
 from .cases import Run, brought_to, find_cases, plan_run, training_set
 from .config import ConfigError, TrainConfig, save
@@ -40,6 +53,7 @@ PRODUCTS = (
     "mlflow.db",
     "mlruns",
     "wandb",
+    "validation.json",
     "results.json",
     "results.csv",
     "results-slices.json",
@@ -182,15 +196,20 @@ def _evaluate(
     elif not at.best_epoch:
         weights = "those of the last epoch"
     say(f"evaluates {len(chosen)} {'test' if part == 'test' else 'validation'} cases; weights: {weights}")
+    predictor = Predictor(
+        models,
+        run.plan.patch_size,
+        inference=config.method.record.inference,
+        evidence=run.plan.evidence,
+        seed=config.run.seed,
+        info=run.cases.info,
+    )
+    if run.split.val:  # before the results, with which a run is complete
+        of_run = distributed.from_main(lambda: checkpoint.fingerprint(checkpoint.find(output)))
+        known = review.validate(predictor, run.split.val, of_run, info=run.cases.info, device=device)
+        distributed.from_main(lambda: known.write(output))
     result = evaluate_cases(
-        Predictor(
-            models,
-            run.plan.patch_size,
-            inference=config.method.record.inference,
-            evidence=run.plan.evidence,
-            seed=config.run.seed,
-            info=run.cases.info,
-        ),
+        predictor,
         chosen,
         info=run.cases.info,
         device=device,

@@ -74,7 +74,7 @@ def test_files_of_channels_are_one_image(two_channels, tmp_path):
             volume(tmp_path / f"in/scan {k}_{channel:04}.nii.gz", seed=9 * k + channel)
     run(two_channels, tmp_path / "in", tmp_path / "out")
     names = [f"scan {k}_{kind}.nii.gz" for k in range(2) for kind in ("segmentation", "uncertainty")]
-    assert written(tmp_path / "out") == ["predictions.json", *names]
+    assert written(tmp_path / "out") == ["predictions.json", "review.csv", *names]
     run(two_channels, tmp_path / "in/scan 1_0000.nii.gz", tmp_path / "single")
     for kind in ("segmentation", "uncertainty"):
         one, other = (nib.load(tmp_path / f"{f}/scan 1_{kind}.nii.gz").get_fdata() for f in ("out", "single"))
@@ -82,7 +82,7 @@ def test_files_of_channels_are_one_image(two_channels, tmp_path):
     (tmp_path / "in/scan 0_0001.nii.gz").unlink()
     with pytest.raises(RunFailure, match="1 of 2 images could not be segmented"):
         run(two_channels, tmp_path / "in", tmp_path / "part")
-    assert written(tmp_path / "part") == ["predictions.json", *names[2:]]
+    assert written(tmp_path / "part") == ["predictions.json", "review.csv", *names[2:]]
     with pytest.raises(DataError, match=r"scan 0_0000.nii.gz: expected 2 channels, got 1 in 1 file"):
         run(two_channels, tmp_path / "in/scan 0_0000.nii.gz", tmp_path / "lone")
     assert not (tmp_path / "lone").exists()
@@ -102,6 +102,7 @@ def test_a_bad_file_leaves_the_others(one_channel, tmp_path, capsys):
     assert written(tmp_path / "out") == [
         *(f"c{k}_{kind}.nii.gz" for k in (0, 2) for kind in ("segmentation", "uncertainty")),
         "predictions.json",
+        "review.csv",
     ]
     volume(bad, seed=1)
     run(one_channel, tmp_path / "in", tmp_path / "out")
@@ -127,6 +128,30 @@ def test_started_again_only_what_is_missing_or_older_is_done(one_channel, tmp_pa
     assert asked == ["c0", "c1"] * 2
     run(one_channel, tmp_path / "in", tmp_path / "out", "--probabilities")
     assert asked == ["c0", "c1"] * 3
+
+
+def test_the_order_to_look_at_them_in_is_the_same_however_they_came_about(one_channel, tmp_path, capsys):
+    for k in range(3):
+        volume(tmp_path / f"in/c{k}.nii.gz", seed=k)
+    run(one_channel, tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr()
+    assert "to look at first: c" in said.out
+    assert "% of the validation cases" in said.out
+    assert said.err == ""
+    lines = (tmp_path / "out/review.csv").read_text().splitlines()
+    assert lines[0] == "case,case_uncertainty,percentile,region_ml,region_uncertainty,x_mm,y_mm,z_mm"
+    values = [float(line.split(",")[1]) for line in lines[1:]]
+    assert values == sorted(values, reverse=True)
+    (tmp_path / "out/c1_uncertainty.nii.gz").unlink()
+    run(one_channel, tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/review.csv").read_text().splitlines() == lines
+    capsys.readouterr()
+    # a checkpoint that was taken out of its run knows no validation cases
+    (tmp_path / "lone.pt").write_bytes((one_channel / "checkpoints/last.pt").read_bytes())
+    run(tmp_path / "lone.pt", tmp_path / "in", tmp_path / "other")
+    said = capsys.readouterr()
+    assert "note: no percentile among the validation cases: " in said.err
+    assert "% of the validation cases" not in said.out
 
 
 def test_predictions_of_other_weights_and_other_files_are_kept(one_channel, tmp_path):
