@@ -29,17 +29,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--severities", help="of the corruptions (default: 1,2,3,4,5; quick: 3)")
     parser.add_argument("--no-robustness", action="store_const", dest="severities", const="", help="no corruptions")
     parser.add_argument("--quick", action="store_true", help="a small phantom set, few epochs, one severity")
+    parser.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="segmentations and maps of another tool, beside ours",
+    )
     add_flags(parser, without=("method.preset", "run.seed", "run.quick"))
     flags = vars(parser.parse_args(arguments))
-    presets, seeds, output, severities, quick = (
-        flags.pop(name) for name in ("presets", "seeds", "output", "severities", "quick")
+    presets, seeds, output, severities, quick, add = (
+        flags.pop(name) for name in ("presets", "seeds", "output", "severities", "quick", "add")
     )
     with StopRequest():
         try:
-            compare(take_flags(flags), presets.split(","), seeds.split(","), output, severities, quick, arguments)
+            compare(
+                take_flags(flags), presets.split(","), seeds.split(","), output, severities, quick, arguments,
+                added=_added(add),
+            )  # fmt: skip
         except Interrupted as error:
             error.command = shlex.join(["python", "-m", PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
             raise
+
+
+def _added(given: list[str]) -> dict[str, Path]:
+    """Folders by name."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, is_there, folder = text.partition("=")
+        if not is_there or not name or not folder or name in found:
+            raise ValueError(f"add: expected NAME=DIR, each name once, got {text!r}")
+        found[name] = Path(folder)
+    return found
 
 
 if __name__ == "__main__":

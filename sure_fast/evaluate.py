@@ -2,11 +2,15 @@
 
 With --robustness it repeats the metrics under noise, blur, bias field, ghosting and contrast change at five severities
 each and leaves robustness.csv, robustness.json and curves in robustness.png. Started again, it does what is missing.
+
+With --data DIR --predictions DIR it evaluates what any tool left: segmentations, and by the maps beside them or in
+folders of their own calibration, error detection, UCC and UR; files are matched by the name of the case.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +21,16 @@ PROGRAM = "sure_fast.evaluate"
 
 def _parser() -> Parser:
     parser = Parser(prog=PROGRAM, description=str(__doc__).splitlines()[0])
-    parser.add_argument("--checkpoint", required=True, type=Path, help="a run's folder or a checkpoint")
+    parser.add_argument("--checkpoint", type=Path, help="a run's folder or a checkpoint")
+    parser.add_argument("--predictions", type=Path, help="instead of a checkpoint: folder of any tool's segmentations")
+    parser.add_argument("--uncertainty", type=Path, help="folder of its uncertainty maps (default: found beside)")
+    parser.add_argument(
+        "--uncertainty-max", type=float, default=None, help="largest value its uncertainty can have (default: 1)"
+    )
+    parser.add_argument("--probabilities", type=Path, help="folder of its probabilities (default: found beside)")
+    parser.add_argument(
+        "--noisy", type=Path, nargs="+", help="folders of its maps of the images under rising noise, in this order"
+    )
     parser.add_argument("--weights", choices=("last", "best"), help="of a run (default: those it was evaluated with)")
     parser.add_argument("--data", type=Path, help="data folder (default: that of the run)")
     parser.add_argument("--layout", help="data layout (default: that of the run; with --data, found by itself)")
@@ -36,8 +49,52 @@ def _parser() -> Parser:
     return parser
 
 
+OF_MAPS = ("predictions", "uncertainty", "uncertainty_max", "probabilities", "noisy")
+OF_CHECKPOINTS = ("checkpoint", "weights", "cases")
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    given = [[name for name in names if getattr(options, name) is not None] for names in (OF_CHECKPOINTS, OF_MAPS)]
+    if all(given) or (given[1] and options.robustness):
+        instead = given[0][0] if given[0] else "robustness"
+        raise ValueError(f"{instead}: expected none with {given[1][0]}, got one")
+    if given[1]:
+        return _maps(options)
+    if options.checkpoint is None:
+        raise ValueError("checkpoint: expected a run's folder or a checkpoint, or --predictions DIR, got neither")
+    return _checkpoint(options)
+
+
+def _maps(options: Namespace) -> None:
+    """What any tool left."""
+    from .engine import cli, console, lock
+    from .engine.map_evaluation import evaluate_folders
+    from .engine.maps import MapFolders
+    from .engine.table import print_table
+
+    if options.data is None:
+        raise ValueError("data: expected the folder of the images and labels, got none")
+    largest = 1.0 if options.uncertainty_max is None else options.uncertainty_max
+    folders = MapFolders.of(
+        options.predictions, options.uncertainty, options.probabilities, options.noisy or (), largest
+    )
+    output = options.output and cli.new_folder(options.output, hint="")
+    with nullcontext() if output is None else lock.held(output):
+        result = evaluate_folders(
+            options.data,
+            folders,
+            layout=options.layout or "auto",
+            pictures=output and output / "pictures",
+            report=lambda line, note: console.say(f"{PROGRAM}: {line}", note),
+        )
+        if output is not None:
+            result.write(output)
+    print_table(result)
+
+
+def _checkpoint(options: Namespace) -> None:
+    """A run's network on its own or other data."""
 
     from .data import Fault, discover, load_case
     from .engine import checkpoint, cli, distributed, lock, robustness

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..engine import checkpoint, console, distributed, lock, robustness, run
 from ..engine import config as configuration
 from ..engine.cases import brought_to, find_cases
 from ..engine.config import ConfigError, TrainConfig
+from ..engine.maps import MapFolders
 from ..methods import METHODS
 from . import report, results, tables
 
@@ -41,6 +44,7 @@ def compare(
     quick: bool = False,
     arguments: list[str] | None = None,
     progress: bool = True,
+    added: Mapping[str, Path] | None = None,
 ) -> None:
     """Trains what is missing of every preset and seed, examines all, and writes tables and report into `output`.
 
@@ -49,6 +53,7 @@ def compare(
         severities: of the corruptions, comma-separated; "": none; None: all, or of a quick comparison some.
         quick: a small phantom set and few epochs.
         arguments: what to give as the command in the report; None: those of this process.
+        added: by name, folders of what other tools left of the test cases, which stand beside the presets.
 
     Raises:
         ConfigError: a wrong option, or a run of another configuration in the folder, before anything is written.
@@ -61,6 +66,7 @@ def compare(
     if quick and flags.get("data.folder"):
         raise ConfigError("quick: expected no data, it uses a phantom set")
     numbers = _checked(presets, seeds)
+    others = {name: _map_folders(name, path) for name, path in (added or {}).items()}
     wanted = robustness.conditions(_severities(severities, QUICK_SEVERITIES if quick else None))
     folder = Path(flags["data.folder"]) if flags.get("data.folder") else output / "phantom"
     # a wrong option, and a run of another configuration, are refused before anything is written
@@ -79,14 +85,24 @@ def compare(
         chosen = results.evaluated_cases(cases, runs[0])
         for one in console.bar(runs, "examine", "run", shown=progress):
             results.examine(one, chosen, info=cases.info, device=device, conditions=wanted, progress=progress)
+        for name, maps in others.items():
+            runs.append(results.examine_maps(name, maps, chosen, output / f"added-{name}", info=cases.info,
+                                             progress=progress))  # fmt: skip
+        results.check_same(runs)
         names = {part: [case.name for case in getattr(split, part)] for part in ("train", "val", "test")}
         command = sys.argv[1:] if arguments is None else arguments
         described = results.describe(command, list(configs.values()), numbers, names)
-        comparison = results.Comparison(runs, dict(cases.info.class_names), described)
+        comparison = results.Comparison(runs, dict(cases.info.class_names), described, tuple(others))
         tables.write(comparison, output)
         report.write(comparison, output / "report.html")
     print((output / "results.md").read_text(encoding="utf-8"))
     print(f"{PROGRAM}: {json.dumps(str(output / 'report.html'))} has the tables, curves and slices", flush=True)
+
+
+def _map_folders(name: str, path: Path) -> MapFolders:
+    if name in METHODS or not re.fullmatch(r"[\w.+ -]+", name):
+        raise ConfigError(f"add: expected a name of letters and digits that no preset has, got {name!r}")
+    return MapFolders.of(path)
 
 
 def _checked(presets: list[str], seeds: list[str]) -> list[int]:

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..data.resampling import Place
 from ..engine import console, slices
 from ..engine.evaluation import Truth, load_truth
 from ..engine.files import write_text
@@ -30,7 +28,7 @@ _HEIGHT = 220  # pixels
 
 
 def collect(
-    predictor: Callable[[Tensor, Place | None], Prediction],
+    answer: Callable[[Any, Truth], Prediction],
     cases: Sequence[Any],
     folder: Path,
     *,
@@ -40,6 +38,9 @@ def collect(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Curves of a run over the cases, as plain data; kept in `folder`/curves.json and, of the same owner, read there.
+
+    Args:
+        answer: what is predicted of a case.
 
     Returns:
         reliability: per bin of the top label's probability, pooled over the cases, the number of voxels, their mean
@@ -57,10 +58,11 @@ def collect(
     shown = {cases[len(cases) * k // SLICES].name for k in range(SLICES)}  # far apart in the list: of several patients
     for case in console.bar(cases, "curves", "case", shown=progress):
         truth = load_truth(case, info, device)
-        prediction = predictor(truth.image, truth.place)
-        if not prediction.spoiled:
+        prediction = answer(case, truth)
+        if not prediction.spoiled and "probabilities" in prediction.known:
             stats = prediction.stats(truth.label, info.ignore_index)
             bins.append(torch.stack([x[0, -1].double() for x in stats[1:4]]).cpu().numpy())
+        if not prediction.spoiled and "uncertainty" in prediction.known:
             risk = compute_risk_coverage(
                 prediction.uncertainty, prediction.labels, truth.label, info.num_classes,
                 points=POINTS, ignore_index=info.ignore_index,
@@ -141,8 +143,10 @@ def save_slices(folder: Path, name: str, truth: Truth, prediction: Prediction, c
 
     errors = np.where(slices.wrong(predicted, label, classes)[..., None], np.array(slices.WRONG), grey)
     heat = colormaps[slices.UNCERTAINTY](slices.uncertainty_norm()(np.nan_to_num(u)))[..., :3]
-    for kind, picture in (("image", grey), ("label", overlay(label)), ("prediction", overlay(predicted)),
-                          ("errors", errors), ("uncertainty", heat)):  # fmt: skip
+    pictures = {"image": grey, "label": overlay(label), "prediction": overlay(predicted), "errors": errors}
+    if "uncertainty" in prediction.known:
+        pictures["uncertainty"] = heat
+    for kind, picture in pictures.items():
         _save(folder / f"{name}-{kind}.png", picture, view.aspect)
 
 

@@ -14,7 +14,7 @@ from ..data.corruptions import CORRUPTIONS
 from ..engine import slices
 from ..engine.files import write_text
 from ..engine.table import EXPLANATIONS, in_unit
-from ..methods import DEFAULT, METHODS
+from ..methods import DEFAULT
 from .curves import FARTHEST, GRADIENT_BINS, POINTS
 from .results import DETECTION, USABLE, Comparison
 from .tables import DETECTED, difference, main_metrics, typeset
@@ -105,8 +105,13 @@ def _head(comparison: Comparison, swept: bool) -> str:
     return (
         f"<h1>Comparison of uncertainty methods</h1><p>{len(comparison.presets)} methods, {cases} test "
         f"case{'s' * (cases != 1)}, {len(seeds)} seed{'s' * (len(seeds) != 1)}. The same network, data, split and "
-        f"schedule for all.</p><nav>{links}</nav>"
+        f"schedule for all{_but_added(comparison)}.</p><nav>{links}</nav>"
     )
+
+
+def _but_added(comparison: Comparison) -> str:
+    names = [html.escape(comparison.title(preset)) for preset in comparison.presets if preset in comparison.added]
+    return f" but {', '.join(names)}, whose results were made elsewhere" if names else ""
 
 
 def _dots(comparison: Comparison) -> str:
@@ -122,11 +127,11 @@ def _dots(comparison: Comparison) -> str:
                 statistics = comparison.statistics(preset, metric)
                 if math.isnan(statistics.mean):
                     continue
-                colour, y = METHODS[preset].colour, len(presets) - row
+                colour, y = comparison.colour(preset), len(presets) - row
                 if not math.isnan(statistics.low):
                     axis.plot([statistics.low, statistics.high], [y, y], color=colour, linewidth=1.6, alpha=0.6)
                 axis.plot([statistics.mean], [y], marker="o", markersize=5, color=colour, linestyle="none")
-            axis.set_yticks(range(len(presets), 0, -1), [METHODS[preset].title for preset in presets])
+            axis.set_yticks(range(len(presets), 0, -1), [comparison.title(preset) for preset in presets])
             axis.set_ylim(0.4, len(presets) + 0.6)
 
         arrow = "larger is better" if directions[metric] > 0 else "smaller is better"
@@ -145,14 +150,14 @@ def _differences(comparison: Comparison) -> str:
     columns = {metric: comparison.against(metric, reference) for metric in metrics}
     head = "".join(f"<th>{html.escape(title)}</th>" for title in metrics.values())
     body = "".join(
-        f"<tr><th>{METHODS[preset].title}</th>"
+        f"<tr><th>{comparison.title(preset)}</th>"
         + "".join(f"<td>{difference(*column[preset])}</td>" for column in columns.values())
         + "</tr>"
         for preset in comparison.presets
         if preset != reference
     )
     return (
-        f'<h3>Differences to {METHODS[reference].title}</h3><p class="note">Case by case, with 95 % bootstrap '
+        f'<h3>Differences to {comparison.title(reference)}</h3><p class="note">Case by case, with 95 % bootstrap '
         "intervals; n. s.: not significant by Wilcoxon's signed-rank test with Holm's correction.</p>"
         f'<div class="scroll"><table><thead><tr><th>Method</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
@@ -186,8 +191,8 @@ def _tables(comparison: Comparison) -> str:
                   for metrics in comparison.groups.values() for metric, (title, _) in metrics.items()}  # fmt: skip
         missing = ", ".join(f"{title} {count}" for title, count in counts.items() if count)
         if missing:
-            undefined.append(f"{METHODS[preset].title}: {missing}")
-    spoiled = [f"{METHODS[run.preset].title} (seed {run.seed}): {', '.join(run.results['spoiled'])}"
+            undefined.append(f"{comparison.title(preset)}: {missing}")
+    spoiled = [f"{comparison.title(run.preset)} (seed {run.seed}): {', '.join(run.results['spoiled'])}"
                for run in comparison.runs if run.results["spoiled"]]  # fmt: skip
     absent = [
         f"{name} in {number} of the cases" for name, number in comparison.runs[0].results["absent"].items() if number
@@ -218,7 +223,7 @@ def _table(comparison: Comparison, metrics: dict[str, tuple[str, int]]) -> str:
             small += "" if math.isnan(seeds) else f"<small>seeds ± {typeset(seeds)}</small>"
             mark = ' class="best"' if preset == best[metric] else ""
             cells.append(f"<td{mark}>{typeset(statistics.mean)}{small}</td>")
-        rows.append(f"<tr><th>{METHODS[preset].title}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{comparison.title(preset)}</th>{''.join(cells)}</tr>")
     body = "".join(rows)
     return (
         f'<div class="scroll"><table><thead><tr><th>Method</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -229,6 +234,7 @@ def _robustness(comparison: Comparison) -> str:
     tables = {preset: comparison.robustness(preset) for preset in comparison.presets}
     some = next(table for table in tables.values() if table)
     kinds = [kind for kind in CORRUPTIONS if any(row["kind"] == kind for row in some)]
+    tables = {preset: table for preset, table in tables.items() if table}
     parts = [
         '<h2 id="robustness">Robustness</h2><p class="note">Against the severity of a corruption; bands are 95 % '
         "bootstrap intervals. UCC_g is of the clean image's gradient.</p>" + _legend(comparison)
@@ -245,9 +251,9 @@ def _robustness(comparison: Comparison) -> str:
                 for preset, table in tables.items():
                     points = [r for r in table if r["metric"] == metric and r["kind"] in ("clean", kind)]
                     x = [r["severity"] for r in points]
-                    axis.plot(x, [r["mean"] for r in points], marker="o", markersize=2.5, **_line(preset))
+                    axis.plot(x, [r["mean"] for r in points], marker="o", markersize=2.5, **_line(comparison, preset))
                     bounds = ([r[end] for r in points] for end in ("low", "high"))
-                    axis.fill_between(x, *bounds, color=METHODS[preset].colour, alpha=0.08, linewidth=0)
+                    axis.fill_between(x, *bounds, color=comparison.colour(preset), alpha=0.08, linewidth=0)
                 axis.set_xticks(range(len(levels) + 1), ["clean", *(f"{level:g}" for level in levels)])
                 axis.set_xlabel(f"{CORRUPTIONS[kind].title}: {CORRUPTIONS[kind].unit}")
                 margin = 0.05 * (limits[1] - limits[0]) or 0.05
@@ -261,6 +267,8 @@ def _robustness(comparison: Comparison) -> str:
 def _calibration(comparison: Comparison) -> str:
     panels = []
     for preset in comparison.presets:
+        if not any(comparison.curve(preset, "reliability", "number")):
+            continue  # no probabilities are known of it
 
         def draw(axis: Any, preset: str = preset) -> None:
             confidence, accuracy = (comparison.curve(preset, "reliability", k) for k in ("confidence", "accuracy"))
@@ -268,16 +276,16 @@ def _calibration(comparison: Comparison) -> str:
             total = sum(shares) or 1.0
             axis.plot([0, 1], [0, 1], color="#999", linewidth=0.8, linestyle="--")
             axis.bar([(k + 0.5) / len(shares) for k in range(len(shares))], [n / total for n in shares],
-                     width=0.9 / len(shares), color=METHODS[preset].colour, alpha=0.25)  # fmt: skip
-            axis.plot(confidence, accuracy, marker="o", markersize=3, color=METHODS[preset].colour)
+                     width=0.9 / len(shares), color=comparison.colour(preset), alpha=0.25)  # fmt: skip
+            axis.plot(confidence, accuracy, marker="o", markersize=3, color=comparison.colour(preset))
             axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the top label", ylabel="share right")
 
-        panels.append(_figure(draw, METHODS[preset].title, (2.5, 2.2), caption=True))
+        panels.append(_figure(draw, comparison.title(preset), (2.5, 2.2), caption=True))
 
     def risk(axis: Any) -> None:
         for preset in comparison.presets:
             curve = comparison.curve(preset, "risk")
-            axis.plot([(k + 1) / POINTS for k in range(len(curve))], curve, **_line(preset))
+            axis.plot([(k + 1) / POINTS for k in range(len(curve))], curve, **_line(comparison, preset))
         axis.set(xlabel="coverage: share of the voxels, least uncertain first", ylabel="share wrong", xlim=(0, 1))
         axis.set_ylim(bottom=0)
 
@@ -295,13 +303,13 @@ def _principles(comparison: Comparison) -> str:
         for preset in comparison.presets:
             curve = comparison.curve(preset, "gradient")
             axis.plot([(k + 0.5) / GRADIENT_BINS for k in range(len(curve))], curve, marker="o", markersize=3,
-                      **_line(preset))  # fmt: skip
+                      **_line(comparison, preset))  # fmt: skip
         axis.set(xlabel="boundary voxels by image gradient, weakest first", ylabel="mean rank of u", xlim=(0, 1))
 
     def distance(axis: Any) -> None:
         for preset in comparison.presets:
             curve = comparison.curve(preset, "distance")
-            axis.plot(range(len(curve)), curve, marker="o", markersize=3, **_line(preset))
+            axis.plot(range(len(curve)), curve, marker="o", markersize=3, **_line(comparison, preset))
         axis.set(xlabel="distance to the label boundary (voxels)", ylabel="mean u", xlim=(0, FARTHEST))
         axis.set_ylim(bottom=0)
 
@@ -325,7 +333,10 @@ def _slices(comparison: Comparison) -> str:
         tiles = [_tile(first.folder / "slices", case, ("image", "label"), "Image and label")]
         for preset in comparison.presets:
             folder = comparison.of(preset)[0].folder / "slices"
-            tiles.append(_tile(folder, case, ("prediction", "errors", "uncertainty"), METHODS[preset].title))
+            kinds = [
+                kind for kind in ("prediction", "errors", "uncertainty") if (folder / f"{case}-{kind}.png").is_file()
+            ]
+            tiles.append(_tile(folder, case, kinds, comparison.title(preset)))
         parts.append(f'<h3>{html.escape(case)}</h3><div class="slices">{"".join(tiles)}</div>')
     return "\n".join(parts)
 
@@ -371,7 +382,7 @@ def _settings(comparison: Comparison) -> str:
         **{f"Version of {name}" if name != "system" else "System": text
            for name, text in description["versions"].items()},
         "Configuration": ", ".join(f"{k} {v}" for k, v in description["config"].items() if v not in (None, [], {})),
-        **{f"Options of {METHODS[preset].title}": ", ".join(f"{k} {v}" for k, v in options.items() if v is not None)
+        **{f"Options of {comparison.title(preset)}": ", ".join(f"{k} {v}" for k, v in options.items() if v is not None)
            for preset, options in description["options"].items() if options},
     }  # fmt: skip
     body = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in rows.items())
@@ -379,13 +390,14 @@ def _settings(comparison: Comparison) -> str:
     return f'<h2 id="settings">Settings</h2><pre>{command}</pre><dl>{body}</dl>'
 
 
-def _line(preset: str) -> dict[str, Any]:
-    return {"color": METHODS[preset].colour, "linewidth": 2.2 if preset == DEFAULT else 1.3}
+def _line(comparison: Comparison, preset: str) -> dict[str, Any]:
+    return {"color": comparison.colour(preset), "linewidth": 2.2 if preset == DEFAULT else 1.3}
 
 
 def _legend(comparison: Comparison) -> str:
     marks = (
-        f'<span><i style="background:{METHODS[p].colour}"></i>{METHODS[p].title}</span>' for p in comparison.presets
+        f'<span><i style="background:{comparison.colour(p)}"></i>{comparison.title(p)}</span>'
+        for p in comparison.presets
     )
     return f'<div class="legend">{"".join(marks)}</div>'
 

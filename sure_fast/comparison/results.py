@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data import DataError, load_case
 from ..engine import checkpoint, resume, robustness
 from ..engine.config import INDEPENDENT, ConfigError, TrainConfig, load_stored
+from ..engine.map_evaluation import evaluate_maps
+from ..engine.maps import MapFolders, load
 from ..engine.resume import PLANNED
 from ..engine.table import in_unit, unit_of
 from ..methods import DEFAULT, METHODS
@@ -44,6 +48,8 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
 }  # fmt: skip
 """Metrics of the tables: title, and 1 where larger is better, -1 where smaller is."""
 DETECTION = "Failure and OOD detection"
+ADDED = ("#000000", "#6b4c9a", "#008080", "#b8860b")
+"""Colours of methods that were not trained here."""
 
 
 @dataclass
@@ -67,11 +73,20 @@ class Comparison:
     runs: list[Run]
     class_names: dict[int, str]
     description: dict[str, Any]
+    added: tuple[str, ...] = ()
+    """Names of methods that were not trained here: of what some tool left, in the order they were given."""
     _robustness: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def presets(self) -> list[str]:
-        return [preset for preset in METHODS if any(run.preset == preset for run in self.runs)]
+        there = {run.preset for run in self.runs}
+        return [preset for preset in (*METHODS, *self.added) if preset in there]
+
+    def title(self, preset: str) -> str:
+        return preset if preset in self.added else METHODS[preset].title
+
+    def colour(self, preset: str) -> str:
+        return ADDED[self.added.index(preset) % len(ADDED)] if preset in self.added else METHODS[preset].colour
 
     def of(self, preset: str) -> list[Run]:
         return [run for run in self.runs if run.preset == preset]
@@ -96,16 +111,17 @@ class Comparison:
     @property
     def reference(self) -> str:
         """The preset that others are held against: this package's own where it is among them, else the last."""
-        return DEFAULT if DEFAULT in self.presets else self.presets[-1]
+        trained = [preset for preset in self.presets if preset not in self.added]
+        return DEFAULT if DEFAULT in trained else trained[-1]
 
     @cached_property
     def detection(self) -> dict[str, dict[str, np.ndarray]]:
-        """`detection.values` of every preset; none where a run has no sweep."""
-        if not all(run.sweep for run in self.runs):
+        """`detection.values` of every preset that was trained here; none where a run has no sweep."""
+        trained = [preset for preset in self.presets if preset not in self.added]
+        if not all(run.sweep for preset in trained for run in self.of(preset)):
             return {}
         return {
-            preset: detection.values([detection.of_sweep(run.sweep) for run in self.of(preset)])
-            for preset in self.presets
+            preset: detection.values([detection.of_sweep(run.sweep) for run in self.of(preset)]) for preset in trained
         }
 
     @property
@@ -130,7 +146,7 @@ class Comparison:
 
     def _values(self, preset: str, metric: str) -> np.ndarray:
         """[seeds, cases]."""
-        rows = [[case[metric] for case in run.results["per_case"]] for run in self.of(preset)]
+        rows = [[case.get(metric) for case in run.results["per_case"]] for run in self.of(preset)]
         return np.array([[math.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
 
     def usable(self) -> list[str]:
@@ -146,7 +162,7 @@ class Comparison:
         itself, lies above 0.
         """
         if metric in self.detection_titles:
-            rows = {preset: direction * self.detection[preset][metric] for preset in self.usable()}
+            rows = {p: direction * self.detection[p][metric] for p in self.usable() if p in self.detection}
             rows = {preset: row for preset, row in rows.items() if not np.isnan(row[0])}
             best, lowest = (lambda row: float(row[0])), (lambda row: detection.statistics(row).low)
         else:
@@ -261,12 +277,46 @@ def examine(
     predictor, content = checkpoint.load_predictor(path, device)
     owner = checkpoint.fingerprint(path)
     seed = content["config"].run.seed
-    run.curves = curves.collect(predictor, cases, run.folder, owner=owner, info=info, device=device, progress=progress)
+
+    def answer(case: Any, truth: Any) -> Any:
+        return predictor(truth.image, truth.place)
+
+    run.curves = curves.collect(answer, cases, run.folder, owner=owner, info=info, device=device, progress=progress)
     if len(conditions) > 1:
         file = robustness.RowFile(run.folder / "robustness" / robustness.ROWS, robustness.RowFile.owner(owner, seed))
         run.sweep = robustness.sweep(
             predictor, cases, file, info=info, device=device, seed=seed, progress=progress, wanted=conditions
         )
+
+
+def examine_maps(
+    name: str, folders: MapFolders, cases: Sequence[Any], folder: Path, *, info: Any, progress: bool = True
+) -> Run:
+    """Evaluates what a tool left of the cases as a method beside the others; curves and slices go into `folder`.
+
+    Raises:
+        DataError: a case without a file, or a file that does not fit.
+    """
+    digest = hashlib.sha256()
+    for case in cases:
+        for kind in folders.kinds:
+            path = folders.file(case.name, kind)
+            if path is None:
+                raise DataError(
+                    f"add {name}: expected a file of case {case.name} in {getattr(folders, kind)}, got none"
+                )
+            digest.update(f"{path.resolve()} {path.stat().st_mtime_ns} {path.stat().st_size}".encode())
+    evaluated = evaluate_maps(folders, cases, info=info, progress=progress).to_json()
+    run = Run(name, 0, folder, evaluated)
+
+    def answer(case: Any, truth: Any) -> Any:
+        return load(folders, case, load_case(case), info.num_classes)[0]
+
+    device = torch.device("cpu")
+    run.curves = curves.collect(
+        answer, cases, folder, owner=digest.hexdigest(), info=info, device=device, progress=progress
+    )
+    return run
 
 
 def describe(

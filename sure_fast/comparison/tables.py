@@ -9,7 +9,6 @@ from typing import Any
 
 from ..engine.files import write_table, write_text
 from ..engine.table import in_unit, number
-from ..methods import METHODS
 from ..metrics import Statistics
 from .differences import LEVEL
 from .results import DETECTION, USABLE, Comparison
@@ -40,7 +39,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     the tables."""
     metrics = comparison.metrics()
     rows = (
-        [run.preset, run.seed, case["case"], *(case[metric] for metric in metrics)]
+        [run.preset, run.seed, case["case"], *(case.get(metric) for metric in metrics)]
         for run in comparison.runs
         for case in run.results["per_case"]
     )
@@ -112,7 +111,7 @@ def markdown(comparison: Comparison) -> str:
                 statistics = comparison.statistics(preset, metric)
                 mean = f"**{typeset(statistics.mean)}**" if preset == best[metric] else typeset(statistics.mean)
                 cells.append(mean + interval(statistics, " ({} … {})"))
-            lines.append(f"| {METHODS[preset].title} | " + " | ".join(cells) + " |")
+            lines.append(f"| {comparison.title(preset)} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join([*lines, *_differences(comparison)])
 
@@ -123,7 +122,7 @@ def _differences(comparison: Comparison) -> list[str]:
         return []
     metrics, reference = main_metrics(comparison), comparison.reference
     lines = [
-        f"Differences to {METHODS[reference].title}, case by case, with 95 % bootstrap intervals; n. s.: not "
+        f"Differences to {comparison.title(reference)}, case by case, with 95 % bootstrap intervals; n. s.: not "
         f"significant (Wilcoxon's signed-rank test, Holm's correction for the number of methods, p ≥ {LEVEL:g}).",
         "",
         "| Difference | " + " | ".join(metrics.values()) + " |",
@@ -133,7 +132,7 @@ def _differences(comparison: Comparison) -> list[str]:
     for preset in comparison.presets:
         if preset != reference:
             cells = [difference(*column[preset]) for column in columns.values()]
-            lines.append(f"| {METHODS[preset].title} | " + " | ".join(cells) + " |")
+            lines.append(f"| {comparison.title(preset)} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -173,7 +172,7 @@ def latex(comparison: Comparison) -> str:
                     f"\\,{{\\scriptstyle [{number(statistics.low)},\\,{number(statistics.high)}]}}"
                 )  # fmt: skip
                 cells.append("--" if math.isnan(statistics.mean) else f"${mean}{bounds}$")
-            lines.append(" & ".join([_escaped(METHODS[preset].title), *cells]) + " \\\\")
+            lines.append(" & ".join([_escaped(comparison.title(preset)), *cells]) + " \\\\")
         lines += ["\\bottomrule", "\\end{tabular}"]
     return "\n".join(lines) + "\n"
 

@@ -46,7 +46,13 @@ from .prediction import Prediction, WholeImage, home
 
 MEANS = (0.1, 0.9)
 DEVIATIONS = (0.1, 0.5)
-_PICTURES = 4
+PICTURES = 4
+OF_MAPS = {
+    "probabilities": ("ece", "adaptive_ece", "brier", "nll"),
+    "uncertainty": ("ueo", "aurc", "auroc", "mean_uncertainty", "case_uncertainty", "window_uncertainty", "ucc_g",
+                    "ur_g", "ucc_d", "ur_d", "ucc_noise", "ur_noise", "ucc_noise_std", "ur_noise_std"),
+}  # fmt: skip
+"""Metrics that need a map."""
 
 
 @dataclass
@@ -162,8 +168,11 @@ def load_truth(case: Any, info: Any, device: torch.device) -> Truth:
     """Reads a case; ValueError where it has no label."""
     if case.label is None:
         raise ValueError(f"{case.image}: evaluation needs a label, and the case has none")
-    sample = load_case(case, normalized=True)
-    assert sample.label is not None
+    return truth_of(load_case(case, normalized=True), info, device)
+
+
+def truth_of(sample: Any, info: Any, device: torch.device) -> Truth:
+    """The same of a case that was read, with its label."""
     device = home(device, sample.label.shape, info.num_classes)
     image, label = sample.image[None].to(device), sample.label[None].to(device)
     gradient, distance = _maps(image, label, info)
@@ -194,15 +203,16 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
         p, u = prediction.probabilities, prediction.uncertainty
         prediction = Prediction(torch.full_like(p, 1.0 / classes), torch.zeros_like(u))
     stats = prediction.stats(label, ignore)
+    of_labels = prediction.stats_of_labels(label, ignore, stats)
     surface = compute_surface_metrics(prediction.labels, label, classes, truth.spacing_mm, ignore_index=ignore)
     by_class = {
-        "dice": dice_of_stats(stats).values,
-        "iou": iou_of_stats(stats).values,
+        "dice": dice_of_stats(of_labels).values,
+        "iou": iou_of_stats(of_labels).values,
         f"hd95_{info.spacing_unit}": surface.hd95_mm,
         f"assd_{info.spacing_unit}": surface.assd_mm,
         "nsd": surface.nsd,
     }
-    ece, ueo = ece_of_stats(stats)[0], ueo_of_stats(stats)[0]
+    ece, ueo = ece_of_stats(stats)[0], ueo_of_stats(of_labels)[0]
     row: dict[str, float] = {}
     for c in range(1, classes):
         name = info.class_names[c]
@@ -215,7 +225,7 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     row["adaptive_ece"] = float(compute_adaptive_ece(p, label, top_label=True, ignore_index=ignore))
     row["brier"] = float(compute_brier(p, label, ignore_index=ignore).sum())
     row["nll"] = float(compute_nll(p, label, ignore_index=ignore).sum())
-    row["ueo"] = float(ueo_of_stats(stats, per_class=False))
+    row["ueo"] = float(ueo_of_stats(of_labels, per_class=False))
     row["aurc"] = float(compute_aurc(*errors, ignore_index=ignore))
     row["auroc"] = float(compute_error_auroc(*errors, ignore_index=ignore))
     counts = torch.ones_like(label, dtype=torch.bool) if ignore is None else label != ignore
@@ -225,7 +235,15 @@ def score(prediction: Prediction, truth: Truth, info: Any) -> dict[str, float]:
     boundary = truth.distance <= GRADIENT_THRESHOLD
     row["ucc_g"] = float(compute_ucc(truth.gradient, u, mask=boundary))
     row["ur_g"] = float(compute_ur(truth.gradient, u, mask=boundary))
-    return dict.fromkeys(row, math.nan) if spoiled else row
+    if spoiled:
+        return dict.fromkeys(row, math.nan)
+    unknown = unknown_metrics(prediction)
+    return {key: math.nan if key.split("/")[0] in unknown else value for key, value in row.items()}
+
+
+def unknown_metrics(prediction: Prediction) -> set[str]:
+    """Those that need a map which there is not."""
+    return {name for kind, names in OF_MAPS.items() if kind not in prediction.known for name in names}
 
 
 def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[str, float]:
@@ -240,7 +258,7 @@ def score_noise(clean: Tensor, noisy: Sequence[Tensor], truth: Truth) -> dict[st
     }
 
 
-def _picture(path: Path, truth: Truth, prediction: Prediction, info: Any, report: Callable[[str], object]) -> None:
+def save_picture(path: Path, truth: Truth, prediction: Prediction, info: Any, report: Callable[[str], object]) -> None:
     maps = (truth.image[:, 0], truth.label, prediction.labels, prediction.uncertainty, truth.gradient)
 
     def draw() -> None:
@@ -301,8 +319,8 @@ def evaluate_cases(
         result.per_case.append(_row(case.name, prediction, noisy, truth, info))
         if info.slice_axis is not None:
             by_slice.append(_slice_rows(case.name, prediction, noisy, truth, info))
-        if pictures is not None and number < _PICTURES and distributed.is_main():
-            _picture(pictures / f"{case.name}.png", truth, prediction, info, report)
+        if pictures is not None and number < PICTURES and distributed.is_main():
+            save_picture(pictures / f"{case.name}.png", truth, prediction, info, report)
     result.per_case = distributed.interleave(distributed.gather(result.per_case))
     spoiled = {name for part in distributed.gather(result.spoiled) for name in part}
     result.spoiled = [case.name for case in cases if case.name in spoiled]
@@ -319,9 +337,15 @@ def _row(name: str, prediction: Prediction, noisy: Sequence[Tensor], truth: Trut
     of_noise.update({f"{name}_std": by_deviation[name] for name in ("ucc_noise", "ur_noise")})
     if prediction.spoiled:
         of_noise = dict.fromkeys(of_noise, math.nan)
+    return {
+        "case": name, **score(prediction, truth, info), **of_noise, "absent": absent_classes(prediction, truth, info)
+    }  # fmt: skip
+
+
+def absent_classes(prediction: Prediction, truth: Truth, info: Any) -> list[str]:
+    """Names of the classes that are in neither label nor prediction."""
     _, absent = compute_dice(prediction.labels, truth.label, info.num_classes, ignore_index=info.ignore_index)
-    missing = [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
-    return {"case": name, **score(prediction, truth, info), **of_noise, "absent": missing}
+    return [info.class_names[c] for c in range(1, info.num_classes) if bool(absent[0, c - 1])]
 
 
 def _slice_rows(

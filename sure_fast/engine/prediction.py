@@ -39,10 +39,16 @@ class Prediction:
     logits: Tensor | None = None
     """[1, C, *S] of an evidential network."""
     evidence: str = "exp"
+    segmentation: Tensor | None = None
+    """[1, *S], where it is another than the most probable class, as of a tool that mends it afterwards."""
+    known: frozenset[str] = frozenset(("probabilities", "uncertainty"))
+    """Which of the two mean something; a tool may tell of one, or of none."""
 
     @property
     def labels(self) -> Tensor:
         """[1, *S]: the class of the largest α or probability, the first of equals, as `stats` counts it."""
+        if self.segmentation is not None:
+            return self.segmentation
         if self.logits is None:
             return self.probabilities.argmax(1)
         return (evidence_of(self.logits.float(), self.evidence) + 1.0).argmax(1)
@@ -53,8 +59,9 @@ class Prediction:
         def cut(x: Tensor) -> Tensor:
             return x.select(x.dim() - 3 + axis, number).contiguous()
 
-        logits = None if self.logits is None else cut(self.logits)
-        return Prediction(cut(self.probabilities), cut(self.uncertainty), logits, self.evidence)
+        logits, segmentation = (None if x is None else cut(x) for x in (self.logits, self.segmentation))
+        maps = cut(self.probabilities), cut(self.uncertainty)
+        return Prediction(*maps, logits, self.evidence, segmentation, self.known)
 
     @property
     def spoiled(self) -> bool:
@@ -65,7 +72,17 @@ class Prediction:
         """Every count of it against a label [1, *S], in one pass over the logits where there are some."""
         if self.logits is not None:
             return segmentation_stats(self.logits, label, evidence=self.evidence, ignore_index=ignore_index)
-        return probability_stats(self.probabilities, label, uncertainty=self.uncertainty, ignore_index=ignore_index)
+        return self._counts(self.probabilities, label, ignore_index)
+
+    def stats_of_labels(self, label: Tensor, ignore_index: int | None, stats: SegmentationStats) -> SegmentationStats:
+        """`stats` with the segmentation in the place of the most probable class."""
+        if self.segmentation is None:
+            return stats
+        certain = functional.one_hot(self.segmentation, self.probabilities.shape[1]).movedim(-1, 1)
+        return self._counts(certain.to(self.probabilities), label, ignore_index)
+
+    def _counts(self, p: Tensor, label: Tensor, ignore_index: int | None) -> SegmentationStats:
+        return probability_stats(p, label, uncertainty=self.uncertainty, ignore_index=ignore_index)
 
 
 def home(device: torch.device, shape: Sequence[int], num_classes: int) -> torch.device:

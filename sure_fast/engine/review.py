@@ -148,7 +148,8 @@ def row_of_files(case: str, segmentation: Path, uncertainty: Path, validation: V
     label, _ = read_label(segmentation)
     u, grid = read_image(uncertainty)
     scale = 65535.0 if grid.affine is None else 1.0  # a picture of 16 bits
-    return row_of(case, label, u[0] / scale, grid.affine, validation)
+    # where every region has a map of its own, the most uncertain one counts
+    return row_of(case, label, u.max(0) / scale, grid.affine, validation)
 
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Row]:

@@ -44,6 +44,8 @@ def wrong_sides(result: EvaluationResult) -> list[str]:
     """UCC and UR that are on the wrong side of chance, their whole 95 % interval with them, or that of one case."""
     wrong = []
     for key, chance in CHANCE.items():
+        if key not in result.statistics:
+            continue
         title, wanted = SINGLE[key]
         statistics = result.statistics[key]
         sign = -1.0 if wanted.startswith("-") else 1.0
@@ -96,10 +98,11 @@ def table(result: EvaluationResult, of: str = "cases") -> str:
         rows += [(f"{title} {name}", f"{key}/{name}", wanted) for name in classes]
         rows.append((f"{title} top label" if key == "ece" else f"{title} mean", key, wanted))
     rows += [(title, key, wanted) for key, (title, wanted) in SINGLE.items()]
+    statistics = result.statistics
+    rows = [row for row in rows if row[1] in statistics]  # what a tool left may allow some alone
     width = max(len(title) for title, _, _ in rows)
     head = f"{'':{width}}  {'mean':>8}  {'95 % interval':>18}  {'std':>8}  wanted  undefined"
     lines = [f"{head}   ({len(result.per_case)} {of})"]
-    statistics = result.statistics
     for title, key, wanted in rows:
         row = statistics[key]
         mean, low, high, std = map(number, (row.mean, row.low, row.high, row.std))
@@ -115,7 +118,8 @@ def table(result: EvaluationResult, of: str = "cases") -> str:
 
 def explanation(result: EvaluationResult) -> str:
     """What the numbers of the uncertainty mean, and which are not as they should be."""
-    lines = [f"{name}: {text}." for name, text in EXPLANATIONS.items()]
+    told = [name for name in EXPLANATIONS if any(key.startswith(f"{name.lower()}_") for key in result.metrics())]
+    lines = [f"{name}: {EXPLANATIONS[name]}." for name in told]
     wrong = wrong_sides(result)
     if wrong:
         lines.append(f"on the wrong side: {'; '.join(wrong)}.")
@@ -124,4 +128,4 @@ def explanation(result: EvaluationResult) -> str:
 
 def print_table(result: EvaluationResult) -> None:
     slices = "" if result.slices is None else "\nper slice:\n" + table(result.slices, "slices")
-    console.say(f"{table(result)}{slices}\n{explanation(result)}")
+    console.say(f"{table(result)}{slices}\n{explanation(result)}".rstrip())

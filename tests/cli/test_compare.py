@@ -7,10 +7,13 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sure_fast import predict
 from sure_fast.comparison import compare, report
 from sure_fast.comparison import results as comparison
 from sure_fast.comparison.results import GROUPS, Comparison
@@ -94,6 +97,39 @@ def test_report_is_one_file_with_everything(output):
     assert page.count("rank correlation of the uncertainty u") == 1
     assert "(ours)" not in page
     assert "background:rgb(255,38,26)" in page  # the legend of what is wrong
+
+
+def test_results_of_another_tool_stand_beside_ours(flags, output, tmp_path, capsys):
+    """As those of the run that they are of, but for what no file tells."""
+    folder, out = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(output, out)
+    case = json.loads((out / "softmax-seed0/split.json").read_text())["test"][0]
+    image = Path(flags["data"]) / f"imagesTr/{case}.nii.gz"
+    predict.main(["--checkpoint", str(out / "softmax-seed0"), "--input", str(image), "--output", str(folder),
+                  "--probabilities"])  # fmt: skip
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")}
+    compare.compare(flags, PRESETS, SEEDS, out, severities="", arguments=[], progress=False, added={"A + B": folder})
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("last.pt")}
+    content = json.loads((out / "results.json").read_text())["methods"]
+    wanted = json.loads((out / "softmax-seed0/results.json").read_text())["mean"]
+    for metric in ("dice", "hd95_mm", "ece", "brier", "auroc", "ucc_g"):
+        assert content["A + B"][metric]["mean"] == pytest.approx(wanted[metric], abs=2e-4)
+    assert content["A + B"]["ucc_noise"]["mean"] is None
+    lines = [line for line in (out / "results.md").read_text().splitlines() if line.startswith("| A + B |")]
+    assert len(lines) == len(GROUPS) + 1
+    assert "–" in lines[3]
+    page = (out / "report.html").read_text()
+    assert "but A + B, whose results were made elsewhere" in page
+    assert len(list((out / "added-A + B/slices").glob("*-uncertainty.png"))) == 1
+    (folder / f"{case}_segmentation.nii.gz").unlink()
+    for added, text in (
+        ({"A": folder}, f"add A: expected a file of case {case}"),
+        ({"sure": folder}, "add: expected a name of letters and digits that no preset has, got 'sure'"),
+        ({"A/B": folder}, "add: expected a name of letters and digits"),
+        ({"A": tmp_path / "none"}, "predictions .*: expected a folder, got nothing"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            compare.compare(flags, PRESETS, SEEDS, out, severities="", progress=False, added=added)
 
 
 def results_of(cases):

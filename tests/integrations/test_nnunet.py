@@ -163,7 +163,7 @@ def test_regions(ignore):
     )
     torch.testing.assert_close(loss(output, targets), 0.05 * plain)
     with loss.supervising(data) as images:
-        assert images is data  # of regions there is no L_nu
+        assert images is data
         total = loss(output, targets)
     edges = sure_fast.GradientUncertaintyLoss(channels="max", ignore_index=IGNORED)
     u = sure_fast.evidential_loss(output[0], wanted[0], regions=True, ignore_index=IGNORED, return_uncertainty=True)
@@ -174,9 +174,48 @@ def test_regions(ignore):
     total.backward()
 
 
-def test_noise_is_refused_for_regions():
-    with pytest.raises(ValueError, match="gamma: expected 0 with regions"):
-        NNUNetLoss(**SETTINGS, regions=True)
+@pytest.mark.parametrize("copies", [1, 2])
+def test_noise_of_regions(copies):
+    """Of one region all is as of the two classes absent and present, of which the logits are -z and z."""
+    data, (label, _) = case()
+    target = (label > 0).to(torch.float32)
+    loss = NNUNetLoss(**SETTINGS, regions=True)
+    loss.supervised.image_noise["noisy_copies"] = copies
+    loss.epoch = 5
+    network = torch.nn.Conv3d(1, 1, 3, padding=1)
+    with loss.supervising(data) as images:
+        output = network(images)
+        total = loss(output, target)
+        noise = loss._batch[1]
+    assert len(images) == 2 * (1 + copies)
+    clean, noisy = output[:2], output[2:]
+    two_classes = sure_fast.UncertaintySupervisedLoss(
+        num_epochs=10, start_epoch=2, beta=30.0, gamma=0.1, annealing_epochs=2, channels="max"
+    )
+    out = two_classes(torch.cat([-output, output], 1), target[:, 0].long(), data, epoch=5, noise=noise)
+    assert min(out.gradient, out.order, out.distance, out.far) > 0
+    evidential = sure_fast.EvidentialLoss(num_epochs=10, annealing_epochs=2, regions=True)
+    learnt = [evidential(z, target.to(torch.uint8), 5).total for z in (clean, *noisy.split(2))]
+    ordered = sum(w * x for w, x in zip(two_classes.weights, (out.order, out.distance, out.far), strict=True))
+    of_noise = ordered + two_classes.noisy_weight * sum(learnt[1:]) / copies
+    torch.testing.assert_close(total, 0.1 * (learnt[0] + 30.0 * out.gradient + 0.1 * of_noise))
+    total.backward()
+    assert network.weight.grad.abs().sum() > 0
+
+
+def test_ignored_voxels_of_regions_have_no_part_in_the_noise():
+    data, (label, _) = case()
+    target = torch.cat([label > 0, label == 2, label == 9], 1)
+    target[:, 2, 10:] = True
+    loss = NNUNetLoss(**SETTINGS, regions=True, ignore_label=9)
+    loss.epoch = 5
+    with loss.supervising(data) as images:
+        output = Pyramid(classes=2)(images)[0].detach()
+        changed = output.clone()
+        changed[:, :, 10:] += 3
+        assert torch.equal(loss(output, target), loss(changed, target))
+        changed[:, :, :2] += 3
+        assert not torch.equal(loss(output, target), loss(changed, target))
 
 
 def test_wrong_number_of_resolutions():

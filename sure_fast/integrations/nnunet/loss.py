@@ -23,7 +23,8 @@ class NNUNetLoss(nn.Module):
 
     Math:
         scale · (Σ_k w_k L_seg(level k) + a (β L_gu + γ L_nu)); see `UncertaintySupervisedLoss`. Of regions, which may
-        overlap, L_gu is the mean over the regions, each with its own uncertainty and boundary, and γ must be 0.
+        overlap, each has an uncertainty and a boundary of its own: L_gu and the distance term of L_nu are the means
+        over the regions, its order and far terms those over the near and far voxels of all of them.
 
     Args:
         num_epochs, start_epoch, beta, gamma, noise_every, annealing_epochs, total: as of `UncertaintySupervisedLoss`.
@@ -59,8 +60,6 @@ class NNUNetLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.regions = _checks.flag("regions", regions)
-        if regions and _checks.positive("gamma", gamma, zero=True) > 0:
-            raise ValueError(f"gamma: expected 0 with regions, for which L_nu is not defined, got {gamma}")
         self.scale = _checks.positive("scale", scale)
         given = _checks.weights("level_weights", level_weights)
         self.level_weights = None if given is None else [float(w) for w in given]
@@ -119,27 +118,46 @@ class NNUNetLoss(nn.Module):
             return weight * self.evidential(logits, label, self.epoch).total
         image, noise = self._batch
         if self.regions:
-            image = step_image(image, logits, CHANNELS)  # whatever the epoch
-            return weight * self.evidential(logits, label, self.epoch).total + self._region_edges(logits, label, image)
+            clean, noisy = logits[: len(label)], logits[len(label) :]
+            image = step_image(image, clean, CHANNELS)  # whatever the epoch
+            segmentation = weight * self.evidential(clean, label, self.epoch).total
+            return segmentation + self._of_regions(clean, noisy, label, image, noise)
         out = self.supervised(logits, label, image, epoch=self.epoch, noise=noise)
         return weight * out.segmentation + (out.total - out.segmentation)
 
-    def _region_edges(self, logits: Tensor, label: Tensor, image: Tensor) -> Tensor:
-        """a β L_gu of the regions, folded into the batch."""
-        weight = self.supervised.supervision_weight(self.epoch) * self.supervised.beta
-        if not weight:
-            return logits.new_zeros((), dtype=torch.float32)
-        # a region's Dirichlet has the evidence of absence and presence
-        pairs = torch.stack([-logits, logits], 2).flatten(0, 1)
-        gradient = sure_fast.gradient_magnitude(image, channels=CHANNELS).expand(-1, logits.shape[1], *image.shape[2:])
-        label = label.flatten(0, 1)
-        volume = label[:, None] if label.dim() == 4 else label  # which is no map per class
-        distance = sure_fast.boundary_distance(volume, max_distance=1.0, ignore_index=self.evidential.ignore_index)
-        if self.ignore_label is not None:
-            distance = distance.masked_fill(_checks.equals(label, IGNORED), torch.inf)
-        u = sure_fast.dirichlet_uncertainty(pairs)
-        normalize = self.supervised.options["normalize"]
-        return weight * sure_fast.gradient_uncertainty_loss(u, gradient.flatten(0, 1), distance, normalize=normalize)
+    def _of_regions(self, logits: Tensor, noisy: Tensor, label: Tensor, image: Tensor, noise: NoisyImages) -> Tensor:
+        """a (β L_gu + γ L_nu) of the regions, folded into the batch."""
+        loss = self.supervised
+        weight, total = loss.supervision_weight(self.epoch), logits.new_zeros((), dtype=torch.float32)
+        if not weight or not (loss.beta or len(noisy)):
+            return total
+        folded = label.flatten(0, 1)
+        volume = folded[:, None] if folded.dim() == 4 else folded  # which is no map per class
+        reach = max(loss.options[name] for name in ("gradient_threshold", "noise_threshold"))
+        distance = sure_fast.boundary_distance(volume, max_distance=reach, ignore_index=self.evidential.ignore_index)
+        if self.ignore_label is not None:  # neither near nor far
+            distance = distance.masked_fill(_checks.equals(folded, IGNORED), torch.nan)
+        u, normalize = _uncertainty_of_regions(logits), loss.options["normalize"]
+        if loss.beta:
+            gradient = sure_fast.gradient_magnitude(image, channels=CHANNELS)
+            gradient = gradient.expand(-1, logits.shape[1], *image.shape[2:]).flatten(0, 1)
+            edges = sure_fast.gradient_uncertainty_loss(
+                u, gradient, distance, threshold=loss.options["gradient_threshold"], normalize=normalize
+            )
+            total = total + weight * loss.beta * edges
+        if len(noisy):
+            copies = noisy.split(len(logits))
+            maps = [_uncertainty_of_regions(z) for z in copies]
+            options: dict[str, Any] = {**loss.order, "normalize": normalize, "with_distance": loss.weights[1] > 0}
+            terms = sure_fast.dense_noise_uncertainty_loss(
+                u, maps[0], maps[1] if len(maps) > 1 else None, distance, noise.levels,
+                threshold=loss.options["noise_threshold"], **options,
+            )  # fmt: skip
+            ordered = sum(w * term for w, term in zip(loss.weights, terms, strict=True))
+            answered = [self.evidential(z, label, self.epoch).total for z in copies]
+            learnt = loss.noisy_weight * torch.stack(answered).mean()
+            total = total + weight * loss.gamma * noise.times * (ordered + learnt)
+        return total
 
     def _label(self, target: Tensor) -> Tensor:
         """Labels as integers; of regions without the channel that marks ignored voxels."""
@@ -149,3 +167,8 @@ class NNUNetLoss(nn.Module):
         if self.ignore_label is None:
             return regions
         return regions[:, :-1].masked_fill(regions[:, -1:].bool(), IGNORED)
+
+
+def _uncertainty_of_regions(logits: Tensor) -> Tensor:
+    """u [b · R, 1, *S] of logits [b, R, *S]: a region's Dirichlet has the evidence of absence and presence."""
+    return sure_fast.dirichlet_uncertainty(torch.stack([-logits, logits], 2).flatten(0, 1))

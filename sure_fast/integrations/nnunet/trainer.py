@@ -14,7 +14,7 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     """nnU-Net as it is, but for the loss; class attributes are its settings, to be changed in a subclass.
 
     The network's outputs are evidence: its arg max (of regions z > 0) is the segmentation, as nnU-Net predicts it, and
-    `sure_fast.dirichlet_uncertainty` of the logits is u. Region-based labels are trained without L_nu.
+    `sure_fast.dirichlet_uncertainty` of the logits is u; `python -m sure_fast.integrations.nnunet predict` writes both.
     """
 
     beta = BETA
@@ -31,20 +31,17 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     """Makes data and Dice term, weighted 10 each, of the size of nnU-Net's own, to which its learning rate is set."""
 
     def _build_loss(self) -> NNUNetLoss:
-        regions = self.label_manager.has_regions
-        if regions and self.gamma > 0:
-            self.print_to_log_file("nnUNetTrainerSURE: region-based labels, trained with L_gu and without L_nu")
         channels = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         return NNUNetLoss(
             num_epochs=self.num_epochs,
             start_epoch=int(self.start * self.num_epochs),
             beta=self.beta,
-            gamma=0.0 if regions else self.gamma,
+            gamma=self.gamma,
             noise_every=self.noise_every,
             annealing_epochs=int(self.annealing * self.num_epochs),
             scale=self.loss_scale,
             level_weights=self._level_weights(),
-            regions=regions,
+            regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
             image_channels=len(channels),
             ddp=self.is_ddp,
