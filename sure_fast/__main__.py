@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .engine import console
 
-COMMANDS = ("train", "evaluate", "predict", "compare", "info")
+COMMANDS = ("train", "evaluate", "predict", "view", "compare", "info")
 
 
 def summary(command: str) -> str:

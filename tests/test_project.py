@@ -16,7 +16,7 @@ from sure_fast.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 OPS = _backends.registered()
-COMMANDS = ("train.py", "evaluate.py", "predict.py", "compare.py", "info.py")
+COMMANDS = ("train.py", "evaluate.py", "predict.py", "view.py", "compare.py", "info.py")
 SOURCES = {"cpu": "csrc/cpu/{}.cpp", "cuda": "csrc/cuda/{}.cu", "triton": "kernels/{}.py"}
 
 

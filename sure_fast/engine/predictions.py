@@ -32,13 +32,15 @@ class Folder:
     Args:
         checkpoint: fingerprint of the weights.
         probabilities: α / A, or the softmax methods' mean probabilities, are written too.
+        told: plain data that the folder's manifest tells too.
     """
 
-    def __init__(self, path: Path, checkpoint: str, probabilities: bool = False) -> None:
+    def __init__(self, path: Path, checkpoint: str, probabilities: bool = False, **told: Any) -> None:
         self.path, self.probabilities = path, probabilities
         self.notes: list[Fault] = []
         """What is to be known of the images that were written of."""
         self._owner = {"checkpoint": checkpoint, "sure_fast": __version__}
+        self._told = told
 
     def take(self, cases: Sequence[Case], overwrite: bool) -> None:
         """Makes sure that what is there is of these weights; with `overwrite` what is not is removed.
@@ -50,7 +52,7 @@ class Folder:
         if lock.is_empty(self.path):
             return
         stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if stored == self._owner:
+        if isinstance(stored, dict) and {key: stored.get(key) for key in self._owner} == self._owner:
             return
         if not overwrite and stored is None:
             raise ConfigError(
@@ -88,7 +90,7 @@ class Folder:
             segmentation: class numbers [*S]. uncertainty: [*S] in [0, 1]. probabilities: [C, *S].
         """
         if not (self.path / MANIFEST).is_file():
-            write_text(self.path / MANIFEST, json.dumps(self._owner, indent=1))
+            write_text(self.path / MANIFEST, json.dumps({**self._owner, **self._told}, indent=1))
         self.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
         files = self.files(case)
         if sample.affine is not None:

@@ -54,6 +54,7 @@ PRODUCTS = (
     "mlruns",
     "wandb",
     "validation.json",
+    "view",
     "results.json",
     "results.csv",
     "results-slices.json",

@@ -164,7 +164,7 @@ class EvidentialPredictor(nnUNetPredictor):
         images, names, stages = self._listed(source, output, previous, num_parts, part_id)
         every = [self.files(output, Path(name).name, save_probabilities) for name in names]
         todo = [k for k, files in enumerate(every) if overwrite or not files.are_there]
-        self._take(output, overwrite)
+        self._take(source, output, overwrite)
         if todo:
             chosen: Any = [[column[k] for k in todo] for column in (images, stages, names)]
             if num_processes_preprocessing == 0:
@@ -191,7 +191,7 @@ class EvidentialPredictor(nnUNetPredictor):
             raise ValueError(f"prev_stage_predictions: expected {missing}, got nothing there")
         return images, names, stages
 
-    def _take(self, output: Path, overwrite: bool) -> None:
+    def _take(self, source: Path, output: Path, overwrite: bool) -> None:
         """Leaves what nnU-Net leaves beside predictions, and whose these are."""
         digest = hashlib.sha256()
         for path in self.checkpoints:
@@ -208,13 +208,15 @@ class EvidentialPredictor(nnUNetPredictor):
         except (OSError, ValueError):
             stored = None
         predicted = any(output.glob(f"*{self.dataset_json['file_ending']}"))
-        if not overwrite and predicted and stored != owner:
+        same = isinstance(stored, dict) and {key: stored.get(key) for key in owner} == owner
+        if not overwrite and predicted and not same:
             raise ValueError(
                 f"output {output}: holds predictions of another model or other settings; choose another output, or "
                 "leave out --continue_prediction"
             )
         output.mkdir(parents=True, exist_ok=True)
-        contents = {"dataset.json": self.dataset_json, "plans.json": self.plans_manager.plans, MANIFEST: owner}
+        told = {**owner, "input": str(source.resolve())}
+        contents = {"dataset.json": self.dataset_json, "plans.json": self.plans_manager.plans, MANIFEST: told}
         for name, content in contents.items():
             partial = output / f"{name}.partial"
             partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
