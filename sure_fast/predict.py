@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
         # Started again it would take its own segmentations for images; --overwrite could replace an image.
         raise ConfigError(f"output {options.output}: expected another folder than that of the images")
     weights = checkpoint.fingerprint(path)
-    told = {"input": str(options.input.resolve()), "class_names": content["plan"].class_names}
-    folder = Folder(options.output, weights, options.probabilities, **told)
+    manifest = {"input": str(options.input.resolve()), "class_names": content["plan"].class_names}
+    folder = Folder(options.output, weights, options.probabilities, **manifest)
     validation, missing = review.read(checkpoint.run_folder(path), weights)
     number, there, written = len(cases) + len(faults), 0, 0
     with lock.held(options.output):
