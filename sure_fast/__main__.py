@@ -1,12 +1,14 @@
-"""Lists the commands: python -m sure_fast"""
+"""Lists the commands, and runs one: python -m sure_fast, sure-fast train --quick"""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
-from .engine import console
+from .engine import cli, console
+from .engine.config import suggestion
 
 COMMANDS = ("train", "evaluate", "predict", "view", "compare", "info")
 
@@ -17,12 +19,20 @@ def summary(command: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0].split(": python -m")[0]
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ("",)
+    if command in COMMANDS:
+        module = importlib.import_module(f".{command}", __package__)
+        cli.run(module.PROGRAM, lambda: module.main(rest))
+        return
     console.make_lasting()
-    if len(sys.argv) > 1:
-        meant = f"; did you mean python -m sure_fast.{sys.argv[1]}?" if sys.argv[1] in COMMANDS else ""
-        print(f"sure_fast: error: expected no arguments, got {' '.join(sys.argv[1:])}{meant}", file=sys.stderr)
-        sys.exit(2)
+    if command not in ("", "-h", "--help"):
+        cli.fail("sure_fast", f"expected one of {', '.join(COMMANDS)}, got {command}{suggestion(command, COMMANDS)}", 2)
     print("Commands of sure_fast; each has --help:\n")
-    for command in COMMANDS:
-        print(f"  python -m sure_fast.{command:<9} {summary(command)}")
+    for name in COMMANDS:
+        print(f"  python -m sure_fast.{name:<9} {summary(name)}")
+    print("\nThe same as sure-fast COMMAND.")
+
+
+if __name__ == "__main__":
+    main()

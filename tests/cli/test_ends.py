@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from sure_fast import compare, evaluate, predict, train
+from sure_fast.__main__ import COMMANDS
 from sure_fast.engine import checkpoint, pictures
 from sure_fast.engine import run as training
 from sure_fast.engine.config import ConfigError, make
@@ -171,16 +173,29 @@ def test_a_stopped_comparison_names_its_own_command(tmp_path, monkeypatch):
 
 def test_the_commands_are_listed():
     done = subprocess.run([sys.executable, "-m", "sure_fast"], capture_output=True, text=True, check=True)
-    for name in ("train", "evaluate", "predict", "compare", "info"):
+    for name in COMMANDS:
         assert f"python -m sure_fast.{name}" in done.stdout
-    wrong = subprocess.run([sys.executable, "-m", "sure_fast", "train", "--quick"], capture_output=True, text=True)
-    line = "sure_fast: error: expected no arguments, got train --quick; did you mean python -m sure_fast.train?\n"
+    wrong = subprocess.run([sys.executable, "-m", "sure_fast", "trian", "--quick"], capture_output=True, text=True)
+    line = f"sure_fast: error: expected one of {', '.join(COMMANDS)}, got trian; did you mean 'train'?\n"
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", line)
     reader, writer = os.pipe()
     os.close(reader)
     shut = subprocess.run([sys.executable, "-m", "sure_fast"], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (shut.returncode, shut.stderr) == (0, "")
+
+
+def test_a_command_by_its_name(tmp_path):
+    """python -m sure_fast NAME and the script sure-fast NAME are python -m sure_fast.NAME."""
+    script = Path(sys.executable).with_name("sure-fast")
+    for start in ([sys.executable, "-m", "sure_fast"], [str(script)] if script.is_file() else []):
+        if not start:
+            continue
+        done = subprocess.run([*start, "info"], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert "evidential_loss" in done.stdout
+        wrong = subprocess.run([*start, "train", "--bata", "3"], capture_output=True, text=True, cwd=tmp_path)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert wrong.stderr.startswith("sure_fast.train: error: unrecognized arguments: --bata 3")
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("--lr", "--learning-rate"), ("--learning-rat", "--learning-rate")])
