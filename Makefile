@@ -53,10 +53,12 @@ format:
 	ruff format .
 	clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/*.h' 'tests/*.cpp')
 
+# Examples in docstrings, the tables in the docs, and the site in build/site.
 docs:
 	pytest --doctest-modules sure_fast
 	python -m benchmarks.report benchmarks/results/cpu.json --write docs/performance.md --headlines README.md \
 	  --floors docs/performance.md --plot docs/scaling.png
+	mkdocs build --strict --quiet
 
 # dist/: a source distribution and a wheel for other Linux systems, without the CUDA library. libgomp is left out: an
 # extension that is loaded after torch shares torch's.
