@@ -24,13 +24,9 @@ def _parser() -> Parser:
     parser.add_argument("--checkpoint", type=Path, help="a run's folder or a checkpoint")
     parser.add_argument("--predictions", type=Path, help="instead of a checkpoint: folder of any tool's segmentations")
     parser.add_argument("--uncertainty", type=Path, help="folder of its uncertainty maps (default: found beside)")
-    parser.add_argument(
-        "--uncertainty-max", type=float, default=None, help="largest value its uncertainty can have (default: 1)"
-    )
+    parser.add_argument("--uncertainty-max", type=float, help="largest value of its uncertainty (default: 1)")
     parser.add_argument("--probabilities", type=Path, help="folder of its probabilities (default: found beside)")
-    parser.add_argument(
-        "--noisy", type=Path, nargs="+", help="folders of its maps of the images under rising noise, in this order"
-    )
+    parser.add_argument("--noisy", type=Path, nargs="+", help="folders of its maps of images under rising noise")
     parser.add_argument("--weights", choices=("last", "best"), help="of a run (default: those it was evaluated with)")
     parser.add_argument("--data", type=Path, help="data folder (default: that of the run)")
     parser.add_argument("--layout", help="data layout (default: that of the run; with --data, found by itself)")
