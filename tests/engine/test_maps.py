@@ -151,6 +151,28 @@ def test_names_of_several_tools(data, tmp_path, segmentation, uncertainty):
     assert noisy == []
 
 
+def test_what_monai_writes(data, tmp_path):
+    """Its LoadImage, Orientation and SaveImage: another order of the voxels, a folder a case, channels at the end."""
+    from monai.data import MetaTensor
+    from monai.transforms import EnsureChannelFirst, LoadImage, Orientation, SaveImage
+
+    _, cases, answers = data
+    case, p = cases[0], torch.from_numpy(answers[cases[0].name])
+    loaded = EnsureChannelFirst()(LoadImage(image_only=True)(case.image))
+    probabilities = Orientation(axcodes="PSR", labels=None)(MetaTensor(p, affine=loaded.affine, meta=loaded.meta))
+    assert probabilities.shape[1:] != p.shape[1:]
+    for folder, array, kind in (
+        ("p", probabilities, np.float32),
+        ("s", probabilities.argmax(0, keepdim=True), np.uint8),
+    ):
+        SaveImage(tmp_path / folder, output_dtype=kind, resample=False, print_log=False)(array)
+    assert (tmp_path / "p" / case.name / f"{case.name}_trans.nii.gz").is_file()
+    folders = MapFolders.of(tmp_path / "s", probabilities=tmp_path / "p")
+    prediction, _ = load(folders, case, load_case(case), CLASSES)
+    np.testing.assert_allclose(prediction.probabilities[0].numpy(), p, rtol=1e-5)
+    assert np.array_equal(prediction.labels[0].numpy(), p.argmax(0))
+
+
 def test_archives_of_nnunet(data, tmp_path):
     """[C, z, y, x], and one case of several whose names begin alike."""
     _, cases, answers = data
