@@ -18,6 +18,9 @@ GPU_BACKENDS = ("triton", "cuda")
 SYNCHRONISES = ("surface_distances",)
 """Ops whose sizes depend on the data; metrics, not losses."""
 
+PAIRS = 2e-3
+"""Tolerance of gradients of pairs: rounding decides the order of those whose u, of the logits, is nearly the same."""
+
 Tensors = dict[str, Tensor]
 
 
@@ -27,6 +30,8 @@ class Case(NamedTuple):
     call: Callable[..., object]
     """The op, from these inputs by name and `backend`."""
     differentiated: tuple[str, ...] = ()
+    tolerance: float = 1e-5
+    """Of the largest value of every result."""
 
 
 def _logits(shape: tuple[int, ...], generator: torch.Generator, classes: int = 4) -> Tensor:
@@ -108,6 +113,35 @@ def _pairs(**options):
     return call
 
 
+def _supervised(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    """A whole step with noise over the images, of one copy."""
+    return {
+        "logits": _logits(shape, generator),
+        "label": _label(shape, generator),
+        "image": torch.randn((shape[0], 1, *shape[1:]), generator=generator),
+        "noisy_logits": _logits(shape, generator),
+        "levels": torch.tensor([0.6]),
+    }
+
+
+def _supervised_patches(shape: tuple[int, ...], generator: torch.Generator) -> Tensors:
+    """A whole step of the paper's form, with two noisy copies."""
+    of_noise = _noise(shape, generator)
+    return {
+        **_supervised(shape, generator),
+        "noisy_logits": torch.cat([of_noise["noisy1"], of_noise["noisy2"]]),
+        **{name: of_noise[name] for name in ("centers", "levels", "valid")},
+    }
+
+
+def _supervision(**options):
+    def call(backend, **inputs):
+        out = sure_fast.uncertainty_supervision(**inputs, **options, backend=backend)
+        return (sum(out), *out)  # the gradients are those of every term
+
+    return call
+
+
 CASES: dict[str, Case] = {
     "dirichlet_uncertainty": Case(
         _labelled, lambda logits, label, backend: sure_fast.dirichlet_uncertainty(logits, backend=backend), ("logits",)
@@ -150,6 +184,15 @@ CASES: dict[str, Case] = {
     "add_noise_patches": Case(
         _patches, lambda backend, **inputs: sure_fast.add_noise_patches(**inputs, backend=backend)
     ),
+    "uncertainty_supervision": Case(
+        _supervised,
+        _supervision(normalize="band", noisy_segmentation=True, margin=0.01),
+        ("logits", "noisy_logits"),
+        PAIRS,
+    ),
+    "uncertainty_supervision patches": Case(
+        _supervised_patches, _supervision(evidence="softplus"), ("logits", "noisy_logits"), PAIRS
+    ),
     "surface_distances": Case(
         _two_labels,
         lambda prediction, target, backend: sure_fast.surface_distances(prediction, target, 4, backend=backend),
@@ -164,9 +207,15 @@ def available() -> list[tuple[str, str]]:
     return [(name, backend) for name, backend in pairs if backend in found[name.split()[0]]]
 
 
-def inputs_of(case: Case, shape: tuple[int, ...], device: str, seed: int = 0) -> Tensors:
+def inputs_of(
+    case: Case, shape: tuple[int, ...], device: str, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensors:
+    """`dtype` is that of the large floating inputs; levels of noise stay in float32."""
     made = case.make(shape, torch.Generator().manual_seed(seed))
-    tensors = {name: t.to(device) for name, t in made.items()}
+    tensors = {
+        name: t.to(device, dtype) if t.is_floating_point() and name != "levels" else t.to(device)
+        for name, t in made.items()
+    }
     for name in case.differentiated:
         tensors[name].requires_grad_()
     return tensors
@@ -180,6 +229,23 @@ def run(case: Case, tensors: Tensors, backend: str | None) -> list[Tensor]:
         return outputs
     gradients = torch.autograd.grad(outputs[0].sum(), [tensors[name] for name in case.differentiated])
     return [t.detach() for t in outputs] + list(gradients)
+
+
+HALF = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+def assert_near(got: list[Tensor], want: list[Tensor], counts: bool = False, tolerance: float = 1e-5) -> None:
+    """Within rounding of the largest value; `counts`: of bins, where a value on an edge may fall into the next one."""
+    for x, y in zip(got, want, strict=True):
+        assert x.dtype == y.dtype
+        x, y = x.cpu(), y.cpu()
+        if counts and not x.is_floating_point():
+            assert (x - y).abs().sum() <= max(2, 1e-4 * y.abs().sum())
+            continue
+        rtol = max(HALF.get(y.dtype, 0.0), tolerance)
+        finite = y[y.isfinite()].abs() if y.is_floating_point() else y[:0].float()
+        scale = float(finite.max()) if finite.numel() else 1.0
+        torch.testing.assert_close(x, y, rtol=rtol, atol=rtol * scale, equal_nan=True)
 
 
 if __name__ == "__main__":

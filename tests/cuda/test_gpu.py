@@ -9,7 +9,7 @@ import torch
 
 import sure_fast
 from sure_fast.ops import _calls
-from tests.cuda.gpu_cases import CASES, SYNCHRONISES, available, inputs_of, run
+from tests.cuda.gpu_cases import CASES, SYNCHRONISES, assert_near, available, inputs_of, run
 
 pytestmark = [
     pytest.mark.cuda,
@@ -26,23 +26,35 @@ def _sorted(monkeypatch):
     monkeypatch.setattr(importlib.import_module("sure_fast.ops.gradient_uncertainty_loss"), "COMPARED", 100)
 
 
-def assert_near(got, want):
-    for x, y in zip(got, want, strict=True):
-        assert x.dtype == y.dtype
-        x, y = x.cpu(), y.cpu()
-        scale = float(y.abs().max()) if y.is_floating_point() and y.numel() else 1.0
-        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5 * scale if scale < float("inf") else 1e-5, equal_nan=True)
-
-
 @every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_agrees_with_the_reference(name, backend, shape):
+def test_agrees_with_the_reference(name, backend, shape, dtype):
     case = CASES[name]
-    if any(s < 3 for s in shape) and name == "boundary_distance":
-        pytest.skip("blocks of labels need room")
-    got = run(case, inputs_of(case, shape, "cuda"), backend)
+    got = run(case, inputs_of(case, shape, "cuda", dtype=dtype), backend)
     assert all(t.is_cuda for t in got)
-    assert_near(got, run(case, inputs_of(case, shape, "cpu"), "reference"))
+    want = run(case, inputs_of(case, shape, "cpu", dtype=dtype), "reference")
+    if dtype == torch.bfloat16 and name.startswith(("gradient_uncertainty_loss", "uncertainty_supervision")):
+        got, want = got[:1], want[:1]  # which pairs of rounded u are out of order is another matter than how much
+    assert_near(got, want, counts=name == "segmentation_stats", tolerance=CASES[name].tolerance)
+
+
+@pytest.mark.parametrize("name", ["dirichlet_uncertainty", "gradient_magnitude"])
+def test_more_elements_than_32_bits_count(name):
+    """Offsets beyond 2^31, in a tensor of 4.3 GB; the last values are those of the same voxels alone."""
+    if torch.cuda.get_device_properties(0).total_memory < 20 * 2**30:
+        pytest.skip("needs 20 GB of device memory")
+    size = (1, 1, 1032, 1032, 2048)
+    assert torch.Size(size).numel() > 2**31
+    x = torch.zeros(size, dtype=torch.bfloat16, device="cuda")
+    corner = torch.randn(1, 1, 8, 8, 8).to(x)
+    x[..., -8:, -8:, -8:] = corner
+    if name == "dirichlet_uncertainty":
+        got, want = sure_fast.dirichlet_uncertainty(x), sure_fast.dirichlet_uncertainty(corner)
+    else:
+        got, want = sure_fast.gradient_magnitude(x), sure_fast.gradient_magnitude(corner)
+        got, want = got[..., 1:, 1:, 1:], want[..., 1:, 1:, 1:]  # inside the corner
+    assert torch.equal(got[..., -6:, -6:, -6:], want[..., -6:, -6:, -6:])
 
 
 @every_case
@@ -94,7 +106,7 @@ def test_is_captured_by_a_graph(name, backend):
             t.copy_(other[key])
     graph.replay()
     torch.cuda.synchronize()
-    assert_near(captured, run(case, other, backend))
+    assert_near(captured, run(case, other, backend), tolerance=case.tolerance)
 
 
 @every_case
@@ -123,7 +135,7 @@ def test_runs_on_the_device_of_its_arguments(name, backend):
     got = run(case, inputs_of(case, SHAPES[0], "cuda:1"), backend)
     assert {t.device.index for t in got} == {1}
     assert torch.cuda.current_device() == 0
-    assert_near(got, run(case, inputs_of(case, SHAPES[0], "cpu"), "reference"))
+    assert_near(got, run(case, inputs_of(case, SHAPES[0], "cpu"), "reference"), tolerance=case.tolerance)
 
 
 @every_loss
@@ -138,7 +150,8 @@ def test_compiles_whole(name, backend):
     assert_near(*([t.detach() for t in x] for x in flat))
 
 
-def test_the_whole_loss_agrees_with_the_cpus():
+@pytest.mark.parametrize("form", [{}, {"support": "patch", "noise": "mean", "patch_size": 3}], ids=["image", "patch"])
+def test_the_whole_loss_agrees_with_the_cpus(form):
     losses = []
     for device in ("cuda", "cpu"):
         torch.manual_seed(0)
@@ -146,8 +159,10 @@ def test_the_whole_loss_agrees_with_the_cpus():
         generator = torch.Generator().manual_seed(1)
         image = torch.randn((2, 1, 16, 18, 20), generator=generator).to(device)
         label = torch.randint(0, 3, (2, 16, 18, 20), generator=generator).to(device)
-        loss_fn = sure_fast.UncertaintySupervisedLoss(num_epochs=4, start_epoch=2, beta=10.0, gamma=0.0)
-        out = loss_fn(model(image), label, image, epoch=3, model=model)
+        loss_fn = sure_fast.UncertaintySupervisedLoss(num_epochs=4, start_epoch=2, beta=10.0, **form)
+        generator = torch.Generator().manual_seed(2)  # the CPU's: the same noise on both
+        out = loss_fn(model(image), label, image, epoch=3, model=model, generator=generator)
+        assert out.noise > 0
         out.total.backward()
         losses.append((out.total.detach().cpu(), model.weight.grad.cpu()))
     torch.testing.assert_close(*losses, rtol=2e-2, atol=1e-2)

@@ -1,0 +1,1 @@
+"""What runs on a GPU alone: checks and timings, one JSON line a result."""

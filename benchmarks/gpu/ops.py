@@ -1,0 +1,112 @@
+"""Every op on the device beside the speed of its memory: python -m benchmarks.gpu.ops ROWS.jsonl
+
+A row is refused when its result is not the reference's. Times are medians, as called and of the device alone; bytes are
+those of the tensors that go in and come out, which each have to move at least once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sure_fast
+from tests.cuda.gpu_cases import CASES, available, inputs_of, run
+
+from .device import DEVICE, REHEARSED, rehearse, tell
+
+SHAPES = ((1, 5, 6, 7),) if REHEARSED else ((2, 192, 192, 192), (24, 128, 128))
+DTYPES = (torch.bfloat16, torch.float32)
+PAIRS = 2_000 if REHEARSED else 1_000_000
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
+"""Of the largest value."""
+
+
+def copy_bandwidth() -> float:
+    """Bytes read and written a second by a copy of 1 GB."""
+    source = torch.empty((1 << 10) if REHEARSED else (1 << 28), device=DEVICE.name)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / DEVICE.milliseconds(lambda: target.copy_(source))[1] * 1000
+
+
+def difference(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: float) -> str | None:
+    for x, y in zip(got, want, strict=True):
+        if not x.is_floating_point():
+            # a probability on the edge of a bin may fall into the next with another rounding
+            apart = (x.long() - y.long()).abs().sum().item()
+            if apart > 1e-4 * max(int(y.long().abs().sum()), 1):
+                return f"integers differ by {apart}"
+            continue
+        finite = y[y.isfinite()]
+        scale = finite.abs().max().double() if len(finite) else torch.ones((), dtype=torch.float64)
+        error = ((x.double() - y.double()).nan_to_num(0.0, 0.0, 0.0).abs().max() / scale.clamp(min=1e-30)).item()
+        if error > tolerance:
+            return f"relative difference {error:.1e}"
+    return None
+
+
+def timed(name: str, backend: str, shape: tuple[int, ...], dtype: torch.dtype, bandwidth: float) -> dict[str, Any]:
+    case = CASES[name]
+    tensors = inputs_of(case, shape, DEVICE.name, dtype=dtype)
+
+    def call() -> list[torch.Tensor]:
+        return run(case, tensors, backend)
+
+    result = call()
+    row: dict[str, Any] = {"bytes": sum(t.nbytes for t in (*tensors.values(), *result))}
+    row["milliseconds"], row["device_milliseconds"] = DEVICE.milliseconds(call)
+    row["percent_of_copy"] = round(100 * row["bytes"] / bandwidth / (row["device_milliseconds"] / 1000), 1)
+    row["peak_extra_bytes"] = DEVICE.peak_bytes(call)
+    row.update(DEVICE.kernels(call, 6))
+    if "sampled" not in name:
+        row["refused"] = difference(result, run(case, tensors, "reference"), max(TOLERANCE[dtype], case.tolerance))
+    return row
+
+
+def boundary_pairs(n: int) -> dict[str, Any]:
+    """Every pair of n boundary voxels of one image, forward and slopes."""
+    generator = torch.Generator().manual_seed(0)
+    u, g = (torch.rand((1, 1, n), generator=generator).to(DEVICE.name) for _ in range(2))
+    u.requires_grad_()
+    d = torch.zeros_like(g)
+
+    def step(u: torch.Tensor = u, g: torch.Tensor = g, d: torch.Tensor = d) -> list[torch.Tensor]:
+        backend = "cuda" if u.is_cuda or (REHEARSED and u.device.type == "cpu") else "cpu"
+        loss = sure_fast.gradient_uncertainty_loss(u, g, d, backend=backend)
+        return [loss.detach(), torch.autograd.grad(loss, u)[0]]
+
+    on_cpu = [t.detach().cpu() for t in (u, g, d)]
+    x = on_cpu[0].requires_grad_()
+    loss = sure_fast.gradient_uncertainty_loss(x, *on_cpu[1:], backend="cpu")
+    want = [loss.detach(), torch.autograd.grad(loss, x)[0]]
+    as_called, alone = DEVICE.milliseconds(step)
+    return {"milliseconds": as_called, "device_milliseconds": alone, "peak_extra_bytes": DEVICE.peak_bytes(step),
+            "refused": difference([t.cpu() for t in step()], want, 1e-3)}  # fmt: skip
+
+
+def attempt(file: Path, kind: str, make: Any, **what: Any) -> None:
+    """A row, or why there is none: one op that fails costs no other."""
+    try:
+        tell(file, kind=kind, **what, **make())
+    except Exception as error:
+        tell(file, kind=kind, **what, error=f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+
+
+def main(file: Path) -> None:
+    bandwidth = copy_bandwidth()
+    tell(file, kind="copy", bytes_per_second=bandwidth)
+    attempt(file, "op", lambda: boundary_pairs(PAIRS), case=f"gradient_uncertainty_loss, {PAIRS} boundary voxels")
+    for shape in SHAPES:
+        for dtype in DTYPES:
+            for name, backend in available():
+                what = {"case": name, "backend": backend, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
+                attempt(file, "op", lambda n=name, b=backend, s=shape, d=dtype: timed(n, b, s, d, bandwidth), **what)
+                if DEVICE.name == "cuda":
+                    torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    with rehearse():
+        main(Path(sys.argv[1]))
