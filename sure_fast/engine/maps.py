@@ -68,9 +68,12 @@ class MapFolders:
         if found.segmentation is None and probabilities is None:
             raise ValueError("predictions: expected a folder of segmentations, or --probabilities DIR, got neither")
         return MapFolders(
-            found.segmentation, uncertainty or found.uncertainty, probabilities or found.probabilities,
-            tuple(noisy) or found.noisy, largest,
-        )  # fmt: skip
+            found.segmentation,
+            _inner(uncertainty, UNCERTAINTY) or found.uncertainty,
+            _inner(probabilities, PROBABILITIES) or found.probabilities,
+            tuple(noisy) or found.noisy,
+            largest,
+        )
 
     @staticmethod
     def found_in(folder: Path) -> MapFolders:
@@ -118,7 +121,7 @@ class MapFolders:
         """
         files = []
         for folder in self.noisy:
-            found = ((self._file(folder, case, kind), kind) for kind in (UNCERTAINTY, PROBABILITIES))
+            found = ((self._file(_inner(folder, kind), case, kind), kind) for kind in (UNCERTAINTY, PROBABILITIES))
             one = next(((path, kind) for path, kind in found if path is not None), None)
             if one is None:
                 raise DataError(f"noisy {folder}: expected {case}.nii.gz or another map of this case, got none")
@@ -157,6 +160,11 @@ class MapFolders:
         left = len(labelled) - len(chosen)
         notes = [f"{left} of {len(labelled)} labelled cases have no prediction and are left out"] if left else []
         return chosen, notes
+
+
+def _inner(folder: Path | None, kind: str) -> Path | None:
+    """The folder of maps within a whole folder of predictions, or the folder itself."""
+    return folder if folder is None or not (folder / kind).is_dir() else folder / kind
 
 
 def load(folders: MapFolders, case: Case, sample: Sample, classes: int) -> tuple[Prediction, list[Tensor]]:
@@ -224,6 +232,8 @@ def _uncertainty(path: Path, sample: Sample, largest: float) -> Tensor:
             f"{path}: expected an uncertainty in [0, {largest:g}] (--uncertainty-max gives another largest value), got "
             f"{float(u.min()) * largest:.4g} to {float(u.max()) * largest:.4g}"
         )
+    if largest == 1 and u.any() and not (u % 1).any():
+        raise DataError(f"{path}: expected an uncertainty, got whole numbers alone, as a segmentation holds")
     return torch.from_numpy(u.clip(0, 1).astype(np.float32))
 
 

@@ -124,6 +124,9 @@ def test_under_noise(data, tmp_path):
         evaluate_maps(folders, cases[1:2], info=cases.info, progress=False)
     single = MapFolders.of(folder, noisy=[folder / "noisy-2"])
     row = evaluate_maps(single, cases[:1], info=cases.info, progress=False).per_case[0]
+    whole = leave(tmp_path / "whole", data, "segmentation", "uncertainty")  # as noisy folder its maps count
+    prediction, noisy = load(MapFolders.of(folder, noisy=[whole]), cases[0], load_case(cases[0]), CLASSES)
+    assert torch.equal(noisy[0], prediction.uncertainty)
     near = torch.ones(1, *maps[0].shape, dtype=torch.bool)
     both = [torch.from_numpy(x)[None] for x in (maps[0], maps[2])]
     everywhere = float(compute_ucc_noise(both, mask=near))
@@ -224,6 +227,7 @@ def test_what_does_not_fit_names_the_file(data, tmp_path):
         ("uncertainty", u, moved, r"expected the affine of the image, got one that is up to 9 mm off"),
         ("uncertainty", u * 3, affine, r"expected an uncertainty in \[0, 1\] \(--uncertainty-max gives another"),
         ("uncertainty", u - 0.5, affine, r"expected an uncertainty in \[0, 1\]"),
+        ("uncertainty", (u > 0.5).astype(np.uint8), affine, "expected an uncertainty, got whole numbers alone"),
         ("probabilities", p[..., :3], affine, "expected the probabilities of 4 classes, got 3 channels"),
         ("probabilities", p * 2, affine, "expected probabilities in .* that add up to 1 in every voxel"),
         ("segmentation", np.full(u.shape, 7, np.uint8), affine, r"expected class numbers in \[0, 4\), got 7"),
