@@ -29,7 +29,14 @@ X86_LEVELS = {  # one object per kernel and level; the best one is chosen when t
 }
 
 
-PROBE = "#include <type_traits>\nint main() { _Float16 x = 1; if constexpr (std::is_void_v<void>) return int(x) - 1; }"
+PROBE = """#include <type_traits>
+#if defined(__ARM_FP16_FORMAT_IEEE)
+using half_t = __fp16;
+#else
+using half_t = _Float16;
+#endif
+int main() { half_t x = 1; if constexpr (std::is_void_v<void>) return int(x) - 1; }
+"""
 COMPILING = {"dist_info", "bdist_wheel", "editable_wheel", "build", "build_ext", "develop", "install"}
 """Commands of setuptools that end in compiling; those of a source distribution do not."""
 

@@ -13,12 +13,16 @@ namespace sure_fast {
 using half_t = __half;
 SURE_FAST_INLINE float widen(half_t x) { return __half2float(x); }
 SURE_FAST_INLINE void narrow(float x, half_t& out) { out = __float2half_rn(x); }
-#elif defined(__FLT16_MAX__)
+#elif defined(__ARM_FP16_FORMAT_IEEE) || defined(__FLT16_MAX__)
+#if defined(__ARM_FP16_FORMAT_IEEE)
+using half_t = __fp16;  // GCC 12 has _Float16 on ARM in C alone
+#else
 using half_t = _Float16;
+#endif
 SURE_FAST_INLINE float widen(half_t x) { return static_cast<float>(x); }
 SURE_FAST_INLINE void narrow(float x, half_t& out) { out = static_cast<half_t>(x); }
 #else
-#error "the compiler needs _Float16, as GCC 12 has it"
+#error "the compiler needs _Float16, as GCC 12 has it, or on ARM __fp16"
 #endif
 
 struct bfloat16_t {
