@@ -74,7 +74,6 @@ def test_results_are_those_of_this_processor(drivers, dtype, tolerance):
     assert len(found) > 10**6
     assert np.isfinite(wanted).all()
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
-    # pairs, and numbers of voxels; a sum of float32 may be whole by chance, of those the pairs alone are larger
-    counts = (wanted == np.rint(wanted)) & (np.abs(wanted) > (100 if dtype == "f64" else 10**5))
-    assert counts.sum() >= 30
-    assert np.array_equal(found[counts], wanted[counts])
+    rankings = slice(-21, None)  # of three rows six numbers of pairs each, then Spearman's correlation
+    assert (wanted[rankings][:18] > 0).sum() >= 12
+    assert np.array_equal(found[rankings], wanted[rankings])
