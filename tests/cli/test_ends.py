@@ -89,7 +89,7 @@ def test_weights_are_the_same_in_table_and_files(volumes, tmp_path, capsys):
     capsys.readouterr()
     source = str(volumes / "images/c0.nii.gz")
     predict.main(["--checkpoint", str(output), "--input", source, "--output", str(tmp_path / "out")])
-    assert capsys.readouterr().out.endswith("checkpoints/best.pt\n")
+    assert "checkpoints/best.pt\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (32, 1, 32), (32, 32, 1), (1, 1, 8), (5, 7, 3)])
