@@ -6,4 +6,4 @@ collect_ignore_glob = []
 if not find_spec("ignite"):
     collect_ignore_glob.append("sure_fast/integrations/monai.py")
 if not find_spec("nnunetv2"):
-    collect_ignore_glob += ["sure_fast/integrations/nnunet/train*"]
+    collect_ignore_glob += [f"sure_fast/integrations/nnunet/{name}*" for name in ("train", "predictor")]
