@@ -41,12 +41,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--robustness", action="store_true", help="sweep over corruptions (output: by default RUN/robustness)"
     )
-    parser.add_argument("--device", default="auto", help="torch device")
+    parser.add_argument("--device", help="torch device (default: auto; maps are evaluated on the CPU)")
     return parser
 
 
 OF_MAPS = ("predictions", "uncertainty", "uncertainty_max", "probabilities", "noisy")
-OF_CHECKPOINTS = ("checkpoint", "weights", "cases")
+OF_CHECKPOINTS = ("checkpoint", "weights", "cases", "device")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +99,7 @@ def _checkpoint(options: Namespace) -> None:
     from .engine.table import print_table
 
     distributed.refuse_ranks(PROGRAM)
-    device = distributed.choose_device(options.device)
+    device = distributed.choose_device(options.device or "auto")
     path = checkpoint.find(options.checkpoint, options.weights)
     run_folder = checkpoint.run_folder(path)
     predictor, content = checkpoint.load_predictor(path, device)

@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
                     faults.append(Fault(case.name, " ".join(str(error).split())))
         failed = {fault.case for fault in faults}
         done = [(case.name, folder.files(case)) for case in cases if case.name not in failed]
-        rows = [review.row_of_files(name, f["segmentation"], f["uncertainty"], validation) for name, f in done]
+        with console.bar(done, "review", "case") as shown:
+            rows = [review.row_of_files(name, f["segmentation"], f["uncertainty"], validation) for name, f in shown]
         ordered = review.write(options.output, rows) if rows else []
     for line in told(folder.notes, kept_in=None):
         print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--serve", nargs="?", type=int, const=0, metavar="PORT", help="serve it on this machine, until Ctrl-C"
     )
-    parser.add_argument("--device", default="auto", help="torch device")
+    parser.add_argument("--device", help="of a run: torch device (default: auto)")
     options = parser.parse_args(arguments)
 
     from .engine import cli, console, distributed, lock, viewing
@@ -39,14 +39,20 @@ def main(arguments: list[str] | None = None) -> None:
     if not (output / "cases.js").is_file():  # another page of ours is replaced
         cli.new_folder(output, hint="")
     is_run = is_started(options.path)
-    for name in ("images", "data") if is_run else ("weights",):
+    for name in ("images", "data") if is_run else ("weights", "device"):
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: expected with {'a folder of predictions' if is_run else 'a run'} only, got one")
+    if options.images is not None and options.data is not None:
+        raise ValueError("images: expected none with --data, which has them, got both")
+
+    def report(line: str) -> None:
+        console.say(f"{PROGRAM}: note: {line}", True)
+
     if is_run:
-        device = distributed.choose_device(options.device)
-        cases, names, shown = viewing.of_run(options.path, options.weights, device)
+        device = distributed.choose_device(options.device or "auto")
+        cases, names, shown = viewing.of_run(options.path, options.weights, device, report)
     else:
-        cases, names, shown = viewing.of_predictions(options.path, options.images, options.data)
+        cases, names, shown = viewing.of_predictions(options.path, options.images, options.data, report)
     with lock.held(output), console.bar(cases, "view", "case") as bar:
         size = viewing.write(output, options.path.resolve().name, names, map(shown, bar))
     print(

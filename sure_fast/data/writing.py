@@ -14,6 +14,15 @@ import torch
 from sure_fast.data.cases import NIFTI_SUFFIXES
 from sure_fast.data.errors import DataError
 
+MANIFEST = "predictions.json"
+"""In a folder of predictions: of which weights they are, and of which input."""
+HEADERS: dict[str, dict[str, Any]] = {
+    "segmentation": {"description": "sure_fast: class numbers", "labels": True},
+    "uncertainty": {"description": "sure_fast: uncertainty u, 0 certain to 1 uncertain", "shown": (0.0, 1.0)},
+    "probabilities": {"description": "sure_fast: probability of each class", "shown": (0.0, 1.0)},
+}
+"""Keywords of `save_nifti` for what is predicted, so that viewers show it right."""
+
 
 def save_nifti(
     path: str | os.PathLike[str],

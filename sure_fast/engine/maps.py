@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..data import DataError, Sample, read_image, read_label
 from ..data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
 from ..data.orientation import reorient, reorient_affine
 from ..data.reading import Grid
-from .prediction import Prediction
+from .prediction import Prediction, entropy_of
 
 SEGMENTATION, UNCERTAINTY, PROBABILITIES = KINDS = ("segmentation", "uncertainty", "probabilities")
 ENDINGS = {
@@ -67,18 +68,21 @@ class MapFolders:
         found = MapFolders() if predictions is None else MapFolders.found_in(predictions)
         if found.segmentation is None and probabilities is None:
             raise ValueError("predictions: expected a folder of segmentations, or --probabilities DIR, got neither")
-        return MapFolders(
+        folders = MapFolders(
             found.segmentation,
             _inner(uncertainty, UNCERTAINTY) or found.uncertainty,
             _inner(probabilities, PROBABILITIES) or found.probabilities,
             tuple(noisy) or found.noisy,
             largest,
         )
+        if largest != 1 and folders.uncertainty is None and not folders.noisy:
+            raise ValueError(f"uncertainty-max: expected with uncertainty maps only, got {largest:g} without any")
+        return folders
 
     @staticmethod
     def found_in(folder: Path) -> MapFolders:
         """Of a folder of segmentations CASE or CASE_segmentation: maps CASE_uncertainty, or in its folder uncertainty/,
-        the same of probabilities, CASE.npz as nnU-Net writes it, and noisy*/ in the order of their names."""
+        the same of probabilities, CASE.npz as nnU-Net writes it, and noisy*/ in the order of their numbers."""
         if not folder.is_dir():
             raise DataError(
                 f"predictions {folder}: expected a folder, got {'a file' if folder.exists() else 'nothing'}"
@@ -87,7 +91,7 @@ class MapFolders:
         for kind in (UNCERTAINTY, PROBABILITIES):
             beside = any(folder.glob(f"*_{kind}.*")) or (kind == PROBABILITIES and any(folder.glob("*.npz")))
             parts[kind] = folder / kind if (folder / kind).is_dir() else folder if beside else None
-        noisy = tuple(sorted(path for path in folder.glob("noisy*") if path.is_dir()))
+        noisy = tuple(sorted((path for path in folder.glob("noisy*") if path.is_dir()), key=_by_number))
         return MapFolders(folder, parts[UNCERTAINTY], parts[PROBABILITIES], noisy)
 
     def file(self, case: str, kind: str) -> Path | None:
@@ -103,7 +107,8 @@ class MapFolders:
             return None
         for ending in ENDINGS[kind]:
             suffixes = SUFFIXES[kind]
-            if not ending and kind != SEGMENTATION and folder == self.segmentation:
+            beside = self.segmentation is not None and folder.resolve() == self.segmentation.resolve()
+            if not ending and kind != SEGMENTATION and beside:
                 suffixes = tuple(suffix for suffix in suffixes if suffix == ".npz")  # the others are segmentations
             names = [f"{case}{ending}{suffix}" for suffix in suffixes]
             found = [path for place in (folder, folder / case) for path in map(place.joinpath, names) if path.is_file()]
@@ -162,6 +167,11 @@ class MapFolders:
         return chosen, notes
 
 
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """noisy-2 before noisy-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
 def _inner(folder: Path | None, kind: str) -> Path | None:
     """The folder of maps within a whole folder of predictions, or the folder itself."""
     return folder if folder is None or not (folder / kind).is_dir() else folder / kind
@@ -180,7 +190,7 @@ def load(folders: MapFolders, case: Case, sample: Sample, classes: int) -> tuple
     known, p, u = set(), None, None
     if PROBABILITIES in files:
         p = _probabilities(files[PROBABILITIES], sample, classes)
-        u = _entropy(p)
+        u = entropy_of(p)
         known = {PROBABILITIES, UNCERTAINTY}
     if UNCERTAINTY in files:
         u = _uncertainty(files[UNCERTAINTY], sample, folders.largest)
@@ -199,15 +209,10 @@ def load(folders: MapFolders, case: Case, sample: Sample, classes: int) -> tuple
     prediction = Prediction(p, u, segmentation=segmentation, known=frozenset(known))
     noisy = [
         _uncertainty(path, sample, folders.largest) if kind == UNCERTAINTY else
-        _entropy(_probabilities(path, sample, classes))
+        entropy_of(_probabilities(path, sample, classes))
         for path, kind in folders.noisy_files(case.name)
     ]  # fmt: skip
     return prediction, noisy
-
-
-def _entropy(p: Tensor) -> Tensor:
-    """−Σ p ln p / ln C, as of the softmax methods."""
-    return (torch.special.entr(p).sum(1) / math.log(p.shape[1])).clamp(0.0, 1.0)
 
 
 def _segmentation(path: Path, case: Case, sample: Sample, classes: int) -> Tensor:
@@ -216,7 +221,8 @@ def _segmentation(path: Path, case: Case, sample: Sample, classes: int) -> Tenso
     if label.min(initial=0) < 0 or label.max(initial=0) >= classes:
         label_map = None if case.info is None else case.info.label_map
         if label_map is None or not set(np.unique(label).tolist()) <= set(label_map):
-            raise DataError(f"{path}: expected class numbers in [0, {classes}), got {int(label.max())}")
+            wrong = label.min() if label.min() < 0 else label.max()
+            raise DataError(f"{path}: expected class numbers in [0, {classes}), got {int(wrong)}")
         label, grid = read_label(path, label_map)
     return torch.from_numpy(_on_grid(path, label[None], grid, sample)).long()
 
@@ -225,6 +231,10 @@ def _uncertainty(path: Path, sample: Sample, largest: float) -> Tensor:
     """[1, *S] in [0, 1]; of several maps, such as one a region, the largest."""
     u, grid = read_image(path)
     if grid.affine is None:
+        if largest != 1:
+            raise DataError(
+                f"{path}: expected no --uncertainty-max with pictures, whose depth tells it, got {largest:g}"
+            )
         largest = _largest_of_picture(path)
     u = _on_grid(path, u, grid, sample).max(0, keepdims=True) / largest
     if u.size and not (u.min() >= 0 and u.max() <= 1 + 1e-5):

@@ -90,6 +90,11 @@ def home(device: torch.device, shape: Sequence[int], num_classes: int) -> torch.
     return device if 4 * num_classes * math.prod(shape) <= STITCHED_BYTES else torch.device("cpu")
 
 
+def entropy_of(p: Tensor) -> Tensor:
+    """−Σ p ln p / ln C of probabilities [1, C, *S]: [1, *S] in [0, 1]."""
+    return (torch.special.entr(p).sum(1) / math.log(p.shape[1])).clamp(0.0, 1.0)
+
+
 class WholeImage:
     """Logits of whole images, brought to the network's grid and its answer back.
 
@@ -218,8 +223,7 @@ class Predictor:
         for logits in self._passes(image, place):
             mean, number = mean + logits.float().softmax(1), number + 1
         p = mean / number
-        entropy = torch.special.entr(p).sum(1) / math.log(p.shape[1])
-        return Prediction(p, entropy.clamp(0.0, 1.0))
+        return Prediction(p, entropy_of(p))
 
     def _passes(self, image: Tensor, place: Place | None) -> Iterator[Tensor]:
         if self.inference == "mc-dropout":

@@ -12,18 +12,10 @@ import numpy as np
 from .. import __version__
 from ..data import Fault, Sample, save_nifti
 from ..data.cases import NIFTI_SUFFIXES, Case
+from ..data.writing import HEADERS, MANIFEST
 from . import lock
 from .config import ConfigError
 from .files import replacing, write_text
-
-MANIFEST = "predictions.json"
-"""Which weights the predictions of a folder are of."""
-HEADERS: dict[str, dict[str, Any]] = {
-    "segmentation": {"description": "sure_fast: class numbers", "labels": True},
-    "uncertainty": {"description": "sure_fast: uncertainty u, 0 certain to 1 uncertain", "shown": (0.0, 1.0)},
-    "probabilities": {"description": "sure_fast: probability of each class", "shown": (0.0, 1.0)},
-}
-"""What viewers read in a NIfTI file of each kind."""
 
 
 class Folder:

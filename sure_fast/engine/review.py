@@ -14,7 +14,7 @@ import torch
 from ..data import load_case, read_image, read_label
 from ..data.resampling import Place
 from ..metrics import compute_case_uncertainty, compute_dice
-from . import distributed
+from . import console, distributed
 from .files import write_table, write_text
 from .prediction import Prediction, home
 
@@ -73,10 +73,12 @@ def validate(
     *,
     info: Any,
     device: torch.device,
+    progress: bool = True,
 ) -> Validation:
     """Predicts the validation cases; of several ranks each predicts its share, and all get the same."""
     own: dict[str, tuple[float, float, float]] = {}
-    for case in distributed.share(cases):
+    shown = progress and distributed.is_main()
+    for case in console.bar(distributed.share(cases), "validation cases", "case", shown=shown):
         sample = load_case(case, normalized=True)
         assert sample.label is not None
         where = home(device, sample.label.shape, info.num_classes)

@@ -207,7 +207,7 @@ def _evaluate(
     )
     if run.split.val:  # before the results, with which a run is complete
         of_run = distributed.from_main(lambda: checkpoint.fingerprint(checkpoint.find(output)))
-        known = review.validate(predictor, run.split.val, of_run, info=run.cases.info, device=device)
+        known = review.validate(predictor, run.split.val, of_run, info=run.cases.info, device=device, progress=progress)
         distributed.from_main(lambda: known.write(output))
     result = evaluate_cases(
         predictor,

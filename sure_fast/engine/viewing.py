@@ -7,7 +7,7 @@ import gzip
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import Case, DataError, discover, load_case
+from ..data import Case, DataError, Fault, discover, load_case, read_label
 from ..data.inputs import list_inputs
 from ..data.reading import Sample
+from ..data.writing import MANIFEST
 from ..metrics import compute_dice
 from . import checkpoint, review, slices
 from .cases import check_classes, evaluated_part
 from .files import write_text
 from .maps import SEGMENTATION, UNCERTAINTY, MapFolders, load
 from .prediction import Prediction, home
-from .predictions import MANIFEST
 
 PAGE = ("index.html", "viewer.css", "viewer.js", "niivue.js", "NIIVUE-LICENSE.txt")
+STEPS = {"uncertainty": np.dtype(np.uint8), "image": np.dtype(np.uint16)}
+"""As what values that are no class numbers are stored."""
 SHOWN = (0.5, 99.5)
 """Percentiles of an image that are black and white."""
 
@@ -37,7 +39,7 @@ class Shown:
     """A case as the page has it; arrays [*S] in one voxel order."""
 
     name: str
-    image: np.ndarray | None
+    image: np.ndarray
     prediction: np.ndarray
     uncertainty: np.ndarray
     label: np.ndarray | None
@@ -46,7 +48,13 @@ class Shown:
     dice: float = math.nan
 
 
-def of_run(folder: Path, weights: str | None, device: torch.device) -> tuple[list[Any], dict[int, str], Any]:
+Report = Callable[[str], object]
+"""Takes what is to be known of the cases, a line each."""
+
+
+def of_run(
+    folder: Path, weights: str | None, device: torch.device, report: Report
+) -> tuple[list[Any], dict[int, str], Any]:
     """The evaluated cases of a run, its classes, and what predicts a case.
 
     Raises:
@@ -60,7 +68,8 @@ def of_run(folder: Path, weights: str | None, device: torch.device) -> tuple[lis
     faults: list[Any] | None = [] if config.data.skip_bad else None
     label_map = config.data.label_map or None
     cases = discover(data, config.data.layout, label_map=label_map, like=plan.class_names, faults=faults)
-    check_classes(data, cases.info.class_names, plan.class_names)
+    for note in check_classes(data, cases.info.class_names, plan.class_names):
+        report(note)
     cases = cases.with_info(**plan.preparation)
     _, chosen = evaluated_part(cases, data, run, None)
     known, _ = review.read(run, checkpoint.fingerprint(path))
@@ -69,12 +78,14 @@ def of_run(folder: Path, weights: str | None, device: torch.device) -> tuple[lis
         sample = load_case(case, normalized=True)
         where = home(device, sample.image.shape[1:], plan.num_classes)
         prediction = predictor(sample.image[None].to(where), sample.place)
-        return _shown(case.name, load_case(case), prediction, plan.num_classes, known)
+        return _shown(case, load_case(case), prediction, plan.num_classes, known)
 
     return list(chosen), dict(plan.class_names), shown
 
 
-def of_predictions(folder: Path, images: Path | None, data: Path | None) -> tuple[list[Any], dict[int, str], Any]:
+def of_predictions(
+    folder: Path, images: Path | None, data: Path | None, report: Report
+) -> tuple[list[Any], dict[int, str], Any]:
     """The cases of a folder of segmentations and uncertainty maps, with their images where these are found.
 
     Args:
@@ -92,20 +103,24 @@ def of_predictions(folder: Path, images: Path | None, data: Path | None) -> tupl
         listed, names = list(cases), dict(cases.info.class_names)
     else:
         source = images or _recorded(folder)
-        channels = _channels(folder)
-        listed, names = list_inputs(source, channels, faults=[]), _names(folder)
+        faults: list[Fault] = []
+        listed, names = list_inputs(source, _channels(folder), faults=faults), _names(folder)
+        for fault in faults:
+            report(f"left out: {fault.reason}")
     chosen = [case for case in listed if folders.file(case.name, SEGMENTATION) and folders.file(case.name, UNCERTAINTY)]
     if not chosen:
         raise DataError(
             f"{folder}: expected segmentations and maps of the images in {data or source}, got none of them"
         )
+    if len(chosen) < len(listed):
+        report(f"{len(listed) - len(chosen)} of {len(listed)} images have no prediction here and are left out")
     known, _ = review.read(folder, "")
 
     def shown(case: Case) -> Shown:
         sample = load_case(case)
         classes = len(names) or 256
         prediction, _ = load(folders, case, sample, classes)
-        return _shown(case.name, sample, prediction, classes, known)
+        return _shown(case, sample, prediction, classes, known)
 
     if not names:
         seen = sorted({int(c) for case in chosen for c in np.unique(_segmentation(folders, case))})
@@ -148,23 +163,21 @@ def _channels(folder: Path) -> int:
 
 
 def _segmentation(folders: MapFolders, case: Case) -> np.ndarray:
-    from ..data import read_label
-
     path = folders.file(case.name, SEGMENTATION)
     assert path is not None
     return read_label(path)[0]
 
 
-def _shown(name: str, sample: Sample, prediction: Prediction, classes: int, known: review.Validation) -> Shown:
+def _shown(case: Case, sample: Sample, prediction: Prediction, classes: int, known: review.Validation) -> Shown:
     labels = prediction.labels[0].cpu()
     u = prediction.uncertainty[0].float().cpu().numpy()
-    dice = math.nan
+    dice, ignore = math.nan, None if case.info is None else case.info.ignore_index
     if sample.label is not None:
-        dice = float(compute_dice(labels[None], sample.label[None], classes)[0].mean())
-    row = review.row_of(name, labels.numpy(), u, sample.affine, known)
+        dice = float(compute_dice(labels[None], sample.label[None], classes, ignore_index=ignore)[0].mean())
+    row = review.row_of(case.name, labels.numpy(), u, sample.affine, known)
     grey = sample.image.mean(0).numpy()  # of colours and channels one image
     label = None if sample.label is None else sample.label.numpy()
-    return Shown(name, grey, labels.numpy(), u, label, sample.affine, row, dice)
+    return Shown(case.name, grey, labels.numpy(), u, label, sample.affine, row, dice)
 
 
 def write(output: Path, title: str, class_names: dict[int, str], shown: Iterable[Shown]) -> int:
@@ -180,13 +193,6 @@ def write(output: Path, title: str, class_names: dict[int, str], shown: Iterable
         write_text(output / "cases" / f"{number}.js", f"sureFastCase({number}, {json.dumps(_voxels(case))});\n")
         told.append(_told(number, case))
     told.sort(key=lambda one: (-one["uncertainty"], one["name"]))
-    for place, one in enumerate(told):  # scripts are numbered in the order of the page
-        (output / "cases" / f"{one['number']}.js").rename(output / "cases" / f"{place}.new.js")
-    for place, one in enumerate(told):
-        path = output / "cases" / f"{place}.new.js"
-        text = path.read_text(encoding="utf-8")
-        write_text(output / "cases" / f"{place}.js", text.replace(f"({one['number']},", f"({place},", 1))
-        path.unlink()
     content = {"title": title, "classes": _classes(class_names), "scale": _scale(), "cases": told}
     write_text(output / "cases.js", f"window.sureFastCases = {json.dumps(content)};\n")
     source = resources.files("sure_fast") / "viewer"
@@ -196,7 +202,7 @@ def write(output: Path, title: str, class_names: dict[int, str], shown: Iterable
 
 
 def _told(number: int, case: Shown) -> dict[str, Any]:
-    window = [0.0, 1.0] if case.image is None else [float(x) for x in np.percentile(case.image, SHOWN)]
+    window = [float(x) for x in np.percentile(case.image, SHOWN)]
     if window[0] == window[1]:
         window[1] = window[0] + 1.0
     place: list[float] = list(case.row.place)
@@ -216,40 +222,28 @@ def _told(number: int, case: Shown) -> dict[str, Any]:
 
 def _voxels(case: Shown) -> dict[str, str]:
     """By layer, a NIfTI file in base64."""
-    layers = {"prediction": case.prediction, "uncertainty": case.uncertainty}
-    layers |= {name: array for name, array in (("image", case.image), ("label", case.label)) if array is not None}
-    return {name: _nifti(name, array, case.affine) for name, array in layers.items()}
+    layers = {"image": case.image, "prediction": case.prediction, "uncertainty": case.uncertainty, "label": case.label}
+    return {name: _nifti(name, array, case.affine) for name, array in layers.items() if array is not None}
 
 
 def _nifti(layer: str, array: np.ndarray, affine: np.ndarray | None) -> str:
-    """Class numbers as they are, u in steps of 1/255, an image in 65536 steps between its extremes."""
+    """Class numbers as they are, u in 256 steps and an image in 65536 between its extremes, which nibabel scales."""
     import nibabel
 
     if affine is None:  # a picture: x to the right, y up
         affine = np.diag([1.0, 1.0, 1.0, 1.0])
         array = array[::-1].T
     array = array[..., None] if array.ndim == 2 else array
-    slope, offset = 1.0, 0.0
-    if layer == "uncertainty":
-        array, slope = np.rint(array * 255).astype(np.uint8), 1 / 255
-    elif layer == "image":
-        low, high = float(array.min()), float(array.max())
-        slope, offset = (high - low) / 65535 or 1.0, low
-        array = np.rint((array.astype(np.float64) - low) / slope).astype(np.uint16)
+    if layer in STEPS:
+        array, stored = array.astype(np.float32), STEPS[layer]
     else:
-        array = np.maximum(array, 0).astype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
-    image = nibabel.Nifti1Image(np.asfortranarray(array), affine)
+        stored = np.dtype(np.uint8 if array.max(initial=0) < 256 else np.uint16)
+        array = np.maximum(array, 0).astype(stored)
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_data_dtype(stored)
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
-    image.header.set_slope_inter(slope, offset)
-    # nibabel would scale what is scaled already
-    content = image.header.binaryblock + b"\0" * 4 + array.tobytes(order="F")
-    return base64.b64encode(gzip.compress(_with_offset(content), 6, mtime=0)).decode()
-
-
-def _with_offset(content: bytes) -> bytes:
-    """vox_offset of a single file: behind the header and its four bytes of extensions."""
-    return content[:108] + np.float32(352).tobytes() + content[112:344] + b"n+1\0" + content[348:]
+    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode()
 
 
 def _classes(names: dict[int, str]) -> list[dict[str, Any]]:

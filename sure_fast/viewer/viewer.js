@@ -75,7 +75,7 @@ function show(number) {
 }
 
 async function load(number) {
-  const one = cases[number], voxels = await voxelsOf(number);
+  const one = cases[number], voxels = await voxelsOf(one.number);
   [...viewer.volumes].forEach((volume) => viewer.removeVolume(volume));
   volumes = {};
   for (const layer of LAYERS.filter((name) => voxels[name])) {

@@ -49,7 +49,7 @@ def page_of(folder):
     """What the page is told, and the layers of every case as NIfTI images."""
     told = json.loads((folder / "cases.js").read_text().removeprefix("window.sureFastCases = ").rstrip(";\n"))
     layers = []
-    for number in range(len(told["cases"])):
+    for number in (one["number"] for one in told["cases"]):
         text = (folder / f"cases/{number}.js").read_text()
         found = re.fullmatch(r"sureFastCase\((\d+), (.*)\);\n", text, re.S)
         assert int(found.group(1)) == number
@@ -101,7 +101,7 @@ def test_of_a_run_the_evaluated_cases_with_their_labels(project):
     assert [part["name"] for part in told["classes"]] == ["right ventricle", "myocardium", "left ventricle"]
 
 
-def test_beside_a_data_folder_and_without_its_images(project, tmp_path):
+def test_beside_a_data_folder_and_without_its_images(project, tmp_path, capsys):
     out = tmp_path / "out"
     shutil.copytree(project / "out", out)
     (out / "predictions.json").unlink()
@@ -109,10 +109,14 @@ def test_beside_a_data_folder_and_without_its_images(project, tmp_path):
         ([], r"images: expected the folder of the images of .* \(--images\), got none"),
         (["--images", str(tmp_path / "none")], "expected an image or a folder of images, got nothing there"),
         (["--weights", "best"], "weights: expected with a run only, got one"),
+        (["--device", "cpu"], "device: expected with a run only, got one"),
+        (["--images", "x", "--data", "y"], "images: expected none with --data, which has them, got both"),
     ):
         with pytest.raises(ValueError, match=text):
             view.main([str(out), *arguments])
+    next(out.glob("*_uncertainty.nii.gz")).unlink()
     view.main([str(out), "--data", str(project / "data"), "--output", str(tmp_path / "page")])
+    assert "note: 1 of 5 images have no prediction here and are left out" in capsys.readouterr().err
     told, layers = page_of(tmp_path / "page")
     assert all(
         one["dice"] is not None and "label" in of_case for one, of_case in zip(told["cases"], layers, strict=True)

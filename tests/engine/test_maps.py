@@ -116,6 +116,9 @@ def test_under_noise(data, tmp_path):
         save_nifti(folder / f"noisy-{k}" / f"{cases[0].name}_uncertainty.nii.gz", maps[k], affine_of(cases[0]))
     folders = MapFolders.found_in(folder)
     assert [path.name for path in folders.noisy] == ["noisy-1", "noisy-2"]
+    (folder / "noisy-10").mkdir()
+    assert [path.name for path in MapFolders.found_in(folder).noisy] == ["noisy-1", "noisy-2", "noisy-10"]
+    (folder / "noisy-10").rmdir()
     row = evaluate_maps(folders, cases[:1], info=cases.info, progress=False).per_case[0]
     truth_near = row["ucc_noise"]
     assert {"ucc_d", "ur_d", "ur_noise"} <= row.keys()
@@ -264,6 +267,8 @@ def test_which_cases(data, tmp_path):
         MapFolders.of(tmp_path / "none")
     with pytest.raises(DataError, match=r"noisy .*: expected a folder, got nothing"):
         MapFolders.of(folder, noisy=[tmp_path / "none"])
+    with pytest.raises(ValueError, match="uncertainty-max: expected with uncertainty maps only, got 2 without any"):
+        MapFolders.of(leave(tmp_path / "alone", data, "segmentation"), largest=2.0)
     with pytest.raises(ValueError, match="predictions: expected a folder of segmentations, or --probabilities DIR"):
         MapFolders.of(uncertainty=folder)
 
@@ -292,6 +297,7 @@ def test_the_command(data, tmp_path, capsys):
             ["--data", str(root), "--predictions", str(folder), "--checkpoint", "x"],
             "checkpoint: expected none with pred",
         ),
+        (["--data", str(root), "--predictions", str(folder), "--device", "cpu"], "device: expected none with pred"),
         (["--data", str(root), "--predictions", str(folder), "--robustness"], "robustness: expected none with pred"),
         (["--data", str(root), "--predictions", str(folder), "--uncertainty-max", "0"], "uncertainty-max: expected"),
     ):
@@ -324,4 +330,6 @@ def test_pictures(tmp_path):
         assert int(prediction.labels.sum()) == 120
         assert 0.9 < float(prediction.uncertainty.max()) <= 1
         assert float(prediction.probabilities.max()) == pytest.approx(0.95)
+    with pytest.raises(DataError, match="expected no --uncertainty-max with pictures, whose depth tells it, got 3"):
+        load(MapFolders.of(tmp_path / "out", largest=3.0), cases[0], load_case(cases[0]), 2)
     assert "hd95_px" in evaluate_maps(folders, cases, info=cases.info, progress=False).mean

@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     every, there = predict(options, bar)
     known, _ = review.read(options.o, "")  # nnU-Net keeps no uncertainty of its validation cases
-    rows = [review.row_of_files(files.name, files.segmentation, files.uncertainty, known) for files in every]
+    with console.bar(every, "review", "case", shown=not options.disable_progress_bar) as cases:
+        rows = [review.row_of_files(files.name, files.segmentation, files.uncertainty, known) for files in cases]
     before = f" ({there} were there already)" if there else ""
     print(f"{PROGRAM}: {len(every)} cases{before} in {options.o}, their uncertainty in {options.o / 'uncertainty'}")
     print(f"{PROGRAM}: {review.describe(options.o, review.write(options.o, rows))}", flush=True)

@@ -15,16 +15,13 @@ import sure_fast
 from sure_fast.data import save_nifti
 from sure_fast.data.cases import NIFTI_SUFFIXES
 from sure_fast.data.orientation import reorient
+from sure_fast.data.writing import HEADERS
 from sure_fast.ops.dirichlet_uncertainty import evidence_of
 
 if TYPE_CHECKING:
     from .predictor import Files
 
 PICTURE = ".png"
-HEADERS: dict[str, dict[str, Any]] = {
-    "uncertainty": {"description": "sure_fast: uncertainty u, 0 certain to 1 uncertain", "shown": (0.0, 1.0)},
-    "probabilities": {"description": "sure_fast: probability of each class", "shown": (0.0, 1.0)},
-}
 
 
 def check_ending(ending: str) -> None:

@@ -30,8 +30,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", required=True, type=Path, help="output folder")
     parser.add_argument("-m", type=Path, help="folder of the trained model; or -d, -c, -tr and -p")
     parser.add_argument("-d", help="data set, by name or number")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans (default: nnUNetPlans)")
-    parser.add_argument("-tr", default="nnUNetTrainerSURE", help="trainer (default: nnUNetTrainerSURE)")
+    parser.add_argument("-p", help="plans (default: nnUNetPlans)")
+    parser.add_argument("-tr", help="trainer (default: nnUNetTrainerSURE)")
     parser.add_argument("-c", help="configuration, for example 3d_fullres")
     parser.add_argument("-f", nargs="+", help="folds, averaged in evidence (default: all that are there)")
     parser.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: 0.5)")
@@ -109,7 +109,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"part_id: expected 0 to {options.num_parts - 1}, got {options.part_id}")
     if options.m is None and (options.d is None or options.c is None):
         raise ValueError("model: expected -m FOLDER, or -d DATASET and -c CONFIGURATION, got neither")
-    if options.m is not None and (options.d is not None or options.c is not None):
+    if options.m is not None and any(getattr(options, name) is not None for name in ("d", "c", "tr", "p")):
         raise ValueError("model: expected -m FOLDER, or -d DATASET and -c CONFIGURATION, got both")
     if options.m is None and not os.environ.get(RESULTS):
         raise ValueError(f"{RESULTS}: expected the environment variable with -d, got none; or give -m FOLDER")
@@ -121,6 +121,8 @@ def _model_folder(options: argparse.Namespace) -> Path:
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
     try:
-        return Path(get_output_folder(options.d, options.tr, options.p, options.c))
+        return Path(
+            get_output_folder(options.d, options.tr or "nnUNetTrainerSURE", options.p or "nnUNetPlans", options.c)
+        )
     except RuntimeError as error:  # no such data set
         raise ValueError(f"d: expected a data set of nnU-Net's, got {options.d}: {error}") from None

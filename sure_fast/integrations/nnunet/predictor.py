@@ -22,13 +22,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import sure_fast
+from sure_fast.data.writing import MANIFEST
 from sure_fast.ops.dirichlet_uncertainty import EXP_CLAMP
 
 from . import maps
 from .trainer import nnUNetTrainerSURE
-
-MANIFEST = "predictions.json"
-"""Whose predictions a folder holds."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class EvidentialPredictor(nnUNetPredictor):
             bar: makes the progress bar of so many cases, a context whose value has update().
 
         Returns:
-            The files of all cases of this part, and how many were there already.
+            The files of all cases that are there, of other parts too, and how many of this part were there before.
 
         Raises:
             ValueError: no images; another file ending than NIfTI's or PNG; predictions of another model in the folder.
@@ -161,9 +159,10 @@ class EvidentialPredictor(nnUNetPredictor):
         before = self.configuration_manager.previous_stage_name
         if before is not None and previous is None:
             raise ValueError(f"prev_stage_predictions: expected the folder of the segmentations of {before}, got none")
-        images, names, stages = self._listed(source, output, previous, num_parts, part_id)
+        images, names, stages = self._listed(source, output, previous)
         every = [self.files(output, Path(name).name, save_probabilities) for name in names]
-        todo = [k for k, files in enumerate(every) if overwrite or not files.are_there]
+        part = range(part_id, len(every), num_parts)
+        todo = [k for k in part if overwrite or not every[k].are_there]
         self._take(source, output, overwrite)
         if todo:
             chosen: Any = [[column[k] for k in todo] for column in (images, stages, names)]
@@ -172,10 +171,10 @@ class EvidentialPredictor(nnUNetPredictor):
             else:
                 inputs = self._internal_get_data_iterator_from_lists_of_filenames(*chosen, num_processes_preprocessing)
             self._predict(inputs, {every[k].name: every[k] for k in todo}, num_processes_export, bar)
-        return every, len(every) - len(todo)
+        return [files for files in every if files.are_there], len(part) - len(todo)
 
     def _listed(
-        self, source: Path, output: Path, previous: Path | None, num_parts: int, part_id: int
+        self, source: Path, output: Path, previous: Path | None
     ) -> tuple[list[list[str]], list[str], list[str | None]]:
         """Per case its files of channels, its output without ending, and the segmentation of the stage before."""
         ending = self.dataset_json["file_ending"]
@@ -184,7 +183,7 @@ class EvidentialPredictor(nnUNetPredictor):
         if not any(source.glob(f"*_0000{ending}")):
             raise ValueError(f"input {source}: expected images CASE_0000{ending} as nnU-Net names them, got none")
         images, names, stages = self._manage_input_and_output_lists(
-            str(source), str(output), None if previous is None else str(previous), True, part_id, num_parts
+            str(source), str(output), None if previous is None else str(previous)
         )
         missing = next((stage for stage in stages if stage is not None and not Path(stage).is_file()), None)
         if missing is not None:
