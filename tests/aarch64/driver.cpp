@@ -48,12 +48,13 @@ void special(DType dtype) {
   }
 }
 
-template <typename T>
+// Logits are stored as Storage and computed with as T.
+template <typename Storage, typename T>
 void evidential(DType dtype, Evidence evidence, Kind kind, bool regions, int threads) {
   const int64_t batch = 2, channels = 4, voxels = 5003;
   Draw draw;
-  std::vector<T> logits(batch * channels * voxels), gradient(logits.size());
-  for (T& z : logits) z = static_cast<T>(12 * draw() - 6);
+  std::vector<Storage> logits(batch * channels * voxels), gradient(logits.size());
+  for (Storage& z : logits) narrow(static_cast<T>(12 * draw() - 6), z);
   std::vector<int64_t> label(batch * voxels * (regions ? channels : 1));
   for (int64_t& y : label) y = static_cast<int64_t>(draw() * (regions ? 2 : channels));
   label[7] = 9;
@@ -73,13 +74,13 @@ void evidential(DType dtype, Evidence evidence, Kind kind, bool regions, int thr
   std::vector<double> partials(width * maps * chunks), coefficients(groups * width);
   std::vector<T> u(maps * voxels);
   baseline::evidential_loss_forward(args, partials.data(), {u.data(), nullptr, nullptr, 1.0});
-  for (double& c : coefficients) c = draw() / 1000;
+  for (double& c : coefficients) c = draw();
   View to = args.logits;
   to.data = gradient.data();
   baseline::evidential_loss_backward(args, coefficients.data(), {nullptr, nullptr, nullptr, 1.0}, to);
   keep(partials);
   keep(u);
-  keep(gradient);
+  for (const Storage& slope : gradient) results.push_back(static_cast<double>(widen(slope)));
 }
 
 template <typename T>
@@ -106,25 +107,30 @@ void rankings(DType dtype, int threads) {
 
 }  // namespace
 
-template <typename T>
-void all(DType dtype) {
-  special<T>(dtype);
+template <typename Storage, typename T>
+void losses(DType dtype) {
   for (const int threads : {1, 3}) {
     for (const Evidence evidence : {Evidence::softplus, Evidence::relu, Evidence::exp}) {
       for (const Kind kind : {Kind::digamma, Kind::log, Kind::mse}) {
-        for (const bool regions : {false, true}) evidential<T>(dtype, evidence, kind, regions, threads);
+        for (const bool regions : {false, true}) evidential<Storage, T>(dtype, evidence, kind, regions, threads);
       }
     }
-    rankings<T>(dtype, threads);
   }
 }
 
-// The first argument is a dtype, f32 or f64.
+template <typename T>
+void all(DType dtype) {
+  special<T>(dtype);
+  losses<T, T>(dtype);
+  for (const int threads : {1, 3}) rankings<T>(dtype, threads);
+}
+
+// The argument is a dtype: f32, f64, f16 or bf16, of which the last two have losses alone.
 int main(int count, char** arguments) {
-  if (count == 2 && std::strcmp(arguments[1], "f64") == 0) {
-    all<double>(DType::f64);
-  } else {
-    all<float>(DType::f32);
-  }
+  const char* dtype = count == 2 ? arguments[1] : "";
+  if (std::strcmp(dtype, "f32") == 0) all<float>(DType::f32);
+  if (std::strcmp(dtype, "f64") == 0) all<double>(DType::f64);
+  if (std::strcmp(dtype, "f16") == 0) losses<half_t, float>(DType::f16);
+  if (std::strcmp(dtype, "bf16") == 0) losses<bfloat16_t, float>(DType::bf16);
   return std::fwrite(results.data(), sizeof(double), results.size(), stdout) == results.size() ? 0 : 1;
 }

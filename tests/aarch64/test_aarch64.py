@@ -63,7 +63,7 @@ def test_every_kernel_compiles_to_its_vectors(drivers):
 
 
 @pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"needs {EMULATOR}")
-@pytest.mark.parametrize(("dtype", "tolerance"), [("f32", 2e-5), ("f64", 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f32", 2e-5), ("f64", 1e-12), ("f16", 2e-3), ("bf16", 1e-2)])
 def test_results_are_those_of_this_processor(drivers, dtype, tolerance):
     there, here, _ = drivers
     found, wanted = (
@@ -74,6 +74,10 @@ def test_results_are_those_of_this_processor(drivers, dtype, tolerance):
     assert len(found) > 10**6
     assert np.isfinite(wanted).all()
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+    # half precision rounds the same number the same way; where the numbers differ it may be the next one
+    assert np.isclose(found, wanted, rtol=2e-5, atol=2e-5).mean() > (0.999 if tolerance > 1e-3 else 1 - 1e-12)
+    if tolerance > 1e-3:
+        return
     rankings = slice(-21, None)  # of three rows six numbers of pairs each, then Spearman's correlation
     assert (wanted[rankings][:18] > 0).sum() >= 12
     assert np.array_equal(found[rankings], wanted[rankings])
