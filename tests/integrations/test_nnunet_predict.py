@@ -205,6 +205,10 @@ def test_continued_after_an_interruption(labelled, tmp_path):
     # each call of several predicts its share
     labelled.predict(*arguments[:2], "-o", tmp_path / "part", *arguments[4:], "-num_parts", 2, "-part_id", 1)
     assert [path.name for path in (tmp_path / "part").glob("*.nii.gz")] == [f"{labelled.names[1]}.nii.gz"]
+    with open(tmp_path / "part/review.csv", newline="") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == labelled.names[1:]
+    labelled.predict(*arguments[:2], "-o", tmp_path / "part", *arguments[4:], "-num_parts", 2, "-part_id", 0)
+    assert (tmp_path / "part/review.csv").read_text() == review  # of both calls together
 
 
 def test_what_is_wrong_is_told_in_one_line(labelled, tmp_path):
@@ -216,6 +220,7 @@ def test_what_is_wrong_is_told_in_one_line(labelled, tmp_path):
     cases = (
         ([*images, *out], "model: expected -m FOLDER, or -d DATASET and -c CONFIGURATION, got neither"),
         ([*images, *out, *model, "-d", 1, "-c", "2d"], "got both"),
+        ([*images, *out, *model, "-tr", "nnUNetTrainerSURE"], "got both"),
         ([*images, *out, "-d", 77, "-c", "2d"], "d: expected a data set of nnU-Net's, got 77"),
         ([*images, *out, *model, "-f", "x"], "f: expected numbers of folds, or all, got 'x'"),
         ([*images, *out, *model, "-f", 3], "expected fold 3 with checkpoint_final.pth, got 0, 1"),
