@@ -145,7 +145,7 @@ def _chosen(op: str, backend: str | None, *args: Any, **kwargs: Any) -> str:
         reasons[name] = supports(*args, **kwargs)
         if reasons[name] is None:
             if name == "reference" and not torch.compiler.is_compiling():
-                _warn_of_reference(op, args, reasons)
+                warn_of_reference(op, args, reasons)
             return name
     raise AssertionError("the reference supports everything")
 
@@ -168,7 +168,7 @@ def check(backend: str | None, *ops: str) -> None:
             )
 
 
-def _warn_of_reference(op: str, args: tuple[Any, ...], reasons: dict[str, str | None]) -> None:
+def warn_of_reference(op: str, args: tuple[Any, ...], reasons: dict[str, str | None]) -> None:
     """Once for each op and kind of device, where kernels of this kind of device exist: the reference is many times
     slower."""
     for kind, names in (("cuda", ("triton", "cuda")), ("cpu", ("cpu",))):

@@ -16,7 +16,7 @@ from .dense_noise_uncertainty_loss import dense_noise_uncertainty_loss
 from .dirichlet_uncertainty import dirichlet_uncertainty
 from .evidential_loss import float64_terms
 from .gradient_magnitude import gradient_magnitude
-from .gradient_uncertainty_loss import gradient_uncertainty_loss
+from .gradient_uncertainty_loss import backend_beside_triton, gradient_uncertainty_loss
 
 
 def dense_supervision(
@@ -57,7 +57,7 @@ def dense_supervision(
         gradient = gradient_uncertainty_loss(
             u, g, distance, threshold=options.gradient_threshold, pairs="sampled" if options.num_pairs else "exact",
             num_pairs=max(options.num_pairs, 1), label=label if options.per_class else None, seed=options.seed,
-            normalize=options.normalize, backend="cuda" if logits.is_cuda else "cpu",
+            normalize=options.normalize, backend="cpu" if backend == "cpu" else backend_beside_triton(u),
         )  # fmt: skip
     ordered = dense_noise_uncertainty_loss(
         u, first, second, distance, noise.levels, threshold=options.noise_threshold, margin=noise.margin,

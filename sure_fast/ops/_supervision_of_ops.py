@@ -1,4 +1,5 @@
-"""The terms of `uncertainty_supervision` as the composition of the ops it joins, for thresholds beyond its byte map."""
+"""The terms of `uncertainty_supervision` as the composition of the ops it joins: for thresholds beyond its bytes, and
+where no kernel sorts pairs beside Triton's."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from .boundary_distance import boundary_distance
 from .dirichlet_uncertainty import dirichlet_uncertainty
 from .evidential_loss import evidential_loss
 from .gradient_magnitude import gradient_magnitude
-from .gradient_uncertainty_loss import gradient_uncertainty_loss
+from .gradient_uncertainty_loss import backend_beside_triton, gradient_uncertainty_loss
 from .noise_uncertainty_loss import noise_uncertainty_loss
 
 HALF = (torch.bfloat16, torch.float16)
@@ -54,7 +55,7 @@ def supervision_of_ops(
             label=label if options.per_class else None,
             seed=options.seed,
             normalize=options.normalize,
-            backend="cuda" if logits.is_cuda else "cpu",  # as in the fused op: pairs are sorted, which Triton does not
+            backend="cpu" if backend == "cpu" else backend_beside_triton(u),
         )
     if noise is not None:
         noisy1, noisy2 = noise.logits.chunk(2)

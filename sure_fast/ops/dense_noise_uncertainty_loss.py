@@ -12,8 +12,8 @@ from ..reference.dense_noise_uncertainty_loss import dense_noise_uncertainty_los
 from . import _triton
 from ._autograd import Parameters
 from ._calls import single_or_double
+from .gradient_uncertainty_loss import backend_beside_triton, pair_loss_over_images
 from .gradient_uncertainty_loss import check_options as check_pairs
-from .gradient_uncertainty_loss import pair_loss_of_images
 from .noise_uncertainty_loss import NOISE_THRESHOLD, one_dtype
 
 MARGIN = 0.0
@@ -32,10 +32,7 @@ def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
 def _triton_supports(uncertainty: Tensor, *others: Tensor | None, **__: object) -> str | None:
     if any(other is not None and other.dtype == torch.float64 for other in others[:3]):
         return "a map is float64, and the Triton kernels compute in float32"
-    # pairs are sorted by the backend of the device
-    return _triton.why_not("uncertainty", uncertainty) or _backends.why_not(
-        "gradient_uncertainty_loss", "cuda" if uncertainty.is_cuda else "cpu", uncertainty
-    )
+    return _triton.why_not("uncertainty", uncertainty)
 
 
 _backends.register("dense_noise_uncertainty_loss", cpu=_cpu_supports, triton=_triton_supports)
@@ -245,8 +242,7 @@ def dense_noise_uncertainty_loss(
     distance_term = torch.zeros_like(order)
     if with_distance:
         clean = first.detach() if detach else first
-        sorting = "cuda" if clean.is_cuda else "cpu"
-        scaled = normalize is not None
-        losses = [pair_loss_of_images(noisy - clean, d, d, threshold, scaled, sorting).sum() for noisy in copies]
+        sorting = "cpu" if chosen == "cpu" else backend_beside_triton(clean)
+        losses = [pair_loss_over_images(noisy - clean, d, d, threshold, normalize, sorting) for noisy in copies]
         distance_term = each * torch.stack(losses).sum() / max(len(first), 1)
     return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))

@@ -125,12 +125,27 @@ def _backward(ctx, grad_loss: Tensor, _: Tensor):
 _op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def pair_loss_of_images(
-    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, normalize: bool, backend: str
+def backend_beside_triton(maps: Tensor) -> str:
+    """Which backend sorts the pairs of an op whose other parts Triton's kernels do: the kernel of the maps' device, or
+    where there is none the reference, of which a warning tells once."""
+    kernel = "cuda" if maps.is_cuda else "cpu"
+    reason = _backends.why_not("gradient_uncertainty_loss", kernel, maps)
+    if reason is None:
+        return kernel
+    if not torch.compiler.is_compiling():
+        _backends.warn_of_reference("gradient_uncertainty_loss", (maps,), {kernel: reason})
+    return "reference"
+
+
+def pair_loss_over_images(
+    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, normalize: str | None, backend: str
 ) -> Tensor:
-    """The loss of every image, float64 [N], of checked maps: every pair, `values` in the place of g."""
+    """The sum over the images of their losses, float64, of checked maps: every pair, `values` in the place of g."""
+    if backend == "reference":
+        mean = _reference(uncertainty, values, distance, threshold=threshold, normalize=normalize)
+        return mean.to(torch.float64) * len(uncertainty)
     seed = torch.zeros((), dtype=torch.int64)
-    return _op(uncertainty, values, distance, None, threshold, 0, seed, normalize, backend)[0]
+    return _op(uncertainty, values, distance, None, threshold, 0, seed, normalize is not None, backend)[0].sum()
 
 
 def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS, normalize: str | None = None) -> None:

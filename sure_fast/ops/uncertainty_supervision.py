@@ -30,7 +30,7 @@ from .boundary_distance import squared_steps
 from .dense_noise_uncertainty_loss import MARGIN
 from .evidential_loss import checked_weights, evidential_args
 from .gradient_magnitude import channel_weights, gradient_args
-from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, seed_tensor
+from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, backend_beside_triton, seed_tensor
 from .gradient_uncertainty_loss import _op as _pair_loss
 from .noise_uncertainty_loss import NOISE_THRESHOLD, NOISY_FAR_SUMS, noise_args
 
@@ -52,10 +52,7 @@ def _triton_supports(
 ) -> str | None:
     reason = _triton.why_not("logits", logits) or _backends.why_not("boundary_distance", "triton", logits[:, 0])
     if reason is None and image is not None:
-        # boundary voxels are sorted by the backend of the device
-        reason = _backends.why_not("gradient_magnitude", "triton", image, channels=channels) or _backends.why_not(
-            "gradient_uncertainty_loss", "cuda" if logits.is_cuda else "cpu", logits[:, 0]
-        )
+        reason = _backends.why_not("gradient_magnitude", "triton", image, channels=channels)
     return reason
 
 
@@ -373,6 +370,8 @@ def _terms_of(
     # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
     in_bytes = reach * _cpu.SLACK < _cpu.BYTE_REACH
     fused = backend != "reference" and in_bytes and not isinstance(noise, DenseAnswers)
+    if backend == "triton" and image is not None and fused:  # the fused operator asks a kernel for the pairs
+        fused = backend_beside_triton(logits[:, 0]) != "reference"
     if backend != "cpu" or not fused:  # else the kernel looks itself
         _checks.labels_in_range("label", label, logits.shape[1], options.ignore_index)
     if backend == "reference":

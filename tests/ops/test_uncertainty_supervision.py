@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.ops import _calls
+from sure_fast import _backends
 from sure_fast.ops.uncertainty_supervision import _op
 from tests.ops.backends import Backend, assert_same_bits, on
 from tests.ops.inputs import strided
@@ -35,11 +35,14 @@ def case(shape=(2, 30, 33), classes=3, channels=1, dtype=torch.float32, ignore=N
     return z, label, image, noisy, noise
 
 
-@pytest.fixture(autouse=True)
-def _sorts_on_the_gpu(request):
-    """Pairs of boundary voxels are sorted by the CUDA library beside the Triton kernels."""
-    if "triton" in request.node.name and torch.cuda.is_available() and _calls.missing is not None:
-        pytest.skip(_calls.missing)
+@pytest.fixture
+def _no_sorting_kernel(monkeypatch):
+    """As on a GPU where the package was built without nvcc, and nothing was warned of yet."""
+    for name in ("cpu", "cuda"):
+        monkeypatch.setitem(
+            _backends._registry["gradient_uncertainty_loss"], name, lambda *_, **__: "nothing sorts here"
+        )
+    monkeypatch.setattr(_backends, "_warned", set())
 
 
 def run(backend, z, label, image, noisy, noise, **options):
@@ -199,6 +202,18 @@ def test_half_precision_and_large_thresholds_in_triton(kernel):
     z, label, image, *_ = case((2, 20, 21))
     large, want = (run(z, label, image, gradient_threshold=16.0) for run in (kernel, REFERENCE))
     torch.testing.assert_close(large, want, rtol=0.01, atol=0.01)
+
+
+@on("triton")
+@pytest.mark.usefixtures("_no_sorting_kernel")
+def test_without_a_sorting_kernel_the_rest_stays_in_triton(kernel):
+    given = case((2, 20, 21))
+    with pytest.warns(UserWarning, match="gradient_uncertainty_loss runs its plain PyTorch reference .*nothing sorts"):
+        check(kernel, given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # told once
+        check(kernel, given, per_class=True, normalize="band")
+        check(kernel, given, pairs="sampled", num_pairs=3001, seed=5)
 
 
 def test_operator_is_registered_properly():

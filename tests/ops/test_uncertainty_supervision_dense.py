@@ -8,9 +8,9 @@ import torch
 import sure_fast
 from tests.ops.backends import Backend, assert_same_bits, on
 from tests.ops.inputs import strided
-from tests.ops.test_uncertainty_supervision import _sorts_on_the_gpu, assert_like_but_for_pairs, case
+from tests.ops.test_uncertainty_supervision import _no_sorting_kernel, assert_like_but_for_pairs, case
 
-__all__ = ["_sorts_on_the_gpu"]
+__all__ = ["_no_sorting_kernel"]
 REFERENCE = Backend("uncertainty_supervision", "reference")
 LEVELS = torch.tensor([0.2, 0.9])
 WEIGHTS = torch.tensor([2.0, 0.5, 3.0, 2.0, 4.0, 1.5, 0.7, 0.6, 0.4, 1.1], dtype=torch.float64)
@@ -93,6 +93,16 @@ def test_without_an_image_boundary_or_batch(kernel):
     assert [float(v) for v in empty] == [0] * 10
     with pytest.raises(ValueError, match=r"noisy_logits: expected \[2, 3, 12, 13\], got \[4, 3, 12, 13\]"):
         kernel(z, label, image, noisy_logits=noisy, levels=LEVELS[:1])
+
+
+@on("triton")
+@pytest.mark.usefixtures("_no_sorting_kernel")
+@pytest.mark.parametrize("copies", [1, 2])
+def test_without_a_sorting_kernel_the_rest_stays_in_triton(copies, kernel):
+    *given, noisy, patches = case((2, 20, 23))
+    with pytest.warns(UserWarning, match="gradient_uncertainty_loss runs its plain PyTorch reference .*nothing sorts"):
+        terms = check(kernel, (*given, noisy[: 2 * copies], patches))
+    assert bool((terms > 0).all())
 
 
 @on("cpu")
