@@ -52,16 +52,19 @@ class RankBatches(Sampler[list[int]]):
 
 
 class Collate:
-    """Stacks items of a dataset; no item gives tensors of length 0."""
+    """Stacks items of a dataset; no item gives tensors of length 0. Labels become bytes where these hold them."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.channels, self.patch_size = dataset.num_channels, tuple(dataset.patch_size)
+        labels = {dataset.num_classes - 1, 0 if dataset.ignore_index is None else dataset.ignore_index}
+        self.label_dtype = torch.uint8 if min(labels) >= 0 and max(labels) <= 255 else torch.int64
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if items:
-            return default_collate(list(items))
+            batch = default_collate(list(items))
+            return {**batch, "label": batch["label"].to(self.label_dtype)}
         return {
             "image": torch.empty(0, self.channels, *self.patch_size),
-            "label": torch.empty(0, *self.patch_size, dtype=torch.int64),
+            "label": torch.empty(0, *self.patch_size, dtype=self.label_dtype),
             "name": [],
         }

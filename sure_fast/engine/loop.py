@@ -22,7 +22,8 @@ from .evaluation import validation_dice
 from .files import PARTIAL
 from .logs import MetricsLog
 from .network import Network
-from .optimization import Optimization, autocast, memory_format
+from .optimization import Optimization, autocast, crops_of_one_shape, memory_format
+from .outcomes import Outcomes, Place
 from .signals import Interrupted, RunFailure, StopRequest, ignore_in_worker
 from .state import LossState, Progress, RankState, RemainingBatches
 
@@ -68,7 +69,9 @@ class Trainer:
         rank, ranks = distributed.rank(), distributed.world_size()
         if rank:
             torch.manual_seed(seed + RANK_SEED * rank)
-        self.generator = torch.Generator().manual_seed(seed + RANK_SEED * rank)
+        # noise of whole images is drawn where it is needed
+        drawn_on = device if device.type == "cuda" else "cpu"
+        self.generator = torch.Generator(drawn_on).manual_seed(seed + RANK_SEED * rank)
         self.batches = RankBatches(len(dataset), config.optimizer.batch_size, rank, ranks)
         self.remaining = RemainingBatches(self.batches)
         self.loader = DataLoader(
@@ -76,10 +79,14 @@ class Trainer:
             batch_sampler=self.remaining,
             collate_fn=Collate(dataset),
             num_workers=config.data.num_workers,
+            pin_memory=device.type == "cuda",
             persistent_workers=config.data.num_workers > 0,
             worker_init_fn=ignore_in_worker,
             generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
         )
+        self.outcomes = Outcomes(late=self.optimization.spoiled is not None)
+        self.names: list[str] = []
+        """Of the terms of the loss, once a step was made."""
         self.clock: Callable[[], float] = time.perf_counter
         self.stages = dict.fromkeys(STAGES, 0.0)
         self.forwards = 0.0
@@ -162,7 +169,7 @@ class Trainer:
             return
         started, first = time.monotonic(), self.progress.epoch
         try:
-            with self._log() if distributed.is_main() else nullcontext() as log:
+            with crops_of_one_shape(), self._log() if distributed.is_main() else nullcontext() as log:
                 while not self._is_done():
                     row = self._epoch(log, progress and distributed.is_main(), stop)
                     if log is not None and report is not None:
@@ -282,15 +289,12 @@ class Trainer:
         )
         started = time.perf_counter() - at.seconds
         for batch in bar:
-            values = self.step(epoch, at.batch, batch["image"].to(self.device), batch["label"].to(self.device))
-            if log is not None:
-                log.step(epoch + 1, at.step, values)
+            numbers = self.launch(epoch, at.batch, *self.on_device(batch))
+            outcomes = self.outcomes.put(Place(epoch, at.batch, at.step), numbers)
             at.volumes += self.batches.step_size(at.batch)
             at.batch, at.step, at.seconds = at.batch + 1, at.step + 1, time.perf_counter() - started
-            shown = {title: f"{values[name]:.3g}" for name, title in self.method.shown.items() if values.get(name)}
-            speed = at.volumes / at.seconds
-            bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
             last = at.batch == len(self.batches)
+            self._take(outcomes + (self.outcomes.rest() if last else []), log, bar)
             if last:
                 distributed.average_buffers(self.model)
                 if self.weights is not self.model:
@@ -299,14 +303,53 @@ class Trainer:
                 continue  # the gradients of a group of batches are in no checkpoint
             number = stop.agreed()
             if number or (every and at.step - saved >= every):
+                self._take(self.outcomes.rest(), log, bar)
                 path, saved = self._checkpoint(log), at.step
             if number:
                 raise Interrupted(number, f" at {self._moment()}; the state is saved in {path}")
 
+    def on_device(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and label; from pinned memory nothing waits for them."""
+        image, label = (batch[name].to(self.device, non_blocking=True) for name in ("image", "label"))
+        return image, label
+
+    def _take(self, outcomes: Sequence[tuple[Place, list[float]]], log: MetricsLog | None, bar: Any) -> None:
+        """Logs and shows what steps gave."""
+        for place, numbers in outcomes:
+            values = self._checked(numbers, place)
+            if log is not None:
+                log.step(place.epoch + 1, place.step, values)
+            shown = {title: f"{values[name]:.3g}" for name, title in self.method.shown.items() if values.get(name)}
+            speed = self.progress.volumes / self.progress.seconds
+            bar.set_postfix({"loss": f"{values['total']:.3f}", **shown, "volumes_s": f"{speed:.1f}"})
+
+    def _checked(self, numbers: Sequence[float], place: Place | None = None) -> dict[str, float]:
+        """The terms by name; RunFailure where one or the gradient's norm is not finite."""
+        *terms, norm = numbers
+        values = dict(zip(self.names, terms, strict=True))
+        for name in sorted(values, key=lambda name: name in self.method.composites):
+            if not math.isfinite(values[name]):
+                self._stop(f"loss term {name!r} is {values[name]}", place)
+        if not math.isfinite(norm):
+            self._stop(f"the gradient's norm is {norm}", place)
+        return values
+
     def step(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+        """As `launch`, waiting for the terms, which are returned by name."""
+        return self._checked(self.launch(epoch, number, image, label).tolist())
+
+    def launch(self, epoch: int, number: int, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Batch `number` of the epoch; with `accumulate` the last of each group, and of the epoch, changes the weights.
 
         The gradient is that of the mean over the group of the loss of the batch of all ranks.
+
+        Returns:
+            The terms, of `self.names`, and a number that is not finite where the gradient's norm is not, float64 on the
+            device.
+
+        Raises:
+            RunFailure: one is not finite. On a GPU, which nothing waits for, `_checked` says so later, and until then
+                no step changes the weights.
         """
         started = self.clock()
         in_group = number % self.config.optimizer.accumulate
@@ -326,10 +369,12 @@ class Trainer:
             out = self.terms(logits, label, **step)
             out = self.deeply_supervised(out, coarser, label, image, epoch)
         terms = torch.stack([term.detach().double() for term in out])
-        values = dict(zip(out._fields, distributed.weighted_mean(terms, len(image)).tolist(), strict=True))
-        for name in sorted(values, key=lambda name: name in self.method.composites):
-            if not math.isfinite(values[name]):
-                self._stop(f"loss term {name!r} is {values[name]}")
+        numbers = torch.cat([distributed.weighted_mean(terms, len(image)), terms.new_zeros(1)])
+        self.names = list(out._fields)
+        if self.outcomes.late:
+            self.optimization.look_at(numbers)
+        else:
+            self._checked(numbers.tolist())
         # What is a mean over the rank's own images has to count by their number.
         share = len(image) * ranks / self.batches.step_size(number)
         total = out.total
@@ -342,15 +387,22 @@ class Trainer:
         self.progress.network_seconds += network.seconds
         started = self.clock()
         if in_group == group - 1:
-            norm = self.optimization.gradient_norm()
-            if not math.isfinite(norm) and not self.optimization.overflowed(norm):
-                self._stop(f"the gradient's norm is {norm}")
-            self.optimization.step()
+            self._change_weights(numbers)
         seconds = {**network.seconds_of, "supervision": loss_seconds, "optimizer": self.clock() - started}
         for stage, value in seconds.items():
             self.stages[stage] += value
         self.forwards += network.forwards / max(len(image), 1)
-        return values
+        return numbers
+
+    def _change_weights(self, numbers: torch.Tensor) -> None:
+        """By the gradients, whose norm becomes the last of the numbers where nothing waits for it."""
+        norm = self.optimization.gradient_norm()
+        if self.outcomes.late:
+            numbers[-1] = norm
+            self.optimization.look_at(numbers)
+        elif not math.isfinite(float(norm)) and not self.optimization.overflowed(float(norm)):
+            self._stop(f"the gradient's norm is {float(norm)}")
+        self.optimization.step()
 
     def deeply_supervised(
         self, out: Any, coarser: Sequence[torch.Tensor], label: torch.Tensor, image: torch.Tensor, epoch: int
@@ -381,8 +433,12 @@ class Trainer:
             clock=self.clock,
         )
 
-    def _stop(self, what: str) -> None:
-        moment, at = self._moment(), self.progress
+    def _stop(self, what: str, place: Place | None = None) -> None:
+        """`place`: of the step that is to blame, where others were begun since."""
+        at = self.progress
+        if place is not None:
+            at.batch, at.step = place.batch, place.step
+        moment = self._moment()
         begun = at.batch % self.config.optimizer.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
         raise RunFailure(f"{moment}: {what}; the state before this step is saved in {self.save()}")

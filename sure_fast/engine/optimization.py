@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,23 +54,49 @@ def memory_format(config: TrainConfig, dims: int) -> torch.memory_format:
     return torch.channels_last if dims == 2 else torch.channels_last_3d
 
 
-def ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
-    """θ̄ ← d θ̄ + (1 - d) θ, d = min(decay, (1 + n)/(10 + n)) at the n-th update, so that the start is soon forgotten."""
+@contextmanager
+def crops_of_one_shape() -> Iterator[None]:
+    """Within the block cuDNN tries which of its convolutions is the fastest for a shape: it will meet it again."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def ema_update(decay: float, spoiled: Tensor | None = None) -> Callable[[Any, Any, Any], None]:
+    """θ̄ ← d θ̄ + (1 - d) θ, d = min(decay, (1 + n)/(10 + n)) at the n-th update, so that the start is soon forgotten.
+
+    Nothing changes where `spoiled`, 0-dim on the parameters' device, is 1.
+    """
 
     @torch.no_grad()
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
         n = int(number)
-        torch._foreach_lerp_(list(averaged), list(current), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        share = 1.0 - min(decay, (1.0 + n) / (10.0 + n))
+        if spoiled is None:
+            torch._foreach_lerp_(list(averaged), list(current), share)
+            return
+        steps = torch._foreach_sub(list(current), list(averaged))
+        torch._foreach_mul_(steps, share * (1.0 - spoiled))
+        torch._foreach_add_(list(averaged), steps)
 
     return update
 
 
-def make_optimizer(parameters: Any, of: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Any, of: OptimizerConfig, fused: bool | None = None) -> torch.optim.Optimizer:
+    """`fused`: one kernel for all parameters, which can be told on the device to do nothing."""
     assert of.learning_rate is not None
-    shared: dict[str, Any] = {"lr": of.learning_rate, "weight_decay": of.weight_decay}
-    if of.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=of.momentum, nesterov=of.momentum > 0, **shared)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[of.name](parameters, **shared)
+    shared: dict[str, Any] = {"lr": of.learning_rate, "weight_decay": of.weight_decay, "fused": fused}
+    if of.name != "sgd":
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[of.name](parameters, **shared)
+    optimizer = torch.optim.SGD(parameters, momentum=of.momentum, nesterov=of.momentum > 0, **shared)
+    if fused and of.momentum:  # else a first step that does nothing leaves it unwritten
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def schedule_factor(of: OptimizerConfig, epochs: int) -> Callable[[int], float]:
@@ -103,13 +129,23 @@ class Optimization:
 
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.model, self.clip_norm = model, config.optimizer.clip_norm or math.inf
-        self.optimizer = make_optimizer(model.parameters(), config.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.network.amp == "fp16")
+        self.fused = True if device.type == "cuda" else None
+        self.optimizer = make_optimizer(model.parameters(), config.optimizer, self.fused)
+        self.spoiled: Tensor | None = None
+        """Where the host does not wait for a step to see whether its numbers are finite: 1 since they were not, 0-dim
+        on the device. Then no step changes anything any more."""
+        if self.fused and not self.scaler.is_enabled():
+            self.spoiled = torch.zeros((), device=device)
+            told = cast("Any", self.optimizer)
+            told.found_inf, told.grad_scale = self.spoiled, None
         constant = config.optimizer.schedule == "constant" and not config.optimizer.warmup
         factor = schedule_factor(config.optimizer, config.run.epochs)
         self.schedule = None if constant else LambdaLR(self.optimizer, factor)
         self.average = (
-            AveragedModel(model, multi_avg_fn=ema_update(config.optimizer.ema)) if config.optimizer.ema else None
+            AveragedModel(model, multi_avg_fn=ema_update(config.optimizer.ema, self.spoiled))
+            if config.optimizer.ema
+            else None
         )
 
     @property
@@ -128,12 +164,17 @@ class Optimization:
         """The loss to call backward on."""
         return self.scaler.scale(loss) if self.scaler.is_enabled() else loss
 
-    def gradient_norm(self) -> float:
-        """Averages the gradients over the ranks, unscales and clips them; the norm before clipping."""
+    def look_at(self, numbers: Tensor) -> None:
+        """Where one of them is not finite, no step changes anything from here on."""
+        if self.spoiled is not None:
+            torch.maximum(self.spoiled, (~numbers.isfinite()).any().to(self.spoiled), out=self.spoiled)
+
+    def gradient_norm(self) -> Tensor:
+        """Averages the gradients over the ranks, unscales and clips them; the norm before clipping, 0-dim."""
         distributed.average_gradients(list(self.model.parameters()))
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm))
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
 
     def overflowed(self, norm: float) -> bool:
         """Whether this norm is an overflow of float16, after which a smaller scale is tried."""
@@ -166,7 +207,8 @@ class Optimization:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = [{**group, "fused": self.fused} for group in state["optimizer"]["param_groups"]]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})  # of whatever device it was
         self.scaler.load_state_dict(state["scaler"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

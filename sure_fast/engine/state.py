@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -76,12 +77,22 @@ class RankState:
             raise ConfigError(f"expected as many ranks as when it was written, {before}, got {now}")
         state = states["ranks"][distributed.rank()]
         torch.set_rng_state(state["torch"])
-        self.generator.set_state(state["generator"])
+        set_state(self.generator, state["generator"])
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)
         if now > 1:
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(state[f"buffer {name}"])
+
+
+def set_state(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Of a generator on another kind of device the state has another form: a seed is made of it."""
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+    else:
+        generator.manual_seed(
+            int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest(), "little")
+        )
 
 
 class LossState:

@@ -36,7 +36,7 @@ def batches(trainer: Trainer) -> Iterator[tuple[float, int, Tensor, Tensor]]:
     while True:
         started = trainer.clock()
         for number, batch in enumerate(trainer.loader):
-            image, label = batch["image"].to(trainer.device), batch["label"].to(trainer.device)
+            image, label = trainer.on_device(batch)
             yield trainer.clock() - started, number, image, label
             started = trainer.clock()
 
