@@ -119,14 +119,18 @@ class MapFolders:
         return None
 
     def noisy_files(self, case: str) -> list[tuple[Path, str]]:
-        """Files under rising noise with their kind.
+        """Files under rising noise with their kind: as in a folder of predictions, or files of that kind alone which the
+        maps without noise are of.
 
         Raises:
             DataError: a folder without one.
         """
         files = []
+        own = PROBABILITIES if self.uncertainty is None and self.probabilities is not None else UNCERTAINTY
         for folder in self.noisy:
-            found = ((self._file(_inner(folder, kind), case, kind), kind) for kind in (UNCERTAINTY, PROBABILITIES))
+            of = MapFolders.found_in(folder)
+            found = [(of.file(case, kind), kind) for kind in (UNCERTAINTY, PROBABILITIES)]
+            found.append((self._file(folder, case, own), own) if of.kinds == [SEGMENTATION] else (None, own))
             one = next(((path, kind) for path, kind in found if path is not None), None)
             if one is None:
                 raise DataError(f"noisy {folder}: expected {case}.nii.gz or another map of this case, got none")

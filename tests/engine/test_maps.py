@@ -130,6 +130,15 @@ def test_under_noise(data, tmp_path):
     whole = leave(tmp_path / "whole", data, "segmentation", "uncertainty")  # as noisy folder its maps count
     prediction, noisy = load(MapFolders.of(folder, noisy=[whole]), cases[0], load_case(cases[0]), CLASSES)
     assert torch.equal(noisy[0], prediction.uncertainty)
+    for case in cases:  # as nnU-Net leaves them: CASE.nii.gz is the segmentation
+        p = answers[case.name]
+        np.savez(whole / f"{case.name}.npz", probabilities=p.transpose(0, *range(p.ndim - 1, 0, -1)))
+    shutil.rmtree(whole / "uncertainty")
+    bare = leave(tmp_path / "bare", data, "probabilities") / "probabilities"
+    of_probabilities = MapFolders.of(probabilities=bare, noisy=[whole, bare])
+    prediction, noisy = load(of_probabilities, cases[0], load_case(cases[0]), CLASSES)
+    assert len(noisy) == 2
+    assert all(torch.allclose(u, prediction.uncertainty, atol=1e-5) for u in noisy)
     near = torch.ones(1, *maps[0].shape, dtype=torch.bool)
     both = [torch.from_numpy(x)[None] for x in (maps[0], maps[2])]
     everywhere = float(compute_ucc_noise(both, mask=near))
