@@ -63,9 +63,9 @@ class Trainer:
         self.method = config.method.record
         of_run: dict[str, Any] = {"num_epochs": config.run.epochs, "dims": plan.dims, "in_channels": plan.in_channels,
                                   "ignore_index": dataset.ignore_index}  # fmt: skip
-        self.loss = self.method.make_loss(config.method.options, **of_run)
+        self.loss = self.method.make_loss(config.method.options, **of_run).to(device)
         self.terms = self.method.call(self.loss)
-        self.coarse_terms = self.method.call(self.method.make_coarse_loss(config.method.options, **of_run))
+        self.coarse_terms = self.method.call(self.method.make_coarse_loss(config.method.options, **of_run).to(device))
         rank, ranks = distributed.rank(), distributed.world_size()
         if rank:
             torch.manual_seed(seed + RANK_SEED * rank)

@@ -119,7 +119,7 @@ class MapFolders:
         return None
 
     def noisy_files(self, case: str) -> list[tuple[Path, str]]:
-        """Files under rising noise with their kind: as in a folder of predictions, or files of that kind alone which the
+        """Files under rising noise with their kind: as in a folder of predictions, or files alone, of the kind that the
         maps without noise are of.
 
         Raises:

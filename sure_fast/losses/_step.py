@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,12 @@ def draw_seed(generator: torch.Generator | None) -> Tensor:
     state = generator.get_state().view(torch.int64)
     torch.rand((), generator=generator, device=generator.device)  # moves on
     return (state * torch.arange(1, 2 * len(state), 2)).sum() & (2**62 - 1)
+
+
+def weight_buffer(weights: Sequence[float] | Tensor | None) -> Tensor | None:
+    """Weights of classes as float64, for a buffer: on the device of the logits they need not be brought there."""
+    given = _checks.weights("class_weights", weights)
+    return None if given is None else torch.as_tensor(given, dtype=torch.float64)
 
 
 def step_image(image: object, logits: Tensor, channels: str) -> Tensor:

@@ -13,6 +13,7 @@ from .._distributed import summed
 from ..ops.dirichlet_uncertainty import EVIDENCE, evidence_of
 from ..ops.evidential_loss import check_options
 from . import schedule
+from ._step import weight_buffer
 from .evidential import weighted_terms
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS
 
@@ -130,13 +131,15 @@ class DevisLoss(nn.Module):
         self.weight = _checks.positive("weight", weight, zero=True)
         _backends.check(backend, "evidential_loss")
         self.shared: dict[str, Any] = {"evidence": evidence, "ignore_index": ignore_index}
-        self.options: dict[str, Any] = {"kind": kind, "class_weights": class_weights}
+        self.options: dict[str, Any] = {"kind": kind}
         self.weighting: dict[str, Any] = {
             "total": total,
             "num_epochs": num_epochs,
             "annealing_epochs": annealing_epochs,
         }
-        check_options(**self.shared, **self.options)
+        check_options(**self.shared, **self.options, class_weights=class_weights)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         schedule.check_total(**self.weighting)
         self.num_epochs = num_epochs
         self.backend = backend
@@ -149,7 +152,7 @@ class DevisLoss(nn.Module):
         progress = schedule.progress(epoch, self.num_epochs)
         evidential, uncertainty = weighted_terms(
             logits, label, epoch=epoch, weighting=self.weighting, return_uncertainty=True, backend=self.backend,
-            **self.shared, **self.options,
+            class_weights=self.class_weights, **self.shared, **self.options,
         )  # fmt: skip
         assert uncertainty is not None
         calibration = _accuracy_uncertainty(logits, uncertainty[:, 0], label, progress, **self.shared)

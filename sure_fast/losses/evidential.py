@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import _backends, _checks
 from ..ops.evidential_loss import check_options, float64_terms, terms_dtype
+from ._step import weight_buffer
 from .deep_supervision import over_levels
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, check_epoch, check_total, total_of_terms
 
@@ -49,7 +50,9 @@ class EvidentialLoss(nn.Module):
         total: how the terms are weighted, "weighted" or "annealed".
         num_epochs: T; used by "annealed".
         annealing_epochs: epochs until the KL term has its full weight; 0: from the start.
-        kind, evidence, ignore_index, class_weights, regions, backend: as of `evidential_loss`.
+        kind, evidence, ignore_index, regions, backend: as of `evidential_loss`.
+        class_weights: as of `evidential_loss`; a buffer, so that `.to(device)` spares a copy at every call, which
+            a CUDA graph could not hold.
         reduction: "mean"; or "none": the data and KL terms of every voxel, and a total that adds the Dice term to each.
         level_weights: of a list of outputs, as of `DeepSupervision`.
 
@@ -93,7 +96,8 @@ class EvidentialLoss(nn.Module):
         self.annealing_epochs = annealing_epochs
         self.evidence = evidence
         self.ignore_index = ignore_index
-        self.class_weights = class_weights
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         self.regions = regions
         self.reduction = reduction
         self.level_weights = level_weights

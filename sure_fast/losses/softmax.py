@@ -12,6 +12,7 @@ from torch.nn import functional
 from .. import _checks
 from .._distributed import summed
 from ..ops.evidential_loss import checked_weights
+from ._step import weight_buffer
 
 EPSILON = 1e-5
 
@@ -45,8 +46,8 @@ class CrossEntropyDiceLoss(nn.Module):
     def __init__(self, *, ignore_index: int | None = None, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.ignore_index = _checks.index("ignore_index", ignore_index)
-        _checks.weights("class_weights", class_weights)
-        self.class_weights = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> CrossEntropyDiceOutput:
         """The loss of logits [N, C, *S] against labels [N, *S] or [N, 1, *S]; 0 where no voxel counts.

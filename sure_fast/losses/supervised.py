@@ -16,7 +16,7 @@ from ..ops.noise_uncertainty_loss import NOISE_THRESHOLD, check_weights
 from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE
 from ..ops.uncertainty_supervision import uncertainty_supervision
 from . import schedule
-from ._step import answer, draw_seed, step_image, step_model, try_model
+from ._step import answer, draw_seed, step_image, step_model, try_model, weight_buffer
 from .gradient_uncertainty import NORMALIZE
 from .hard_patches import MINING_OPS, HardPatches, fitting_patch
 from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
@@ -178,11 +178,13 @@ class UncertaintySupervisedLoss(nn.Module):
         patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
         self.patches = HardPatches(*patches)
         self.options: dict[str, Any] = {
-            "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "class_weights": class_weights,
+            "kind": kind, "evidence": evidence, "ignore_index": ignore_index,
             "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold, "pairs": pairs,
             "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class, "operator": operator,
             "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
-        check_options(**self.options)
+        check_options(**self.options, class_weights=class_weights)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         _backends.check(backend, *self.ops)
 
     @property
@@ -321,7 +323,9 @@ class UncertaintySupervisedLoss(nn.Module):
         supervised = image if weight > 0 and self.beta > 0 else None
         if supervised is not None and self.options["pairs"] == "sampled":
             wanted["seed"] = draw_seed(generator)
-        terms = uncertainty_supervision(logits, label, supervised, **wanted, **self.options, backend=self.backend)
+        terms = uncertainty_supervision(
+            logits, label, supervised, class_weights=self.class_weights, **wanted, **self.options, backend=self.backend
+        )
         segmentation, noisy = (
             schedule.total_of_terms(
                 *parts, epoch=epoch, total=self.total, num_epochs=self.num_epochs,

@@ -79,6 +79,7 @@ def test_a_step_reads_nothing_from_the_device(options, tmp_path):
     trainer.optimization = Optimization(trainer.model, config, META)
     trainer.optimization.spoiled = torch.zeros((), device=META)
     trainer.outcomes.late, trainer.generator = True, None
+    trainer.loss.to(META)
     batch = next(iter(trainer.loader))
     assert batch["label"].dtype == torch.uint8
     image, label = batch["image"].to(META), batch["label"].to(META)
