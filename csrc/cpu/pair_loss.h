@@ -2,11 +2,13 @@
 //   v_ij = (g_i - g_j)(u_i - u_j), loss = sum v+ / #{v > 0}, dloss/du_i = sum of (g_i - g_j) over violating j, / #{v >
 //   0}
 // Every pair: the elements in the order of rising g, falling u where g is equal; every pair of rising u violates
-// (pairs.h), and the sum is linear in u over those. Sampled: splitmix64 of (seed, row, draw) gives the draw-th pair,
-// and kStreams parts of the draws are summed by themselves. With `normalize` the loss is divided by the standard
-// deviations s_g and s_u over the row: dloss/du_i then has -loss (u_i - mean u) / (m s_u^2) beside it.
+// (pairs.h; where g has few values, few_values.h), and the sum is linear in u over those. Sampled: splitmix64 of (seed,
+// row, draw) gives the draw-th pair, and kStreams parts of the draws are summed by themselves. With `normalize` the
+// loss is divided by the standard deviations s_g and s_u over the row: dloss/du_i then has -loss (u_i - mean u) / (m
+// s_u^2) beside it.
 #pragma once
 
+#include "cpu/few_values.h"
 #include "cpu/gradient_uncertainty_loss.h"
 #include "cpu/pairs.h"
 #include "cpu/sort.h"
@@ -105,9 +107,29 @@ PairElements shifted(const PairElements& e, int64_t by) {
   return part;
 }
 
+// every_pair where g has a few values; `which` of them each element has.
+template <typename Value>
+int64_t every_pair_of_few(const FewValues<Value>& few, int number, const uint8_t* which, int64_t m, int threads,
+                          PairScratch<Value>& s) {
+  for (int64_t i = 0; i < m; ++i) {
+    s.sort.keys[i] = sort_key(s.u[i]);
+    s.sort.payload[i] = static_cast<uint32_t>(i);
+  }
+  s.sort.run(m, threads);
+  const auto sum = number > kDigits ? sum_partners_of_few<kMostValues, Value, typename KeyOf<Value>::type>
+                                    : sum_partners_of_few<kDigits, Value, typename KeyOf<Value>::type>;
+  return sum(few, number, s.sort.keys, s.sort.payload, which, m, s.chunk_totals, threads, s.slope);
+}
+
 // Slopes of all m elements, not yet divided; returns the number of violating pairs.
 template <typename Value>
 int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int threads, PairScratch<Value>& s) {
+  if (a.label.data == nullptr) {
+    FewValues<Value> few;
+    uint8_t* which = reinterpret_cast<uint8_t*>(s.rank);
+    const int number = few.find(s.g, m, which);
+    if (number > 0) return every_pair_of_few(few, number, which, m, threads, s);
+  }
   const int bits = order_elements(a, row, m, threads, s);
   const uint32_t* order = a.label.data != nullptr ? s.by_label.payload : s.sort.payload;
   for (int64_t i = 0; i < m; ++i) {

@@ -300,6 +300,24 @@ def test_large_images(levels, per_class, variant):
     assert_same_bits(runs)
 
 
+@on("cpu")
+@pytest.mark.parametrize("values", [1, 2, 15, 16, 17, 32, 33])
+@pytest.mark.parametrize("ties", ["none", "few", "most"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_gradient_of_few_values(values, ties, dtype, variant):
+    """As distances in voxels are: up to 32 are not sorted. Several chunks, runs of equal u across their borders."""
+    generator = torch.Generator().manual_seed(values)
+    u = torch.rand(2, 300, 241, generator=generator).to(dtype)
+    if ties == "few":
+        u = (u * 1000).round() / 1000
+    elif ties == "most":
+        u = u.where(torch.rand(u.shape, generator=generator) < 0.3, 0.5)
+    g = torch.randint(0, values, u.shape, generator=generator).to(dtype).sqrt() - 1.5
+    g = g.where(g != -0.5, torch.where(u > 0.5, 0.0, -0.0).to(dtype))  # both zeros are one value
+    check(variant, u, g, torch.zeros_like(u), normalize="band")
+    check(variant, u[:1, :20], g[:1, :20], torch.zeros_like(u[:1, :20]))
+
+
 @on("cuda")
 @pytest.mark.parametrize("sampled", [False, True])
 def test_images_that_do_not_go_together(sampled, kernel):
