@@ -74,16 +74,7 @@ class Trainer:
         self.generator = torch.Generator(drawn_on).manual_seed(seed + RANK_SEED * rank)
         self.batches = RankBatches(len(dataset), config.optimizer.batch_size, rank, ranks)
         self.remaining = RemainingBatches(self.batches)
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=self.remaining,
-            collate_fn=Collate(dataset),
-            num_workers=config.data.num_workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=config.data.num_workers > 0,
-            worker_init_fn=ignore_in_worker,
-            generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
-        )
+        self.loader = self._load()
         self.outcomes = Outcomes(late=self.optimization.spoiled is not None)
         self.names: list[str] = []
         """Of the terms of the loss, once a step was made."""
@@ -102,6 +93,20 @@ class Trainer:
         """What a checkpoint holds, by name: anything with state_dict() and load_state_dict()."""
         if self.weights is not self.model:
             self.states["trained"] = self.model
+
+    def _load(self) -> DataLoader[dict[str, Any]]:
+        """The loader of the batches that remain of an epoch."""
+        data = self.config.data
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.remaining,
+            collate_fn=Collate(self.dataset),
+            num_workers=data.num_workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=data.num_workers > 0,
+            worker_init_fn=ignore_in_worker,
+            generator=torch.Generator(),  # else each pass draws from the global one, a resumed pass once more
+        )
 
     @property
     def weights(self) -> torch.nn.Module:

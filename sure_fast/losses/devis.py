@@ -114,6 +114,8 @@ class DevisLoss(nn.Module):
         torch.Size([])
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         *,
@@ -138,7 +140,6 @@ class DevisLoss(nn.Module):
             "annealing_epochs": annealing_epochs,
         }
         check_options(**self.shared, **self.options, class_weights=class_weights)
-        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         schedule.check_total(**self.weighting)
         self.num_epochs = num_epochs

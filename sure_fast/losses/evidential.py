@@ -67,6 +67,8 @@ class EvidentialLoss(nn.Module):
         torch.Size([])
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         *,
@@ -96,7 +98,6 @@ class EvidentialLoss(nn.Module):
         self.annealing_epochs = annealing_epochs
         self.evidence = evidence
         self.ignore_index = ignore_index
-        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         self.regions = regions
         self.reduction = reduction

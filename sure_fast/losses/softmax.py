@@ -43,10 +43,11 @@ class CrossEntropyDiceLoss(nn.Module):
         torch.Size([])
     """
 
+    class_weights: Tensor | None
+
     def __init__(self, *, ignore_index: int | None = None, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.ignore_index = _checks.index("ignore_index", ignore_index)
-        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> CrossEntropyDiceOutput:

@@ -113,6 +113,7 @@ class UncertaintySupervisedLoss(nn.Module):
         >>> out.total.backward()
     """
 
+    class_weights: Tensor | None
     calls = 0
     """In which L_nu was asked for so far, counted with noise_every > 1; a run that goes on sets it."""
     draws = 0
@@ -170,9 +171,8 @@ class UncertaintySupervisedLoss(nn.Module):
         self.beta, self.gamma, self.noisy_weight = (_checks.positive(*weight, zero=True) for weight in each.items())
         self.weights = check_weights(order_weight, distance_weight, far_weight)
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
-        self.image_noise = check_noise(
-            support=support, noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies
-        )
+        self.image_noise = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max,
+                                       noisy_copies=noisy_copies)  # fmt: skip
         _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
@@ -183,9 +183,8 @@ class UncertaintySupervisedLoss(nn.Module):
             "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class, "operator": operator,
             "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
         check_options(**self.options, class_weights=class_weights)
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
         _backends.check(backend, *self.ops)
+        self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
 
     @property
     def ops(self) -> tuple[str, ...]:
