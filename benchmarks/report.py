@@ -19,6 +19,7 @@ from benchmarks import floors
 SCALING = "scaling: "
 HEADLINES = {
     "training step [24, 1, 128, 128], 4 classes": "published style",
+    "training step with noise over images [2, 1, 96, 96, 96], 3 classes": "eager reference",
     "training step [2, 1, 96, 96, 96], 3 classes": "eager reference",
     "evidential_loss forward + backward [2, 4, 96, 96, 96]": "torch.compile(reference)",
     "gradient_uncertainty_loss forward + backward, 2 × 6000 boundary voxels": "10⁷ sampled pairs an image, PyTorch",
