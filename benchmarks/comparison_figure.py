@@ -126,7 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     summary = json.loads((options.results / "results.json").read_text(encoding="utf-8"))
     presets = options.presets.split(",") if options.presets else summary["presets"]
-    print(under_corruption(summary, presets))
+    if any(summary["robustness"].values()):
+        print(under_corruption(summary, presets))
     for preset in presets if options.data else ():
         print(f"{preset}: {errors(options.results / f'{preset}-seed{options.seed}', options.data)}")
     figure(options.results, presets, options.seed, options.cases, options.figure)
