@@ -7,6 +7,8 @@ import pytest
 import scipy.stats
 
 from sure_fast.comparison.differences import corrected_p, holm, signed_rank_p
+from sure_fast.comparison.tables import difference
+from sure_fast.metrics.accumulator import Statistics
 
 
 @pytest.mark.parametrize("number", [5, 22, 60])
@@ -34,3 +36,10 @@ def test_every_other_method_is_held_against_one():
     p = corrected_p({"a": base, "b": base + 1.0, "c": base + generator.normal(scale=0.1, size=40)}, "a")
     assert set(p) == {"b", "c"}
     assert p["b"] < 1e-6 < p["c"]
+
+
+def test_a_difference_in_words():
+    assert difference(Statistics(0.01, 0.02, 0.002, 0.02, 40, 0), 0.01) == "+0.010 (0.00200 … 0.020)"
+    assert difference(Statistics(-0.01, 0.02, -0.02, 0.002, 40, 0), 0.5) == "−0.010 (−0.020 … 0.00200) n. s."
+    nothing = Statistics(math.nan, math.nan, math.nan, math.nan, 0, 40)  # a metric that one of the methods lacks
+    assert difference(nothing, math.nan) == "–"

@@ -137,9 +137,9 @@ def _differences(comparison: Comparison) -> list[str]:
 
 
 def difference(statistics: Statistics, p: float) -> str:
-    """Such as "+0.010 (+0.002 … +0.020)", and whether it is no more than chance."""
+    """Such as "+0.010 (+0.002 … +0.020)", and whether it is no more than chance; a dash where there is none."""
     sign = "+" if statistics.mean > 0 else ""
-    mark = "" if p < LEVEL else " n. s."
+    mark = "" if p < LEVEL or math.isnan(statistics.mean) else " n. s."
     return f"{sign}{typeset(statistics.mean)}{interval(statistics, ' ({} … {})')}{mark}"
 
 
