@@ -5,8 +5,6 @@
 // is left of them where there is no partner. Elements of equal u are no partners. O(n) after the sort.
 #pragma once
 
-#include <algorithm>
-
 #include "cpu/digits.h"
 
 namespace sure_fast {
@@ -107,7 +105,7 @@ int64_t meet_all(const Partners<kWidth>& partners, Counts<kWidth> c, const Key* 
                  const uint8_t* which, int64_t begin, int64_t end, double* slope_of) {
   int64_t pairs = 0;
   while (begin < end) {
-    double some = 0.0;  // exact up to kExact elements
+    double some = 0.0;  // exact: about kExact elements, and a run of equal u that ends beyond them
     for (const int64_t block = begin; begin < end && begin < block + kExact;) {
       int64_t last = begin + 1;
       while (last < end && keys[last] == keys[begin]) ++last;
@@ -127,7 +125,16 @@ int64_t meet_all(const Partners<kWidth>& partners, Counts<kWidth> c, const Key* 
 template <typename Key>
 int64_t run_border(const Key* keys, int64_t at, int64_t n) {
   if (at <= 0 || at >= n) return at <= 0 ? 0 : n;
-  return std::upper_bound(keys + at - 1, keys + n, keys[at - 1]) - keys;
+  int64_t low = at - 1, high = n;  // keys[low] is of the run, keys[high] behind it
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    if (keys[middle] == keys[at - 1]) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return high;
 }
 
 // Slopes of n elements, sorted by rising u into keys and element, into slope_of[element]; which: of each element the

@@ -169,7 +169,7 @@ def weighted_mean(values: Tensor, weight: float) -> Tensor:
     """Σ w v / Σ w over the ranks; the values of weight 0 enter nothing, NaN included."""
     if world_size() == 1:
         return values
-    sums = torch.cat([values * weight if weight else torch.zeros_like(values), values.new_tensor([weight])])
+    sums = torch.cat([values * weight if weight else torch.zeros_like(values), values.new_full((1,), float(weight))])
     dist.all_reduce(sums)
     return sums[:-1] / sums[-1]
 

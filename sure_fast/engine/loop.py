@@ -361,6 +361,7 @@ class Trainer:
         group = min(self.config.optimizer.accumulate, len(self.batches) - (number - in_group))
         if in_group == 0:
             self.optimization.zero_grad()
+            self.optimization.keep_statistics()
         network = self.cut_network()
         step: dict[str, Any] = {"image": image, "epoch": epoch, "model": network, "generator": self.generator}
         images, loss = image, cast("Any", self.loss)
@@ -393,6 +394,8 @@ class Trainer:
         started = self.clock()
         if in_group == group - 1:
             self._change_weights(numbers)
+        if self.outcomes.late:
+            self.optimization.restore_statistics()
         seconds = {**network.seconds_of, "supervision": loss_seconds, "optimizer": self.clock() - started}
         for stage, value in seconds.items():
             self.stages[stage] += value
@@ -444,6 +447,8 @@ class Trainer:
         if place is not None:
             at.batch, at.step = place.batch, place.step
         moment = self._moment()
+        if not self.outcomes.late:  # else a flag on the device did so
+            self.optimization.restore_statistics()
         begun = at.batch % self.config.optimizer.accumulate  # batches whose gradients are lost
         at.batch, at.step = at.batch - begun, at.step - begun
         raise RunFailure(f"{moment}: {what}; the state before this step is saved in {self.save()}")

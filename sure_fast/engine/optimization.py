@@ -92,11 +92,17 @@ def make_optimizer(parameters: Any, of: OptimizerConfig, fused: bool | None = No
     if of.name != "sgd":
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[of.name](parameters, **shared)
     optimizer = torch.optim.SGD(parameters, momentum=of.momentum, nesterov=of.momentum > 0, **shared)
-    if fused and of.momentum:  # else a first step that does nothing leaves it unwritten
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    if fused:
+        begin_momentum(optimizer)
     return optimizer
+
+
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Where SGD has none yet: a fused first step that is told to do nothing would leave it unwritten."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def schedule_factor(of: OptimizerConfig, epochs: int) -> Callable[[int], float]:
@@ -142,11 +148,10 @@ class Optimization:
         constant = config.optimizer.schedule == "constant" and not config.optimizer.warmup
         factor = schedule_factor(config.optimizer, config.run.epochs)
         self.schedule = None if constant else LambdaLR(self.optimizer, factor)
-        self.average = (
-            AveragedModel(model, multi_avg_fn=ema_update(config.optimizer.ema, self.spoiled))
-            if config.optimizer.ema
-            else None
-        )
+        self.average = AveragedModel(model) if config.optimizer.ema else None
+        self._update = ema_update(config.optimizer.ema, self.spoiled)
+        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
     @property
     def learning_rate(self) -> float:
@@ -188,7 +193,32 @@ class Optimization:
         else:
             self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self._average(self.average)
+
+    @torch.no_grad()
+    def _average(self, average: AveragedModel) -> None:
+        """As its update_parameters, which takes the number of updates to the device and back."""
+        averaged: list[Tensor] = list(average.module.parameters())
+        current: list[Tensor] = list(self.model.parameters())
+        number = int(average.n_averaged)  # on the CPU
+        if number:
+            self._update(averaged, current, number)
+        else:
+            torch._foreach_copy_(averaged, current)
+        for own, buffer in zip(average.module.buffers(), self.model.buffers(), strict=True):
+            own.copy_(buffer)
+        average.n_averaged += 1
+
+    def keep_statistics(self) -> None:
+        """What normalisation keeps running, as it is before a step."""
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)
+
+    @torch.no_grad()
+    def restore_statistics(self) -> None:
+        """As they were, where the step is spoiled; without a flag on the device in any case."""
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            buffer.copy_(kept if self.spoiled is None else torch.where(self.spoiled > 0, kept, buffer))
 
     def end_epoch(self) -> None:
         if self.schedule is not None:
@@ -209,6 +239,8 @@ class Optimization:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         groups = [{**group, "fused": self.fused} for group in state["optimizer"]["param_groups"]]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})  # of whatever device it was
+        if self.fused:
+            begin_momentum(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

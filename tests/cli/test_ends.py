@@ -163,7 +163,7 @@ def test_a_stopped_comparison_names_its_own_command(tmp_path, monkeypatch):
     def stop(self, *_):
         raise signals.Interrupted(15)
 
-    monkeypatch.setattr(loop.Trainer, "step", stop)
+    monkeypatch.setattr(loop.Trainer, "launch", stop)
     arguments = ["--data", str(data(tmp_path / "data")), "--presets", "evidential", "--epochs", "1"]
     arguments += ["--output", str(tmp_path / "out")]
     with pytest.raises(signals.Interrupted) as caught:

@@ -61,6 +61,8 @@ def as_on_a_gpu(monkeypatch):
     [
         {"preset": "softmax"},
         {"preset": "evidential", "ema": "0.99", "clip_norm": "12", "accumulate": "2"},
+        {"preset": "evidential", "network.norm": "batch", "optimizer.name": "sgd", "ema": "0.9"},
+        {"preset": "probabilistic"},
         {"preset": "devis"},
         {"preset": "sure"},
         {"preset": "dense"},
@@ -83,7 +85,7 @@ def test_a_step_reads_nothing_from_the_device(options, tmp_path):
     batch = next(iter(trainer.loader))
     assert batch["label"].dtype == torch.uint8
     image, label = batch["image"].to(META), batch["label"].to(META)
-    for number in range(2):
+    for number in range(4):  # two changes of the weights, after which averaged ones are updated
         with Copies() as copies:
             numbers = trainer.launch(3, number, image, label)
         assert numbers.device == META

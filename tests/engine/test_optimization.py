@@ -145,13 +145,13 @@ def test_averaged_weights(cases, tmp_path):
     trainer = trainer_of(cases, tmp_path, ema="0.5", learning_rate="0.1")
     first = next(trainer.model.parameters())
     seen = []
-    update = trainer.optimization.average.update_parameters
+    update = trainer.optimization._average
 
-    def recorded(model):
+    def recorded(average):
         seen.append(first.detach().clone())
-        update(model)
+        update(average)
 
-    trainer.optimization.average.update_parameters = recorded
+    trainer.optimization._average = recorded
     epoch_of(trainer)
     want = seen[0]
     for n, value in enumerate(seen[1:], start=1):

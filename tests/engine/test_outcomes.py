@@ -34,8 +34,7 @@ def late(monkeypatch):
         self.fused, self.spoiled = True, torch.zeros(())
         self.optimizer = make_optimizer(model.parameters(), config.optimizer, True)
         self.optimizer.found_inf, self.optimizer.grad_scale = self.spoiled, None
-        if self.average is not None:
-            self.average.multi_avg_fn = ema_update(config.optimizer.ema, self.spoiled)
+        self._update = ema_update(config.optimizer.ema, self.spoiled)
 
     monkeypatch.setattr(Optimization, "__init__", of_gpu)
     monkeypatch.setattr(outcomes, "copy_of", lambda numbers: (numbers.clone(), Arrived()))
@@ -115,6 +114,29 @@ def test_a_spoiled_step_changes_nothing_although_the_next_has_begun(late, optimi
         for state in states["optimization"]["optimizer"]["state"].values()
         for entry in state.values()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["now", "later"])
+def test_running_statistics_are_those_before_a_spoiled_image(when, tmp_path, monkeypatch, request):
+    if when == "later":
+        request.getfixturevalue("late")
+    flags = {**TINY, "network.norm": "batch", "ema": "0.9"}
+    launch, calls = loop.Trainer.launch, []
+
+    def spoiled(self, epoch, number, image, label):
+        calls.append(1)
+        return launch(self, epoch, number, image * (math.nan if len(calls) == 3 else 1.0), label)
+
+    monkeypatch.setattr(loop.Trainer, "launch", spoiled)
+    with pytest.raises(RunFailure, match="epoch 1, step 2: loss term"):
+        training.train(make(flags), tmp_path / "run", progress=False)
+    states = checkpoint.load(tmp_path / "run/checkpoints/last.pt")
+    for name in ("model", "trained"):
+        running = [value for key, value in states[name].items() if "running" in key]
+        assert running
+        assert all(value.isfinite().all() for value in running)
+        assert any(bool((value != 0).any()) and bool((value != 1).any()) for value in running)
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def run(*arguments):
 
 def stopped_at(step, output, arguments, **options):
     with pytest.MonkeyPatch.context() as patched:
-        send(patched, loop.Trainer, "step", step, **options)
+        send(patched, loop.Trainer, "launch", step, **options)
         return run(*arguments, "--output", output)
 
 
@@ -286,7 +286,7 @@ def test_one_command_starts_and_continues(flags, whole, tmp_path, capfd):
     assert "expected a new or empty folder" in capfd.readouterr().err
     (output / "notes.txt").unlink()
     with pytest.MonkeyPatch.context() as patched:
-        send(patched, loop.Trainer, "step", 3)
+        send(patched, loop.Trainer, "launch", 3)
         assert run(*again) == 143
     assert run(*again, "--learning-rate=0.1") == 2
     assert "was started with optimizer.learning_rate 0.001, got 0.1" in capfd.readouterr().err
