@@ -27,20 +27,20 @@ def rank_of_two(rank, folder, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     pictures.save_curves = evaluation.save_case = lambda *_, **__: None
     config = make({**FLAGS, "data": str(folder / "data")})
-    step, steps = loop.Trainer.step, []
+    launch, steps = loop.Trainer.launch, []
 
     def signalled(*arguments):
         steps.append(None)
         if rank == 1 and len(steps) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(*arguments)
+        return launch(*arguments)
 
     with distributed.joined("cpu"):
         training.train(config, folder / "whole", progress=False)
-        loop.Trainer.step = signalled
+        loop.Trainer.launch = signalled
         with pytest.raises(Interrupted, match=r"at epoch 1, step 1; .*; continue with: torchrun .* --resume "):
             training.train(config, folder / "run", progress=False)
-        loop.Trainer.step = step
+        loop.Trainer.launch = launch
         distributed.from_main(lambda: shutil.copytree(folder / "run", folder / "stopped"))
         training.train(config, folder / "run", progress=False, resume=True)
 
