@@ -60,6 +60,21 @@ static inline void dynamic_tasks(int64_t count, int threads, const Task& task) {
   }
 }
 
+constexpr int64_t kRange = 1 << 14;  // fewer elements a thread are not worth a second one
+
+// How many ranges n elements are cut into.
+static inline int ranges_of(int64_t n, int threads) {
+  const int64_t useful = n / kRange < threads ? n / kRange : threads;
+  return useful < 1 ? 1 : static_cast<int>(useful);
+}
+
+// Runs task(first, last) for the ranges of 0..n: what it writes for an element may not depend on where ranges end.
+template <typename Task>
+static inline void parallel_ranges(int64_t n, int threads, const Task& task) {
+  const int ranges = ranges_of(n, threads);
+  parallel_tasks(ranges, threads, [&](int64_t r) { task(n * r / ranges, n * (r + 1) / ranges); });
+}
+
 // Index of the running thread in its team, below the number of threads asked for.
 static inline int thread_index() {
 #if defined(_OPENMP)

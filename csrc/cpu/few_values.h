@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/digits.h"
+#include "cpu/lanes.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -55,16 +56,18 @@ class FewValues {
 // How many elements of every value were met, and how many are to come.
 template <int kWidth>
 struct Counts {
-  alignas(64) double met[kWidth];
-  alignas(64) double left[kWidth];
+  static constexpr int kParts = kWidth / kLanes;
+  Lanes met[kParts], left[kParts];
 };
 
 // Of partners by their value.
 template <int kWidth>
 struct Partners {
-  alignas(64) double lower[kWidth][kWidth], higher[kWidth][kWidth];  // [e][k]: whether g_k is, 1 or 0
-  alignas(64) double fall[kWidth][kWidth], rise[kWidth][kWidth];     // there g_e - g_k, else 0
-  alignas(64) double one[kWidth][kWidth];                            // [e][k]: 1 where k is e
+  alignas(64) double lower[kWidth][kWidth];  // [e][k]: whether g_k is, 1 or 0
+  alignas(64) double fall[kWidth][kWidth];   // there g_e - g_k, else 0
+  alignas(64) double rise[kWidth][kWidth];   // g_e - g_k where g_k is higher, else 0
+  alignas(64) double one[kWidth][kWidth];    // [e][k]: 1 where k is e
+  static constexpr int kParts = Counts<kWidth>::kParts;
 
   template <typename Value>
   explicit Partners(const FewValues<Value>& few, int number) {
@@ -73,7 +76,6 @@ struct Partners {
         const bool both = e < number && k < number;
         const double by = both ? static_cast<double>(few.value[e]) - static_cast<double>(few.value[k]) : 0.0;
         lower[e][k] = by > 0.0 ? 1.0 : 0.0;
-        higher[e][k] = by < 0.0 ? 1.0 : 0.0;
         fall[e][k] = by > 0.0 ? by : 0.0;
         rise[e][k] = by < 0.0 ? by : 0.0;
         one[e][k] = e == k ? 1.0 : 0.0;
@@ -81,42 +83,41 @@ struct Partners {
     }
   }
 
-  void move(double* counts, unsigned e, double by) const {
-#pragma omp simd
-    for (int k = 0; k < kWidth; ++k) counts[k] += by * one[e][k];
+  SURE_FAST_INLINE_MEMBER void move(Lanes* counts, unsigned e, double by) const {
+    for (int part = 0; part < kParts; ++part) counts[part].add(Lanes::from(one[e] + part * kLanes), by);
   }
 
-  // Of an element of value e: sum over its partners of g_e - g_k, and their number.
-  void find(const Counts<kWidth>& c, unsigned e, double& slope, double& number) const {
-    double by = 0.0, count = 0.0;
-#pragma omp simd reduction(+ : by, count)
-    for (int k = 0; k < kWidth; ++k) {
-      by += c.met[k] * fall[e][k] + c.left[k] * rise[e][k];
-      count += c.met[k] * lower[e][k] + c.left[k] * higher[e][k];
+  // Of an element of value e: the sum over its partners of g_e - g_k; `pairs` learns those of lower u.
+  SURE_FAST_INLINE_MEMBER double find(const Counts<kWidth>& c, unsigned e, Lanes& pairs) const {
+    Lanes by = {};
+    for (int part = 0; part < kParts; ++part) {
+      by.add(c.met[part], Lanes::from(fall[e] + part * kLanes));
+      by.add(c.left[part], Lanes::from(rise[e] + part * kLanes));
+      pairs.add(c.met[part], Lanes::from(lower[e] + part * kLanes));
     }
-    slope = by;
-    number += count;
+    return by.sum();
   }
 };
 
-// Elements begin..end in the order of u, of which no run of equal keys reaches out. Returns twice the number of pairs.
+// Elements begin..end in the order of u, of which no run of equal keys reaches out. Returns the number of pairs whose
+// higher u is among them.
 template <int kWidth, typename Key>
 int64_t meet_all(const Partners<kWidth>& partners, Counts<kWidth> c, const Key* keys, const uint32_t* element,
                  const uint8_t* which, int64_t begin, int64_t end, double* slope_of) {
   int64_t pairs = 0;
   while (begin < end) {
-    double some = 0.0;  // exact: about kExact elements, and a run of equal u that ends beyond them
+    Lanes some = {};  // exact: about kExact elements, and a run of equal u that ends beyond them
     for (const int64_t block = begin; begin < end && begin < block + kExact;) {
       int64_t last = begin + 1;
       while (last < end && keys[last] == keys[begin]) ++last;
       for (int64_t i = begin; i < last; ++i) partners.move(c.left, which[element[i]], -1.0);
       for (int64_t i = begin; i < last; ++i) {
-        partners.find(c, which[element[i]], slope_of[element[i]], some);
+        slope_of[element[i]] = partners.find(c, which[element[i]], some);
       }
       for (int64_t i = begin; i < last; ++i) partners.move(c.met, which[element[i]], 1.0);
       begin = last;
     }
-    pairs += static_cast<int64_t>(some);
+    pairs += static_cast<int64_t>(some.sum());
   }
   return pairs;
 }
@@ -150,25 +151,28 @@ int64_t sum_partners_of_few(const FewValues<Value>& few, int number, const Key* 
     for (int k = 0; k < kWidth; ++k) totals[k] = 0.0;
     for (int64_t i = border(c), last = border(c + 1); i < last; ++i) totals[which[element[i]]] += 1.0;
   });
-  Counts<kWidth> all = {};  // what lies before a chunk, and at the end everything
+  double all[kWidth] = {};  // what lies before a chunk, and at the end everything
   for (int64_t c = 0; c < chunks; ++c) {
     for (int k = 0; k < kWidth; ++k) {
       const double here = chunk_totals[c * kMostValues + k];
-      chunk_totals[c * kMostValues + k] = all.met[k];
-      all.met[k] += here;
+      chunk_totals[c * kMostValues + k] = all[k];
+      all[k] += here;
     }
   }
   int64_t pairs = 0;
   parallel_tasks(chunks, threads, [&](int64_t c) {
     Counts<kWidth> counts;
-    for (int k = 0; k < kWidth; ++k) {
-      counts.met[k] = chunk_totals[c * kMostValues + k];
-      counts.left[k] = all.met[k] - counts.met[k];
+    double left[kWidth];
+    const double* met = chunk_totals + c * kMostValues;
+    for (int k = 0; k < kWidth; ++k) left[k] = all[k] - met[k];
+    for (int part = 0; part < counts.kParts; ++part) {
+      counts.met[part] = Lanes::from(met + part * kLanes);
+      counts.left[part] = Lanes::from(left + part * kLanes);
     }
     const int64_t found = meet_all(partners, counts, keys, element, which, border(c), border(c + 1), slope_of);
     __atomic_fetch_add(&pairs, found, __ATOMIC_RELAXED);
   });
-  return pairs / 2;
+  return pairs;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "cpu/pair_concordance.h"
 
 #include "cpu/digits.h"
+#include "cpu/lanes.h"
 #include "cpu/sort.h"
 
 namespace sure_fast {
@@ -32,23 +33,16 @@ int64_t count_few(const uint32_t* from, int64_t n) {
 }
 
 SURE_FAST_INLINE int64_t count_deal(const uint32_t* from, uint32_t* to, int64_t begin, int64_t end, int shift,
-                                    const double (*smaller)[kDigits], double* met, int64_t* next) {
-  int64_t pairs = 0;
-  while (begin < end) {
-    const int64_t last = begin + kExact < end ? begin + kExact : end;
-    double some = 0.0;
-    for (int64_t i = begin; i < last; ++i) {
-      const uint32_t rank = from[i];
-      const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
-      to[next[digit]++] = rank;
-      some += met[digit];
-#pragma omp simd
-      for (int d = 0; d < kDigits; ++d) met[d] += smaller[digit][d];
-    }
-    pairs += static_cast<int64_t>(some);
-    begin = last;
+                                    const uint32_t (*smaller)[kDigits], const uint32_t* met, int64_t* next) {
+  uint64_t pairs = 0;
+  CountLanes number = CountLanes::from(met);
+  for (int64_t i = begin; i < end; ++i) {
+    const uint32_t rank = from[i], digit = rank >> shift & (kDigits - 1);
+    to[next[digit]++] = rank;
+    pairs += number.at(digit);
+    number.add(CountLanes::from(smaller[digit]));
   }
-  return pairs;
+  return static_cast<int64_t>(pairs);
 }
 
 void count_digits(const uint32_t* rank, int64_t begin, int64_t end, int shift, int64_t* number) {
@@ -57,7 +51,7 @@ void count_digits(const uint32_t* rank, int64_t begin, int64_t end, int shift, i
 }
 
 int64_t count_group(uint32_t* from, uint32_t* to, int64_t begin, int64_t end, int shift,
-                    const double (*smaller)[kDigits]) {
+                    const uint32_t (*smaller)[kDigits]) {
   if (end - begin <= kFew) return count_few(from + begin, end - begin);
   if (shift < 0) return 0;
   int64_t number[kDigits], next[kDigits], first[kDigits + 1];
@@ -67,7 +61,7 @@ int64_t count_group(uint32_t* from, uint32_t* to, int64_t begin, int64_t end, in
     next[d] = first[d];
     first[d + 1] = first[d] + number[d];
   }
-  alignas(64) double met[kDigits] = {};
+  alignas(64) uint32_t met[kDigits] = {};
   int64_t pairs = count_deal(from, to, begin, end, shift, smaller, met, next);
   for (int d = 0; d < kDigits; ++d) {
     pairs += count_group(to, from, first[d], first[d + 1], next_shift(shift), smaller);
@@ -77,9 +71,9 @@ int64_t count_group(uint32_t* from, uint32_t* to, int64_t begin, int64_t end, in
 
 // Pairs i < j with rank_i < rank_j; chunk_totals int64 [pair_chunks(n), kDigits].
 int64_t count_rising(uint32_t* rank, uint32_t* other, int64_t n, int bits, int64_t* chunk_totals, int threads) {
-  alignas(64) double smaller[kDigits][kDigits];
+  alignas(64) uint32_t smaller[kDigits][kDigits];
   for (int e = 0; e < kDigits; ++e) {
-    for (int d = 0; d < kDigits; ++d) smaller[e][d] = d > e ? 1.0 : 0.0;
+    for (int d = 0; d < kDigits; ++d) smaller[e][d] = d > e;
   }
   const int shift = first_shift(bits);
   const int64_t chunks = pair_chunks(n);
@@ -102,12 +96,12 @@ int64_t count_rising(uint32_t* rank, uint32_t* other, int64_t n, int bits, int64
     const int64_t last = (c + 1) * kPairChunk < n ? (c + 1) * kPairChunk : n;
     const int64_t* before = chunk_totals + c * kDigits;
     int64_t next[kDigits];
-    alignas(64) double met[kDigits];
-    double lower = 0.0;
+    alignas(64) uint32_t met[kDigits];
+    uint32_t lower = 0;
     for (int d = 0; d < kDigits; ++d) {
       next[d] = first[d] + before[d];
       met[d] = lower;
-      lower += static_cast<double>(before[d]);
+      lower += static_cast<uint32_t>(before[d]);
     }
     const int64_t counted = count_deal(rank, other, c * kPairChunk, last, shift, smaller, met, next);
     __atomic_fetch_add(&pairs, counted, __ATOMIC_RELAXED);

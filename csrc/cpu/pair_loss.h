@@ -23,7 +23,8 @@ constexpr int64_t kStreams = 4;
 template <typename Value>
 struct PairScratch {
   using Key = typename KeyOf<Value>::type;
-  uint32_t *voxel, *rank, *order;  // voxel of each element; its rank in u; elements by label
+  uint32_t *voxel, *order;  // voxel of each element; elements by label
+  uint8_t* which;           // where g has a few values: which of them
   Value *u, *g;
   double* slope;  // [kStreams] of them for samples
   double* chunk_totals;
@@ -34,8 +35,8 @@ struct PairScratch {
 
   PairScratch(Arena& arena, const PairArgs& a, int64_t most, int threads)
       : voxel(arena.take<uint32_t>(most)),
-        rank(arena.take<uint32_t>(most)),
         order(arena.take<uint32_t>(a.num_pairs > 0 ? most : 0)),
+        which(arena.take<uint8_t>(a.num_pairs > 0 ? 0 : most)),
         u(arena.take<Value>(most)),
         g(arena.take<Value>(most)),
         slope(arena.take<double>(a.num_pairs > 0 ? kStreams * most : most)),
@@ -69,33 +70,51 @@ double variance(const Value* values, double mean, int64_t n) {
 
 SURE_FAST_INLINE uint64_t label_key(int64_t label) { return static_cast<uint64_t>(label) ^ 0x8000000000000000u; }
 
-// Elements 0..m-1: rising g, falling u where g is equal, label after label. Returns the bits of the ranks.
+// Sorts the elements by rising g, falling u where g is equal, label after label, into s.one. Returns the bits of the
+// ranks.
 template <typename Value>
-int order_elements(const PairArgs& a, int64_t row, int64_t m, int threads, PairScratch<Value>& s) {
+int order_elements(const PairArgs& a, int64_t row, int64_t m, double mean_g, int threads, PairScratch<Value>& s) {
   using Key = typename KeyOf<Value>::type;
-  for (int64_t i = 0; i < m; ++i) {
-    s.sort.keys[i] = static_cast<Key>(~sort_key(s.u[i]));
-    s.sort.payload[i] = static_cast<uint32_t>(i);
-  }
-  s.sort.run(m, threads);
-  uint32_t level = 0;  // from the greatest u down
-  for (int64_t i = 0; i < m; ++i) {
-    if (i > 0 && s.sort.keys[i] != s.sort.keys[i - 1]) ++level;
-    s.rank[s.sort.payload[i]] = level;
-  }
-  for (int64_t i = 0; i < m; ++i) s.rank[i] = level - s.rank[i];
-  for (int64_t i = 0; i < m; ++i) s.sort.keys[i] = sort_key(s.g[s.sort.payload[i]]);
-  s.sort.run(m, threads);
+  auto& sort = s.sort;
+  parallel_ranges(m, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      sort.keys[i] = static_cast<Key>(~sort_key(s.u[i]));
+      sort.payload[i] = static_cast<uint32_t>(i);
+    }
+  });
+  sort.run(m, threads);
+  // Level and element in one word: after the second sort they are looked up at random, once.
+  uint64_t* by_u = reinterpret_cast<uint64_t*>(s.two.slope);
+  const uint32_t top = sort.each_level(m, threads, [&](int64_t i, uint32_t level) {
+    const uint32_t element = sort.payload[i];
+    by_u[i] = uint64_t{level} << 32 | element;
+    sort.other_keys[i] = sort_key(s.g[element]);
+    sort.other_payload[i] = static_cast<uint32_t>(i);
+  });
+  sort.swap_keys();
+  sort.swap_payload();
+  sort.run(m, threads);
+  const uint32_t* order = nullptr;
   if (a.label.data != nullptr) {
     const int64_t* label = static_cast<const int64_t*>(a.label.data) + row * a.n;
     for (int64_t i = 0; i < m; ++i) {
-      const uint32_t element = s.sort.payload[i];
-      s.by_label.keys[i] = label_key(label[s.voxel[element]]);
-      s.by_label.payload[i] = element;
+      s.by_label.keys[i] = label_key(label[s.voxel[static_cast<uint32_t>(by_u[sort.payload[i]])]]);
+      s.by_label.payload[i] = static_cast<uint32_t>(i);
     }
     s.by_label.run(m, threads);
+    order = s.by_label.payload;
   }
-  return bits_needed(static_cast<int64_t>(level) + 1);
+  parallel_ranges(m, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t at = order != nullptr ? order[i] : i;
+      const uint64_t level_and_element = by_u[sort.payload[at]];
+      s.one.rank[i] = top - static_cast<uint32_t>(level_and_element >> 32);
+      s.one.index[i] = static_cast<uint32_t>(level_and_element);
+      s.one.a[i] = static_cast<double>(number_of_key(sort.keys[at])) - mean_g;
+      s.one.slope[i] = 0.0;
+    }
+  });
+  return bits_needed(static_cast<int64_t>(top) + 1);
 }
 
 PairElements shifted(const PairElements& e, int64_t by) {
@@ -107,18 +126,19 @@ PairElements shifted(const PairElements& e, int64_t by) {
   return part;
 }
 
-// every_pair where g has a few values; `which` of them each element has.
+// every_pair where g has a few values.
 template <typename Value>
-int64_t every_pair_of_few(const FewValues<Value>& few, int number, const uint8_t* which, int64_t m, int threads,
-                          PairScratch<Value>& s) {
-  for (int64_t i = 0; i < m; ++i) {
-    s.sort.keys[i] = sort_key(s.u[i]);
-    s.sort.payload[i] = static_cast<uint32_t>(i);
-  }
+int64_t every_pair_of_few(const FewValues<Value>& few, int number, int64_t m, int threads, PairScratch<Value>& s) {
+  parallel_ranges(m, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      s.sort.keys[i] = sort_key(s.u[i]);
+      s.sort.payload[i] = static_cast<uint32_t>(i);
+    }
+  });
   s.sort.run(m, threads);
   const auto sum = number > kDigits ? sum_partners_of_few<kMostValues, Value, typename KeyOf<Value>::type>
                                     : sum_partners_of_few<kDigits, Value, typename KeyOf<Value>::type>;
-  return sum(few, number, s.sort.keys, s.sort.payload, which, m, s.chunk_totals, threads, s.slope);
+  return sum(few, number, s.sort.keys, s.sort.payload, s.which, m, s.chunk_totals, threads, s.slope);
 }
 
 // Slopes of all m elements, not yet divided; returns the number of violating pairs.
@@ -126,19 +146,10 @@ template <typename Value>
 int64_t every_pair(const PairArgs& a, int64_t row, int64_t m, double mean_g, int threads, PairScratch<Value>& s) {
   if (a.label.data == nullptr) {
     FewValues<Value> few;
-    uint8_t* which = reinterpret_cast<uint8_t*>(s.rank);
-    const int number = few.find(s.g, m, which);
-    if (number > 0) return every_pair_of_few(few, number, which, m, threads, s);
+    const int number = few.find(s.g, m, s.which);
+    if (number > 0) return every_pair_of_few(few, number, m, threads, s);
   }
-  const int bits = order_elements(a, row, m, threads, s);
-  const uint32_t* order = a.label.data != nullptr ? s.by_label.payload : s.sort.payload;
-  for (int64_t i = 0; i < m; ++i) {
-    const uint32_t element = order[i];
-    s.one.rank[i] = s.rank[element];
-    s.one.index[i] = element;
-    s.one.a[i] = static_cast<double>(s.g[element]) - mean_g;
-    s.one.slope[i] = 0.0;
-  }
+  const int bits = order_elements(a, row, m, mean_g, threads, s);
   if (a.label.data == nullptr) return sum_partners(s.one, s.two, m, bits, s.chunk_totals, threads, s.slope);
   int64_t pairs = 0;
   for (int64_t begin = 0, end = 0; begin < m; begin = end) {
@@ -261,10 +272,12 @@ void pair_loss_row(const PairArgs& a, int64_t row, int64_t m, int threads, PairS
     shrink = scale > 0.0 ? sum * each / (static_cast<double>(m) * variance_u) : 0.0;
   }
   *loss = sum * each + spoiled;
-  for (int64_t i = 0; i < m; ++i) {
-    const double about = static_cast<double>(s.u[i]) - mean_u;
-    slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each - shrink * about + spoiled);
-  }
+  parallel_ranges(m, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const double about = static_cast<double>(s.u[i]) - mean_u;
+      slope[s.voxel[i]] = static_cast<Value>(s.slope[i] * each - shrink * about + spoiled);
+    }
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/digits.h"
+#include "cpu/lanes.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -32,12 +33,25 @@ struct Met {
   alignas(64) double sum[kDigits];
 };
 
-SURE_FAST_INLINE void meet(Met& met, const double* sign, double a) {
-#pragma omp simd
-  for (int d = 0; d < kDigits; ++d) {
-    met.number[d] += sign[d];
-    met.sum[d] += sign[d] * a;
+// All pairs of at most eight elements: one vector, every element compared with all of them.
+SURE_FAST_INLINE int64_t finish_eight(const PairElements& e, int64_t begin, int64_t n, double* slope_of) {
+  Lanes::Index rank = {}, number = {};
+  Lanes::Half sum = {};
+  const Lanes::Index position = {0, 1, 2, 3, 4, 5, 6, 7};
+  for (int64_t i = 0; i < n; ++i) rank[i] = e.rank[begin + i];
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t r = rank[i];
+    const double a = e.a[begin + i];
+    const Lanes::Index hit = ((rank > r) & (position > i)) | ((rank < r) & (position < i));  // all bits of a lane
+    number -= hit;
+    sum += (Lanes::Half)(hit & (Lanes::Index)(Lanes::Half{a, a, a, a, a, a, a, a}));
   }
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    slope_of[e.index[begin + i]] = e.slope[begin + i] + (e.a[begin + i] * static_cast<double>(number[i]) - sum[i]);
+    pairs += number[i];
+  }
+  return pairs;
 }
 
 // All pairs of a small group, directly; writes the finished slopes. Returns twice the number of pairs.
@@ -47,6 +61,7 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
     slope_of[e.index[begin]] = e.slope[begin];
     return 0;
   }
+  if (n <= 8) return finish_eight(e, begin, n, slope_of);
   alignas(64) double rank[kSmall] = {}, number[kSmall] = {}, sum[kSmall] = {}, position[kSmall];
   for (int64_t i = 0; i < kSmall; ++i) position[i] = static_cast<double>(i);
   for (int64_t i = 0; i < n; ++i) rank[i] = static_cast<double>(e.rank[begin + i]);
@@ -71,23 +86,24 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
 // Deals elements begin..end of `from` into `to` by the digit at `shift`, an element of digit d to `next[d]`, which
 // advances.
 SURE_FAST_INLINE int64_t deal(const PairElements& from, const PairElements& to, int64_t begin, int64_t end, int shift,
-                              const double (*sign)[kDigits], Met& met, int64_t* next) {
+                              const double (*sign)[kDigits], const Met& met, int64_t* next) {
   int64_t pairs = 0;
+  Lanes number = Lanes::from(met.number), sum = Lanes::from(met.sum);
   while (begin < end) {
     const int64_t last = begin + kExact < end ? begin + kExact : end;
     double some = 0.0;
     for (int64_t i = begin; i < last; ++i) {
-      const uint32_t rank = from.rank[i];
-      const int digit = static_cast<int>((rank >> shift) & (kDigits - 1));
-      const double a = from.a[i];
-      const double number = met.number[digit];
+      const uint32_t rank = from.rank[i], digit = rank >> shift & (kDigits - 1);
+      const double a = from.a[i], here = number.at(digit);
       const int64_t at = next[digit]++;
       to.rank[at] = rank;
       to.index[at] = from.index[i];
       to.a[at] = a;
-      to.slope[at] = from.slope[i] + (a * number - met.sum[digit]);
-      some += number;
-      meet(met, sign[digit], a);
+      to.slope[at] = from.slope[i] + (a * here - sum.at(digit));
+      some += here;
+      const Lanes by = Lanes::from(sign[digit]);
+      number.add(by);
+      sum.add(by, a);
     }
     pairs += static_cast<int64_t>(some);
     begin = last;

@@ -1,4 +1,7 @@
 // Stable radix sort of keys with a 32-bit payload, threaded; the order does not depend on the number of threads.
+// Keys are put into about twice as many cells as there are elements, of equal width in the numbers or in the keys,
+// whichever spreads a sample of them more evenly: one or two passes in the place of three (six of 64 bits). What shares
+// a cell is put in order in place. Keys that no cells spread are sorted by all of their bits.
 #pragma once
 
 #include "cpu/common.h"
@@ -10,7 +13,49 @@ namespace {
 
 constexpr int kRadixBits = 11;
 constexpr int kRadixBins = 1 << kRadixBits;
-constexpr int64_t kRadixGrain = 1 << 14;  // fewer elements a thread are not worth a second one
+constexpr int kMostCellBits = 2 * kRadixBits;
+constexpr int64_t kInPlace = 32;  // as many elements are sorted by insertion alone
+constexpr int kSampleBits = 8;
+constexpr int64_t kSample = 512;
+constexpr int64_t kRadixBlock = 256;  // keys whose bins are worked out together
+
+// Cells of equal width in the numbers that the keys stand for.
+template <typename Key>
+struct NumberCells {
+  using Number = decltype(number_of_key(Key()));
+  Number low, scale;
+  bool usable;
+
+  NumberCells(Key lowest, Key highest, int bits) : low(number_of_key(lowest)), scale(Number(0)), usable(false) {
+    const Number range = number_of_key(highest) - low;
+    scale = static_cast<Number>((1 << bits) - 1) / range;
+    usable = range * scale > Number(0) && range * scale < static_cast<Number>(1 << bits);  // false with NaN, infinity
+  }
+  SURE_FAST_INLINE_MEMBER uint32_t operator()(Key key) const {
+    return static_cast<uint32_t>(static_cast<int32_t>((number_of_key(key) - low) * scale));
+  }
+};
+
+// Cells of equal width in the keys, which are finer for small numbers; one a key where they are as many.
+template <typename Key>
+struct KeyCells {
+  Key lowest;
+  int shift;
+
+  KeyCells(Key low, Key highest, int bits) : lowest(low), shift(0) {
+    while (static_cast<Key>(highest - low) >> shift >> bits != 0) ++shift;
+  }
+  SURE_FAST_INLINE_MEMBER uint32_t operator()(Key key) const {
+    return static_cast<uint32_t>(static_cast<Key>(key - lowest) >> shift);
+  }
+};
+
+// Bits of the keys themselves.
+template <typename Key>
+struct KeyBits {
+  int shift;
+  SURE_FAST_INLINE_MEMBER uint32_t operator()(Key key) const { return static_cast<uint32_t>(key >> shift); }
+};
 
 template <typename Key>
 class RadixSort {
@@ -28,76 +73,171 @@ class RadixSort {
         counts(arena.take<int64_t>(static_cast<int64_t>(threads) * kRadixBins)) {}
 
   // Sorts the first n of keys and payload; the result is in `keys` and `payload` again, which may have changed places
-  // with the others. 64-bit keys are mostly told apart by their upper half: three passes over it, and what is left in
-  // runs of equal upper halves is put in order in place; where that is too much work, six passes over everything.
+  // with the others.
   void run(int64_t n, int threads) {
-    const int bits = 8 * static_cast<int>(sizeof(Key));
-    if (bits == 64) {
-      passes(n, threads, 32, bits);
-      if (order_runs(n)) return;
+    if (n <= kInPlace) {
+      order_in_place(0, n, n * n);
+      return;
     }
-    passes(n, threads, 0, bits);
+    Key lowest = keys[0], highest = keys[0];
+    for (int64_t i = 0; i < n; ++i) {
+      lowest = keys[i] < lowest ? keys[i] : lowest;
+      highest = keys[i] > highest ? keys[i] : highest;
+    }
+    if (lowest == highest) return;
+    int bits = 1;
+    while (bits < kMostCellBits && int64_t{1} << bits < 2 * n) ++bits;
+    const NumberCells<Key> numbers(lowest, highest, bits);
+    const KeyCells<Key> cells(lowest, highest, bits);
+    const double by_number = numbers.usable ? crowding(numbers, n, bits) : kMostCellBits * 1e9;
+    const double by_key = cells.shift == 0 ? 0.0 : crowding(cells, n, bits);
+    if (by_key < by_number ? sort_cells(cells, by_key, n, bits, threads)
+                           : sort_cells(numbers, by_number, n, bits, threads)) {
+      return;
+    }
+    for (int shift = 0; shift < 8 * static_cast<int>(sizeof(Key)); shift += kRadixBits) {
+      pass(KeyBits<Key>{shift}, 0, kRadixBits, n, threads);
+    }
+  }
+
+  // Of sorted keys: visit(i, level) for every element, levels counted from 0 by different keys. Returns the last level.
+  template <typename Visit>
+  uint32_t each_level(int64_t n, int threads, const Visit& visit) {
+    const int blocks = ranges_of(n, threads);
+    parallel_tasks(blocks, threads, [&](int64_t b) {
+      int64_t changes = 0;
+      for (int64_t i = n * b / blocks; i < n * (b + 1) / blocks; ++i) changes += i > 0 && keys[i] != keys[i - 1];
+      counts[b] = changes;
+    });
+    int64_t total = 0;
+    for (int b = 0; b < blocks; ++b) {
+      const int64_t changes = counts[b];
+      counts[b] = total;
+      total += changes;
+    }
+    parallel_tasks(blocks, threads, [&](int64_t b) {
+      uint32_t level = static_cast<uint32_t>(counts[b]);
+      for (int64_t i = n * b / blocks; i < n * (b + 1) / blocks; ++i) {
+        level += i > 0 && keys[i] != keys[i - 1];
+        visit(i, level);
+      }
+    });
+    return static_cast<uint32_t>(total);
+  }
+
+  void swap_keys() {
+    Key* k = keys;
+    keys = other_keys;
+    other_keys = k;
+  }
+
+  void swap_payload() {
+    uint32_t* p = payload;
+    payload = other_payload;
+    other_payload = p;
   }
 
  private:
-  // Insertion sort within runs of equal upper halves. False when it gave up.
-  bool order_runs(int64_t n) {
-    int64_t budget = 4 * n;
-    for (int64_t i = 1; i < n; ++i) {
+  // How many times more a key shares its cell than if all cells were equally full, from a sample of the keys.
+  template <typename Cells>
+  double crowding(const Cells& cells, int64_t n, int bits) const {
+    uint16_t number[1 << kSampleBits] = {};
+    const int shift = bits > kSampleBits ? bits - kSampleBits : 0;
+    const int64_t size = n < kSample ? n : kSample;
+    for (int64_t i = 0; i < size; ++i) ++number[cells(keys[i * n / size]) >> shift];
+    double pairs = 0.0;
+    for (int k = 0; k < 1 << kSampleBits; ++k) pairs += static_cast<double>(number[k]) * (number[k] - 1);
+    return pairs / static_cast<double>(size * (size - 1)) * static_cast<double>(1 << (bits - shift));
+  }
+
+  // False where the cells are too crowded: keys and payload are then a permutation that keeps equal keys in order.
+  template <typename Cells>
+  bool sort_cells(const Cells& cells, double crowding, int64_t n, int bits, int threads) {
+    constexpr double kCrowded = 12.0;  // an element would move over more than one or two others
+    if (crowding > kCrowded) return false;
+    const int low_bits = bits > kRadixBits ? bits / 2 : bits;
+    pass(cells, 0, low_bits, n, threads);
+    if (bits > low_bits) pass(cells, low_bits, bits - low_bits, n, threads);
+    const int blocks = ranges_of(n, threads);
+    bool ordered = true;
+    parallel_tasks(blocks, threads, [&](int64_t b) {
+      const int64_t first = cell_border(cells, n * b / blocks, n), last = cell_border(cells, n * (b + 1) / blocks, n);
+      if (!order_in_place(first, last, 4 * (last - first))) __atomic_store_n(&ordered, false, __ATOMIC_RELAXED);
+    });
+    return ordered;
+  }
+
+  // Where a cell begins, at or after an element.
+  template <typename Cells>
+  int64_t cell_border(const Cells& cells, int64_t at, int64_t n) const {
+    while (at > 0 && at < n && cells(keys[at]) == cells(keys[at - 1])) ++at;
+    return at;
+  }
+
+  // Insertion sort of elements first..last. False when it gave up after so many moves.
+  bool order_in_place(int64_t first, int64_t last, int64_t moves) {
+    for (int64_t i = first + 1; i < last; ++i) {
       if (!(keys[i] < keys[i - 1])) continue;
       const Key key = keys[i];
       const uint32_t value = payload[i];
       int64_t to = i;
-      for (; to > 0 && key < keys[to - 1]; --to) {
+      for (; to > first && key < keys[to - 1]; --to) {
         keys[to] = keys[to - 1];
         payload[to] = payload[to - 1];
       }
       keys[to] = key;
       payload[to] = value;
-      budget -= i - to;
-      if (budget < 0) return false;
+      moves -= i - to;
+      if (moves < 0) return false;
     }
     return true;
   }
 
-  void passes(int64_t n, int threads, int from_bit, int to_bit) {
-    const int64_t useful = n / kRadixGrain < threads ? n / kRadixGrain : threads;
-    const int blocks = useful < 1 ? 1 : static_cast<int>(useful);
-    for (int shift = from_bit; shift < to_bit; shift += kRadixBits) {
-      parallel_tasks(blocks, threads, [&](int64_t b) {
-        int64_t* count = counts + b * kRadixBins;
-        memset(count, 0, sizeof(int64_t) * kRadixBins);
-        const int64_t last = n * (b + 1) / blocks;
-        for (int64_t i = n * b / blocks; i < last; ++i) ++count[(keys[i] >> shift) & (kRadixBins - 1)];
-      });
-      int64_t total = 0;
-      bool one_bin = false;
-      for (int bin = 0; bin < kRadixBins; ++bin) {
-        const int64_t before = total;
-        for (int b = 0; b < blocks; ++b) {
-          const int64_t count = counts[b * kRadixBins + bin];
-          counts[b * kRadixBins + bin] = total;
-          total += count;
-        }
-        one_bin |= total - before == n;
-      }
-      if (one_bin) continue;
-      parallel_tasks(blocks, threads, [&](int64_t b) {
-        int64_t* next = counts + b * kRadixBins;
-        const int64_t last = n * (b + 1) / blocks;
-        for (int64_t i = n * b / blocks; i < last; ++i) {
-          const int64_t to = next[(keys[i] >> shift) & (kRadixBins - 1)]++;
-          other_keys[to] = keys[i];
-          other_payload[to] = payload[i];
-        }
-      });
-      Key* k = keys;
-      keys = other_keys;
-      other_keys = k;
-      uint32_t* p = payload;
-      payload = other_payload;
-      other_payload = p;
+  // Calls visit(i, bin) for elements first..last.
+  template <typename Cells, typename Visit>
+  void each_bin(const Cells& cells, int shift, uint32_t mask, int64_t first, int64_t last, const Visit& visit) const {
+    uint32_t bin[kRadixBlock];
+    for (; first < last; first += kRadixBlock) {
+      const int64_t size = last - first < kRadixBlock ? last - first : kRadixBlock;
+      const Key* from = keys + first;
+#pragma omp simd
+      for (int64_t i = 0; i < size; ++i) bin[i] = cells(from[i]) >> shift & mask;
+      for (int64_t i = 0; i < size; ++i) visit(first + i, bin[i]);
     }
+  }
+
+  // One pass by `bits` bits of the cells from `shift` on.
+  template <typename Cells>
+  void pass(const Cells& cells, int shift, int bits, int64_t n, int threads) {
+    const int blocks = ranges_of(n, threads), bins = 1 << bits;
+    const uint32_t mask = static_cast<uint32_t>(bins - 1);
+    parallel_tasks(blocks, threads, [&](int64_t b) {
+      int64_t* count = counts + b * kRadixBins;
+      memset(count, 0, sizeof(int64_t) * static_cast<size_t>(bins));
+      each_bin(cells, shift, mask, n * b / blocks, n * (b + 1) / blocks, [&](int64_t, uint32_t bin) { ++count[bin]; });
+    });
+    int64_t total = 0;
+    bool one_bin = false;
+    for (int bin = 0; bin < bins; ++bin) {
+      const int64_t before = total;
+      for (int b = 0; b < blocks; ++b) {
+        const int64_t count = counts[b * kRadixBins + bin];
+        counts[b * kRadixBins + bin] = total;
+        total += count;
+      }
+      one_bin |= total - before == n;
+    }
+    if (one_bin) return;
+    parallel_tasks(blocks, threads, [&](int64_t b) {
+      int64_t* next = counts + b * kRadixBins;
+      each_bin(cells, shift, mask, n * b / blocks, n * (b + 1) / blocks, [&](int64_t i, uint32_t bin) {
+        const int64_t to = next[bin]++;
+        other_keys[to] = keys[i];
+        other_payload[to] = payload[i];
+      });
+    });
+    swap_keys();
+    swap_payload();
   }
 };
 

@@ -22,6 +22,18 @@ SURE_FAST_INLINE uint64_t sort_key(double x) {
   return x != x ? UINT64_MAX : key;
 }
 
+// The number of a key.
+SURE_FAST_INLINE float number_of_key(uint32_t key) {
+  return math::float_of(static_cast<int32_t>(key >> 31 ? key ^ 0x80000000u : ~key));
+}
+
+SURE_FAST_INLINE double number_of_key(uint64_t key) {
+  const uint64_t bits = key >> 63 ? key ^ 0x8000000000000000u : ~key;
+  double x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
 template <typename Value>
 struct KeyOf;
 template <>
