@@ -113,92 +113,118 @@ int64_t count_rising(uint32_t* rank, uint32_t* other, int64_t n, int bits, int64
   return pairs;
 }
 
+// Pairs of one range that are tied.
+struct Ties {
+  int64_t a, b, both, close;
+};
+
 template <typename Value>
 struct Scratch {
   using Key = typename KeyOf<Value>::type;
   Value *a, *b;
-  uint32_t *rank, *ordered, *other;
+  uint64_t* by_b;  // in the order of falling b: an element, and its level above it
+  uint32_t *ordered, *other;
   int64_t* chunk_totals;
+  Ties* ties;  // of a range
   RadixSort<Key> sort;
 
   Scratch(Arena& arena, const RowPairArgs& args, int threads)
       : a(arena.take<Value>(args.mask != nullptr ? args.most : 0)),
         b(arena.take<Value>(args.mask != nullptr ? args.most : 0)),
-        rank(arena.take<uint32_t>(args.most)),
+        by_b(arena.take<uint64_t>(args.most)),
         ordered(arena.take<uint32_t>(args.most)),
         other(arena.take<uint32_t>(args.most)),
         chunk_totals(arena.take<int64_t>(pair_chunks(args.most) * kDigits)),
+        ties(arena.take<Ties>(threads)),
         sort(arena, args.most, threads) {}
 };
 
 SURE_FAST_INLINE int64_t pairs_of(int64_t n) { return n * (n - 1) / 2; }
 
+// The element of a word that has its level in b above it.
+SURE_FAST_INLINE uint32_t element_of(uint64_t word) { return static_cast<uint32_t>(word); }
+SURE_FAST_INLINE uint32_t level_of(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
+
 // Elements begin..end have equal a and falling b: pairs with 0 < b_k - b_i < tolerance.
 template <typename Value>
-int64_t close_pairs(const Value* b, const uint32_t* order, int64_t begin, int64_t end, double tolerance) {
+int64_t close_pairs(const Value* b, const uint64_t* by_b, const uint32_t* order, int64_t begin, int64_t end,
+                    double tolerance) {
+  const auto value = [&](int64_t i) { return b[element_of(by_b[order[i]])]; };
   int64_t close = 0, near = begin, same = begin;
   for (int64_t i = begin; i < end; ++i) {
-    const double here = static_cast<double>(b[order[i]]);
-    while (b[order[same]] != b[order[i]]) ++same;
-    while (near < same && !(static_cast<double>(b[order[near]]) < here + tolerance)) ++near;
+    const Value here = value(i);
+    while (value(same) != here) ++same;
+    while (near < same && !(static_cast<double>(value(near)) < static_cast<double>(here) + tolerance)) ++near;
     close += same - near;
   }
   return close;
 }
 
+// Sorts by falling b, elements and levels into s.by_b, then by rising a; s.ordered: ranks in b, rising, in that order.
+// Returns the last level.
+template <typename Value>
+uint32_t order_row(const RowPair<Value>& x, int threads, Scratch<Value>& s) {
+  using Key = typename KeyOf<Value>::type;
+  const int64_t n = x.count;
+  auto& sort = s.sort;
+  parallel_ranges(n, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      sort.keys[i] = static_cast<Key>(~sort_key(x.b[i]));
+      sort.payload[i] = static_cast<uint32_t>(i);
+    }
+  });
+  sort.run(n, threads);
+  sort.each_run(n, threads, [&](int64_t r, int64_t begin, int64_t end) { s.ties[r].b += pairs_of(end - begin); });
+  const uint32_t top = sort.each_level(n, threads, [&](int64_t i, uint32_t level) {
+    const uint32_t element = sort.payload[i];
+    s.by_b[i] = uint64_t{level} << 32 | element;
+    sort.other_keys[i] = sort_key(x.a[element]);
+    sort.other_payload[i] = static_cast<uint32_t>(i);
+  });
+  sort.swap_keys();
+  sort.swap_payload();
+  sort.run(n, threads);
+  parallel_ranges(n, threads, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) s.ordered[i] = top - level_of(s.by_b[sort.payload[i]]);
+  });
+  return top;
+}
+
 template <typename Value>
 void count_row(const RowPairArgs& args, int64_t row, double tolerance, int threads, Scratch<Value> s, int64_t* out) {
-  using Key = typename KeyOf<Value>::type;
   const RowPair<Value> x = compact_row(args, row, s.a, s.b);
   const int64_t n = x.count;
   for (int i = 0; i < 6; ++i) out[i] = 0;
   if (n == 0) return;
   bool spoiled = false;
-  for (int64_t i = 0; i < n; ++i) {
-    s.sort.keys[i] = static_cast<Key>(~sort_key(x.b[i]));
-    s.sort.payload[i] = static_cast<uint32_t>(i);
-    spoiled |= x.a[i] != x.a[i] || x.b[i] != x.b[i];
-  }
+  for (int64_t i = 0; i < n; ++i) spoiled |= (x.a[i] != x.a[i]) | (x.b[i] != x.b[i]);
   if (spoiled) {
     for (int i = 0; i < 6; ++i) out[i] = -1;
     return;
   }
-  s.sort.run(n, threads);
-  int64_t tied_b = 0, run = 0;
-  uint32_t level = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (i > 0 && s.sort.keys[i] != s.sort.keys[i - 1]) {
-      ++level;
-      tied_b += pairs_of(i - run);
-      run = i;
+  memset(s.ties, 0, sizeof(Ties) * static_cast<size_t>(threads));
+  const uint32_t top = order_row(x, threads, s);
+  s.sort.each_run(n, threads, [&](int64_t r, int64_t begin, int64_t end) {
+    Ties& ties = s.ties[r];
+    ties.a += pairs_of(end - begin);
+    for (int64_t i = begin, same = begin; i < end; i = same) {
+      while (same < end && s.ordered[same] == s.ordered[i]) ++same;
+      ties.both += pairs_of(same - i);
     }
-    s.rank[s.sort.payload[i]] = level;
+    if (tolerance > 0 && end - begin > 1) {
+      ties.close += close_pairs(x.b, s.by_b, s.sort.payload, begin, end, tolerance);
+    }
+  });
+  Ties tied = {0, 0, 0, 0};
+  for (int r = 0; r < threads; ++r) {
+    tied = {tied.a + s.ties[r].a, tied.b + s.ties[r].b, tied.both + s.ties[r].both, tied.close + s.ties[r].close};
   }
-  tied_b += pairs_of(n - run);
-  for (int64_t i = 0; i < n; ++i) s.sort.keys[i] = sort_key(x.a[s.sort.payload[i]]);
-  s.sort.run(n, threads);
-  int64_t tied_a = 0, both = 0, close = 0, run_both = 0;
-  run = 0;
-  for (int64_t i = 0; i <= n; ++i) {
-    const bool ends = i == n || (i > 0 && s.sort.keys[i] != s.sort.keys[i - 1]);
-    if (i < n) s.ordered[i] = level - s.rank[s.sort.payload[i]];
-    if (ends || (i > 0 && s.ordered[i] != s.ordered[i - 1])) {
-      both += pairs_of(i - run_both);
-      run_both = i;
-    }
-    if (ends) {
-      tied_a += pairs_of(i - run);
-      if (tolerance > 0 && i - run > 1) close += close_pairs(x.b, s.sort.payload, run, i, tolerance);
-      run = i;
-    }
-  }
-  const int bits = bits_needed(static_cast<int64_t>(level) + 1);
-  out[0] = count_rising(s.ordered, s.other, n, bits, s.chunk_totals, threads);
-  out[1] = pairs_of(n) - out[0] - tied_a - tied_b + both;
-  out[2] = tied_a - both;
-  out[3] = tied_b - both;
-  out[4] = both;
-  out[5] = close;
+  out[0] = count_rising(s.ordered, s.other, n, bits_needed(int64_t{top} + 1), s.chunk_totals, threads);
+  out[1] = pairs_of(n) - out[0] - tied.a - tied.b + tied.both;
+  out[2] = tied.a - tied.both;
+  out[3] = tied.b - tied.both;
+  out[4] = tied.both;
+  out[5] = tied.close;
 }
 
 template <typename Value>

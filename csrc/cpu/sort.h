@@ -125,6 +125,23 @@ class RadixSort {
     return static_cast<uint32_t>(total);
   }
 
+  // Of sorted keys: visit(range, begin, end) for the runs of equal ones, range by range, those that begin in it.
+  template <typename Visit>
+  void each_run(int64_t n, int threads, const Visit& visit) const {
+    const int ranges = ranges_of(n, threads);
+    parallel_tasks(ranges, threads, [&](int64_t r) {
+      int64_t begin = n * r / ranges;
+      const int64_t last = n * (r + 1) / ranges;
+      while (begin > 0 && begin < last && keys[begin] == keys[begin - 1]) ++begin;
+      while (begin < last) {
+        int64_t end = begin + 1;
+        while (end < n && keys[end] == keys[begin]) ++end;
+        visit(r, begin, end);
+        begin = end;
+      }
+    });
+  }
+
   void swap_keys() {
     Key* k = keys;
     keys = other_keys;
