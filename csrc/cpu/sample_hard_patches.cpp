@@ -4,7 +4,8 @@
 // all voxels; the draws walk down these lists, past what overlaps. A full list that runs out is filled again from the
 // candidates that are still free, as many as there are slots, so the result never depends on the room in a list.
 // Parallel over slabs of an image; the largest keys do not depend on how it is cut. Integers only: exact.
-// Bytes per voxel: u, u_noisy, label and distance once. Bound by the keys: three 64-bit multiplications a voxel.
+// Bytes per voxel: the label; of u, u_noisy and distance what belongs to keys that are large enough. Bound by the keys:
+// three 64-bit multiplications a voxel.
 #include "cpu/sample_hard_patches.h"
 
 #include "math/patch_table.h"
@@ -93,41 +94,31 @@ struct Scratch {
   }
 };
 
+// The class whose list a voxel may enter by its label, -1: none.
 template <typename Label>
-void hard_labels(const HardPatchArgs& a, int64_t at, int64_t count, int32_t* cls) {
+void classes_of(const HardPatchArgs& a, int64_t at, int64_t count, int32_t* cls) {
   const Label* label = static_cast<const Label*>(a.label.data) + at;
+  const uint64_t classes = static_cast<uint64_t>(a.num_classes);
+#pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
     const int64_t y = static_cast<int64_t>(label[i]);
-    cls[i] = cls[i] != 0 && y >= 0 && y < a.num_classes ? static_cast<int32_t>(y) : -1;
+    cls[i] = static_cast<uint64_t>(y) < classes ? static_cast<int32_t>(y) : -1;
   }
 }
 
-template <typename Distance>
-void near_background(const HardPatchArgs& a, int64_t at, int64_t count, int32_t* cls) {
-  const Distance* d = static_cast<const Distance*>(a.distance) + at;
-  const Distance limit = static_cast<Distance>(a.max_distance);
-  for (int64_t i = 0; i < count; ++i) cls[i] = cls[i] == 0 && !(d[i] < limit) ? -1 : cls[i];
-}
-
-// The class each of `count` voxels stands for as a candidate, -1 where it is none.
+// Whether a voxel of class c is a candidate: hard and, where it is background, near the boundary.
 template <typename Value>
-void candidate_classes(const HardPatchArgs& a, int64_t at, int64_t count, int32_t* cls) {
-  const Value* u = static_cast<const Value*>(a.uncertainty) + at;
-  const Value* noisy = static_cast<const Value*>(a.noisy) + at;
-  for (int64_t i = 0; i < count; ++i) cls[i] = noisy[i] <= u[i];
-  switch (a.label.dtype) {
-    case DType::u8: hard_labels<uint8_t>(a, at, count, cls); break;
-    case DType::i8: hard_labels<int8_t>(a, at, count, cls); break;
-    case DType::i16: hard_labels<int16_t>(a, at, count, cls); break;
-    case DType::i32: hard_labels<int32_t>(a, at, count, cls); break;
-    default: hard_labels<int64_t>(a, at, count, cls);
-  }
-  a.distance_dtype == DType::f64 ? near_background<double>(a, at, count, cls)
-                                 : near_background<float>(a, at, count, cls);
+bool is_candidate(const HardPatchArgs& a, int64_t at, int32_t c) {
+  const Value u = static_cast<const Value*>(a.uncertainty)[at], noisy = static_cast<const Value*>(a.noisy)[at];
+  if (!(noisy <= u)) return false;
+  if (c != 0) return true;
+  return a.distance_dtype == DType::f64
+             ? static_cast<const double*>(a.distance)[at] < a.max_distance
+             : static_cast<const float*>(a.distance)[at] < static_cast<float>(a.max_distance);
 }
 
 // Calls visit(voxel, count, key, cls) for runs of voxels in rows [first, last) of an image where a patch fits inside.
-template <typename Value, typename Visit>
+template <typename Visit>
 void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last, const Visit& visit) {
   const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
   const int64_t margin_d = a.patch[0] / 2, margin_h = a.patch[1] / 2, margin_w = a.patch[2] / 2;
@@ -139,10 +130,16 @@ void each_run(const HardPatchArgs& a, int64_t image, int64_t first, int64_t last
     if (d < margin_d || d >= D - margin_d || h < margin_h || h >= H - margin_h) continue;
     for (int64_t w = margin_w; w < W - margin_w; w += kBlock) {
       const int64_t count = W - margin_w - w < kBlock ? W - margin_w - w : kBlock;
-      const int64_t voxel = row * W + w;
+      const int64_t voxel = row * W + w, at = image * D * H * W + voxel;
 #pragma omp simd
       for (int64_t i = 0; i < kBlock; ++i) key[i] = random_bits(start, voxel + i);
-      candidate_classes<Value>(a, image * D * H * W + voxel, count, cls);
+      switch (a.label.dtype) {
+        case DType::u8: classes_of<uint8_t>(a, at, count, cls); break;
+        case DType::i8: classes_of<int8_t>(a, at, count, cls); break;
+        case DType::i16: classes_of<int16_t>(a, at, count, cls); break;
+        case DType::i32: classes_of<int32_t>(a, at, count, cls); break;
+        default: classes_of<int64_t>(a, at, count, cls);
+      }
       visit(voxel, count, key, cls);
     }
   }
@@ -159,20 +156,22 @@ void fill_lists(const HardPatchArgs& a, const Scratch& s) {
       floors[c] = 0;
       lists[c] = {0, kKept, s.items + (task * (a.num_classes + 1) + c) * kKept};
     }
-    const int64_t image = task / slabs, slab = task % slabs;
-    each_run<Value>(a, image, rows * slab / slabs, rows * (slab + 1) / slabs,
-                    [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
-                      for (int64_t i = 0; i < count; ++i) {
-                        if (key[i] >= floors[a.num_classes]) {
-                          offer(lists[a.num_classes], {key[i], voxel + i});
-                          floors[a.num_classes] = floor_of(lists[a.num_classes]);
-                        }
-                        if (key[i] >= floors[cls[i]]) {
-                          offer(lists[cls[i]], {key[i], voxel + i});
-                          floors[cls[i]] = floor_of(lists[cls[i]]);
-                        }
-                      }
-                    });
+    const int64_t image = task / slabs, slab = task % slabs, base = image * rows * a.size[3];
+    each_run(a, image, rows * slab / slabs, rows * (slab + 1) / slabs,
+             [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
+               for (int64_t i = 0; i < count; ++i) {
+                 const int32_t c = cls[i];
+                 // Few keys are above a floor, so that the maps are hardly read.
+                 if (key[i] >= floors[a.num_classes]) {
+                   offer(lists[a.num_classes], {key[i], voxel + i});
+                   floors[a.num_classes] = floor_of(lists[a.num_classes]);
+                 }
+                 if (key[i] >= floors[c] && is_candidate<Value>(a, base + voxel + i, c)) {
+                   offer(lists[c], {key[i], voxel + i});
+                   floors[c] = floor_of(lists[c]);
+                 }
+               }
+             });
   });
 }
 
@@ -187,14 +186,15 @@ SURE_FAST_INLINE Coordinates coordinates_of(const HardPatchArgs& a, int64_t voxe
 // The list's candidates that are still free, in the order of drawing; room for more than the one it had.
 template <typename Value>
 void refill(const HardPatchArgs& a, int64_t image, int64_t c, const PatchTable& drawn, List& list) {
+  const int64_t rows = a.size[1] * a.size[2], base = image * rows * a.size[3];
   list.kept = 0;
-  each_run<Value>(a, image, 0, a.size[1] * a.size[2],
-                  [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
-                    for (int64_t i = 0; i < count; ++i) {
-                      if ((c < a.num_classes && cls[i] != c) || key[i] < floor_of(list)) continue;
-                      if (is_free(drawn, voxel + i)) offer(list, {key[i], voxel + i});
-                    }
-                  });
+  each_run(a, image, 0, rows, [&](int64_t voxel, int64_t count, const uint64_t* key, const int32_t* cls) {
+    for (int64_t i = 0; i < count; ++i) {
+      if ((c < a.num_classes && cls[i] != c) || key[i] < floor_of(list)) continue;
+      if (c < a.num_classes && !is_candidate<Value>(a, base + voxel + i, cls[i])) continue;
+      if (is_free(drawn, voxel + i)) offer(list, {key[i], voxel + i});
+    }
+  });
   sort_list(list);
 }
 

@@ -8,9 +8,11 @@ namespace sure_fast {
 
 constexpr int64_t kKept = 32;  // candidates of the largest keys that a slab keeps per class
 
+// Slabs of an image: two tasks a thread, no slab below 2^14 voxels. Each fills its own lists, so that more would cost.
 SURE_FAST_INLINE int64_t hard_patch_slabs(const HardPatchArgs& a) {
-  const int64_t rows = a.size[1] * a.size[2], wanted = a.size[1] * a.size[2] * a.size[3] >> 14;
-  return wanted < 1 ? 1 : wanted > 16 ? (rows < 16 ? rows : 16) : (rows < wanted ? rows : wanted);
+  const int64_t rows = a.size[1] * a.size[2], most = rows * a.size[3] >> 14, images = a.size[0] > 0 ? a.size[0] : 1;
+  const int64_t wanted = (2 * a.threads + images - 1) / images, slabs = wanted < most ? wanted : most;
+  return slabs < 1 ? 1 : slabs < rows ? slabs : rows;
 }
 
 // workspace: bytes of scratch. forward: centers int64 [N, C num_patches, dims], valid uint8 [N, C num_patches].
