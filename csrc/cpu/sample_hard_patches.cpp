@@ -1,6 +1,6 @@
 // Draws non-overlapping patch centers among the hard voxels (u_noisy <= u) of every class, class 0 near the boundary,
 // from maps [N, D, H, W]. Every voxel has a random key, splitmix64 of (seed, image, voxel), 53 bits; the free candidate
-// of the largest key is a uniform draw among the free ones. One pass keeps the kKept largest keys of each class and of
+// of the largest key is a uniform draw among the free ones. One pass keeps the largest keys of each class and of
 // all voxels; the draws walk down these lists, past what overlaps. A full list that runs out is filled again from the
 // candidates that are still free, as many as there are slots, so the result never depends on the room in a list.
 // Parallel over slabs of an image; the largest keys do not depend on how it is cut. Integers only: exact.
@@ -75,18 +75,19 @@ void sort_list(List& list) {
 
 struct Scratch {
   List* lists;             // [N, slabs, C + 1], the last of them of all voxels
-  Candidate* items;        // [N, slabs, C + 1, kKept]
+  Candidate* items;        // [N, slabs, C + 1, kept]
   uint64_t* floors;        // [N, slabs, C + 2]
   Candidate* refills;      // [N, refill_room]
   int64_t *cells, *drawn;  // [N, patch_table_room]
-  int64_t room, refill_room;
+  int64_t kept, room, refill_room;
 
   Scratch(const HardPatchArgs& a, Arena& arena) {
     const int64_t slabs = a.size[0] * hard_patch_slabs(a), slots = a.num_classes * a.num_patches;
     room = patch_table_room(slots);
-    refill_room = slots > kKept ? slots : kKept;
+    kept = hard_patches_kept(a);
+    refill_room = slots > kept ? slots : kept;
     lists = arena.take<List>(slabs * (a.num_classes + 1));
-    items = arena.take<Candidate>(slabs * (a.num_classes + 1) * kKept);
+    items = arena.take<Candidate>(slabs * (a.num_classes + 1) * kept);
     floors = arena.take<uint64_t>(slabs * (a.num_classes + 2));
     refills = arena.take<Candidate>(a.size[0] * refill_room);
     cells = arena.take<int64_t>(a.size[0] * room);
@@ -154,7 +155,7 @@ void fill_lists(const HardPatchArgs& a, const Scratch& s) {
     floors[-1] = UINT64_MAX;
     for (int64_t c = 0; c <= a.num_classes; ++c) {
       floors[c] = 0;
-      lists[c] = {0, kKept, s.items + (task * (a.num_classes + 1) + c) * kKept};
+      lists[c] = {0, s.kept, s.items + (task * (a.num_classes + 1) + c) * s.kept};
     }
     const int64_t image = task / slabs, slab = task % slabs, base = image * rows * a.size[3];
     each_run(a, image, rows * slab / slabs, rows * (slab + 1) / slabs,

@@ -6,7 +6,10 @@
 
 namespace sure_fast {
 
-constexpr int64_t kKept = 32;  // candidates of the largest keys that a slab keeps per class
+// How many candidates of the largest keys a slab keeps per class: some more than are drawn, as patches may overlap.
+SURE_FAST_INLINE int64_t hard_patches_kept(const HardPatchArgs& a) {
+  return a.num_patches < 2 ? 8 : a.num_patches > 8 ? 32 : 4 * a.num_patches;
+}
 
 // Slabs of an image: two tasks a thread, no slab below 2^14 voxels. Each fills its own lists, so that more would cost.
 SURE_FAST_INLINE int64_t hard_patch_slabs(const HardPatchArgs& a) {
