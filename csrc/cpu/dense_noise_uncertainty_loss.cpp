@@ -4,7 +4,7 @@
 //   far_k, near_k = sum over d > threshold, d <= threshold of u_k
 // Backward: +s and -s at the voxels where order_ij is above 0 (at u_j alone with `detach`), 1 at far and near ones,
 // each times its coefficient; nothing is kept, the four maps are read again.
-// Parallel over chunks of 2^14 voxels, whose float64 sums are added in order.
+// Parallel over chunks of 2^14 voxels; sums over 512 voxels in the dtype of u, beyond in float64, in order.
 // Bytes per voxel: four values read; the backward writes three more; of one copy three and two. Bound by memory.
 #include "cpu/dense_noise_uncertainty_loss.h"
 
@@ -12,7 +12,7 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-constexpr int kLower[3] = {0, 0, 1}, kHigher[3] = {1, 2, 2};
+constexpr int64_t kBlock = 512;  // voxels whose sums are in the dtype of u
 
 struct Range {
   int64_t first, last;
@@ -23,50 +23,64 @@ Range chunk_range(const DenseNoiseArgs& a, int64_t chunk) {
   return {first, last < a.voxels ? last : a.voxels};
 }
 
-int pairs(const DenseNoiseArgs& a) { return a.images == 3 ? 3 : 1; }
-
 double sign(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0; }
 
-template <typename Value, typename Distance>
-void forward(const DenseNoiseArgs& a, double* partials) {
-  const Value* u[3] = {};
-  for (int k = 0; k < a.images; ++k) u[k] = static_cast<const Value*>(a.uncertainty[k]);
+// The sums of at most kBlock voxels: order_01, order_02, order_12, near, then far of each image and their number, then
+// near of each image, as in the partials.
+template <bool two, typename Value, typename Distance>
+SURE_FAST_INLINE void sum_block(const Value* const* u, const Distance* d, int64_t first, int64_t last,
+                                Distance threshold, const Value* s, const Value* m, double* sums) {
+  constexpr Value zero = Value(0), one = Value(1);
+  Value order01 = 0, order02 = 0, order12 = 0, near = 0, far = 0, far0 = 0, far1 = 0, far2 = 0, near0 = 0, near1 = 0,
+        near2 = 0;
+#pragma omp simd reduction(+ : order01, order02, order12, near, far, far0, far1, far2, near0, near1, near2)
+  for (int64_t v = first; v < last; ++v) {
+    const bool is_near = d[v] <= threshold, is_far = d[v] > threshold;
+    const Value u0 = u[0][v], u1 = u[1][v], x01 = s[0] * (u0 - u1) + m[0];
+    order01 += is_near && !(x01 <= zero) ? x01 : zero;  // a NaN is kept
+    near += is_near ? one : zero;
+    far += is_far ? one : zero;
+    far0 += is_far ? u0 : zero;
+    far1 += is_far ? u1 : zero;
+    near0 += is_near ? u0 : zero;
+    near1 += is_near ? u1 : zero;
+    if constexpr (two) {
+      const Value u2 = u[2][v], x02 = s[1] * (u0 - u2) + m[1], x12 = s[2] * (u1 - u2) + m[2];
+      order02 += is_near && !(x02 <= zero) ? x02 : zero;
+      order12 += is_near && !(x12 <= zero) ? x12 : zero;
+      far2 += is_far ? u2 : zero;
+      near2 += is_near ? u2 : zero;
+    }
+  }
+  const Value parts[kDenseNoiseSums] = {order01, order02, order12, near, far0, far1, far2, far, near0, near1, near2};
+  for (int k = 0; k < kDenseNoiseSums; ++k) sums[k] += static_cast<double>(parts[k]);
+}
+
+template <bool two, typename Value, typename Distance>
+void forward_of(const DenseNoiseArgs& a, double* partials) {
+  const Value* u[3];
+  Value s[3], m[3];
+  for (int k = 0; k < 3; ++k) {
+    u[k] = static_cast<const Value*>(a.uncertainty[two || k < 2 ? k : 1]);
+    s[k] = static_cast<Value>(sign(a.rise[k]));
+    m[k] = static_cast<Value>(a.margin * fabs(a.rise[k]));
+  }
   const Distance* d = static_cast<const Distance*>(a.distance);
   const Distance threshold = static_cast<Distance>(a.threshold);
   parallel_tasks(dense_noise_chunks(a), a.threads, [&](int64_t chunk) {
     const Range range = chunk_range(a, chunk);
     double* sums = partials + chunk * kDenseNoiseSums;
     for (int k = 0; k < kDenseNoiseSums; ++k) sums[k] = 0.0;
-    double near = 0.0, far = 0.0;
-    for (int pair = 0; pair < pairs(a); ++pair) {
-      const Value *low = u[kLower[pair]], *high = u[kHigher[pair]];
-      const Value s = static_cast<Value>(sign(a.rise[pair])), m = static_cast<Value>(a.margin * fabs(a.rise[pair]));
-      double missing = 0.0;
-#pragma omp simd reduction(+ : missing)
-      for (int64_t v = range.first; v < range.last; ++v) {
-        const Value x = s * (low[v] - high[v]) + m;
-        missing += d[v] <= threshold && !(x <= Value(0)) ? static_cast<double>(x) : 0.0;  // a NaN is kept
-      }
-      sums[pair] = missing;
+    for (int64_t first = range.first; first < range.last; first += kBlock) {
+      sum_block<two>(u, d, first, first + kBlock < range.last ? first + kBlock : range.last, threshold, s, m, sums);
     }
-#pragma omp simd reduction(+ : near, far)
-    for (int64_t v = range.first; v < range.last; ++v) {
-      near += d[v] <= threshold ? 1.0 : 0.0;
-      far += d[v] > threshold ? 1.0 : 0.0;
-    }
-    for (int k = 0; k < a.images; ++k) {
-      double of_far = 0.0, of_near = 0.0;
-#pragma omp simd reduction(+ : of_far, of_near)
-      for (int64_t v = range.first; v < range.last; ++v) {
-        of_far += d[v] > threshold ? static_cast<double>(u[k][v]) : 0.0;
-        of_near += d[v] <= threshold ? static_cast<double>(u[k][v]) : 0.0;
-      }
-      sums[4 + k] = of_far;
-      sums[8 + k] = of_near;
-    }
-    sums[3] = near;
-    sums[7] = far;
   });
+}
+
+template <typename Value, typename Distance>
+void forward(const DenseNoiseArgs& a, double* partials) {
+  return a.images == 3 ? forward_of<true, Value, Distance>(a, partials)
+                       : forward_of<false, Value, Distance>(a, partials);
 }
 
 template <bool two, typename Value, typename Distance>
