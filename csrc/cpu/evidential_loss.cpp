@@ -202,11 +202,16 @@ int load_block(const EvidentialArgs& a, int64_t at, int count, Block<T>& block) 
     for (int v = 0; v < count; ++v) block.far[v] = T(0);
   } else {
     const uint8_t* squared = a.squared + at;
+    const int32_t far_above = a.far_above;
 #pragma omp simd
-    for (int v = 0; v < count; ++v) block.far[v] = block.label[v] >= 0 && squared[v] > a.far_above ? T(1) : T(0);
+    for (int v = 0; v < count; ++v) {
+      const int32_t steps = block.label[v] >= 0 ? static_cast<int32_t>(squared[v]) : -1;
+      block.far[v] = steps > far_above ? T(1) : T(0);
+    }
   }
-  for (int v = 0; v < count; ++v) {
-    block.weight[v] = a.weights == nullptr || block.label[v] < 0 ? T(1) : static_cast<T>(a.weights[block.label[v]]);
+  for (int v = 0; v < count; ++v) block.weight[v] = T(1);
+  for (int v = 0; v < count && a.weights != nullptr; ++v) {
+    if (block.label[v] >= 0) block.weight[v] = static_cast<T>(a.weights[block.label[v]]);
   }
   return bad;
 }
@@ -234,8 +239,12 @@ void write_voxels(void* to, int64_t at, const T* values, int count) {
 // base + scale * values
 template <typename T>
 void read_voxels(const void* from, int64_t at, T base, T scale, int count, T* out) {
-  const T* values = static_cast<const T*>(from);
-  for (int v = 0; v < count; ++v) out[v] = values == nullptr ? base : base + scale * values[at + v];
+  if (from == nullptr) {
+    for (int v = 0; v < count; ++v) out[v] = base;
+    return;
+  }
+  const T* values = static_cast<const T*>(from) + at;
+  for (int v = 0; v < count; ++v) out[v] = base + scale * values[v];
 }
 
 template <typename T>
