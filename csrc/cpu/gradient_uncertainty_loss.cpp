@@ -30,12 +30,10 @@ int64_t compact(const PairArgs& a, int64_t row, const int64_t* counts, int threa
     int64_t at = 0;
     for (int64_t before = 0; before < c; ++before) at += counts[before];
     const int64_t last = (c + 1) * kCompactChunk < a.n ? (c + 1) * kCompactChunk : a.n;
-    for (int64_t i = c * kCompactChunk; i < last; ++i) {
-      if (!(d[i] <= threshold)) continue;
-      s.voxel[at] = static_cast<uint32_t>(i);
-      s.u[at] = u[i];
-      s.g[at] = g[i];
-      ++at;
+    const int64_t end = at + list_near(d, c * kCompactChunk, last, threshold, s.voxel + at);
+    for (; at < end; ++at) {
+      s.u[at] = u[s.voxel[at]];
+      s.g[at] = g[s.voxel[at]];
     }
   });
   int64_t m = 0;

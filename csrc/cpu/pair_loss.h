@@ -49,6 +49,26 @@ struct PairScratch {
         run_pairs(arena.take<int64_t>(a.num_pairs > 0 ? most + 1 : 0)) {}
 };
 
+// Lists the voxels first..last within the threshold; returns their number. Every voxel is written to where the next one
+// of the list goes, as a branch could not be predicted at a boundary.
+template <typename Distance, typename Threshold>
+int64_t list_near(const Distance* d, int64_t first, int64_t last, Threshold threshold, uint32_t* voxels) {
+  constexpr int64_t kBatch = 256;
+  uint32_t batch[kBatch];
+  int64_t listed = 0;
+  for (; first < last; first += kBatch) {
+    const int64_t end = first + kBatch < last ? first + kBatch : last;
+    int64_t near = 0;
+    for (int64_t i = first; i < end; ++i) {
+      batch[near] = static_cast<uint32_t>(i);
+      near += d[i] <= threshold;
+    }
+    memcpy(voxels + listed, batch, sizeof(uint32_t) * static_cast<size_t>(near));
+    listed += near;
+  }
+  return listed;
+}
+
 template <typename Value>
 double mean(const Value* values, int64_t n) {
   double sum = 0.0;

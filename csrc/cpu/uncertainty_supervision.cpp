@@ -40,11 +40,8 @@ int64_t compact(const BoundaryPairArgs& a, int64_t row, const int64_t* counts, i
   parallel_tasks(chunks, threads, [&](int64_t c) {
     int64_t first = 0;
     for (int64_t before = 0; before < c; ++before) first += counts[before];
-    int64_t at = first;
     const int64_t last = (c + 1) * kCompactChunk < a.pairs.n ? (c + 1) * kCompactChunk : a.pairs.n;
-    for (int64_t i = c * kCompactChunk; i < last; ++i) {
-      if (squared[i] <= a.near) s.voxel[at++] = static_cast<uint32_t>(i);
-    }
+    const int64_t at = first + list_near(squared, c * kCompactChunk, last, a.near, s.voxel + first);
     for (int64_t i = first; i < at; i += kBlock) {
       const int count = static_cast<int>(at - i < kBlock ? at - i : kBlock);
       alignas(64) Value total[kBlock];
