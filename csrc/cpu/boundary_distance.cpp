@@ -2,12 +2,12 @@
 // (clipped at the border) holds more than one label: its minimum is not its maximum.
 //   d^2 = min over j in B of sum_a (s_a (i_a - j_a))^2, one axis after the other: W in a row, then H, then D.
 // Labels become bytes where they fit. Within a limit below 16 equal steps d^2 is a byte too, and each axis looks only
-// that far: 64 voxels a vector, saturating additions, a plane of rows as one line. Otherwise float, as in
-// distance_lines.h. Parallel over planes of as many images as the threads need.
-// Bytes per voxel: the label, 6 of scratch in the cache, 4 written. Bound by vector loads.
+// that far: 64 voxels a vector, saturating additions, a plane of rows as one line. Where d^2 in equal steps fits 16
+// bits, as in distance_steps.h; otherwise float, as in distance_lines.h. Parallel over planes of as many images as the
+// threads need. Bytes per voxel: the label, 6 of scratch in the cache, 4 written. Bound by vector loads.
 #include "cpu/boundary_distance.h"
 
-#include "cpu/distance_lines.h"
+#include "cpu/distance_steps.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
@@ -26,6 +26,15 @@ struct Limits<int64_t> {
   static constexpr int64_t low = INT64_MIN, high = INT64_MAX;
 };
 
+// Whether squared distances fit 16 bits, in equal steps: those within the limit or, without one, across the image.
+bool in_steps(const BoundaryArgs& a) {
+  if (!(a.step[0] == a.step[1] && a.step[1] == a.step[2])) return false;
+  if (a.limit >= 0) return a.limit * kSlack < 255.0 * a.step[0];
+  double squared = 0.0;
+  for (int axis = 1; axis < 4; ++axis) squared += static_cast<double>(a.size[axis]) * static_cast<double>(a.size[axis]);
+  return squared < static_cast<double>(kNoSteps);
+}
+
 // Planes in scratch have rows `pitch` apart; what lies between them keeps rows from seeing each other, so that a plane
 // is one line of voxels to every loop, however short its rows are.
 template <typename Work>
@@ -35,16 +44,23 @@ struct Scratch {
   int64_t images;           // worked on together: enough planes for all threads
   Work *minimum, *maximum;  // of each voxel's 3 x 3 neighbourhood in its plane, [images, D, H, pitch]
   uint8_t* near;            // byte path: d^2 within the plane, [images, D, H, W]
-  uint8_t* any;             // float path: rows that hold a boundary, [images, D, H]
+  uint8_t* any;             // other paths: rows that hold a boundary, [images, D, H]
+  uint16_t* steps;          // step path: d^2 within the plane, [images, H, D, columns]
+  uint16_t* row;            // step path: a thread's [H, columns]
+  int64_t columns;          // W, up to whole vectors
   Work* plane;              // a thread's [2, H + 2, pitch] + 2
   uint8_t* bytes;           // a thread's [2, H + 2 reach, pitch] + 2 reach
   float* line;              // a thread's [max(H, D), W]
   double* envelope;         // a thread's [3, max(H, D) + 1]
   Squares squares;          // along W
+  SquaresOf<uint16_t> step_squares;
 
-  Scratch(const BoundaryArgs& a, Arena& arena) : squares(arena, boundary_in_bytes(a) ? 0 : a.size[3]) {
+  Scratch(const BoundaryArgs& a, Arena& arena)
+      : squares(arena, boundary_in_bytes(a) || in_steps(a) ? 0 : a.size[3]),
+        step_squares(arena, !boundary_in_bytes(a) && in_steps(a) ? a.size[3] : 0) {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3], longest = D > H ? D : H;
-    const bool bytes_path = boundary_in_bytes(a);
+    const bool bytes_path = boundary_in_bytes(a), steps_path = !bytes_path && in_steps(a);
+    const bool floats_path = !bytes_path && !steps_path;
     reach = bytes_path ? static_cast<int>(steps_within(a.limit / a.step[0], kBeyond)) : 0;
     pitch = W + (reach > 2 ? reach : 2);
     const int64_t wanted = (4 * a.threads + D - 1) / D;
@@ -55,8 +71,11 @@ struct Scratch {
     any = arena.take<uint8_t>(bytes_path ? 0 : images * D * H);
     plane = arena.take<Work>(a.threads * plane_size(H));
     bytes = arena.take<uint8_t>(a.threads * 2 * bytes_size(H));
-    line = arena.take<float>(bytes_path ? 0 : a.threads * longest * W);
-    envelope = arena.take<double>(bytes_path ? 0 : a.threads * 3 * (longest + 1));
+    columns = (W + kColumns - 1) / kColumns * kColumns;
+    steps = arena.take<uint16_t>(steps_path ? images * D * H * columns : 0);
+    row = arena.take<uint16_t>(steps_path ? a.threads * (H > D ? H : D) * columns : 0);
+    line = arena.take<float>(floats_path ? a.threads * longest * W : 0);
+    envelope = arena.take<double>(floats_path ? a.threads * 3 * (longest + 1) : 0);
   }
   SURE_FAST_INLINE_MEMBER int64_t plane_size(int64_t H) const { return 2 * ((H + 2) * pitch + 2); }
   SURE_FAST_INLINE_MEMBER int64_t bytes_size(int64_t H) const { return (H + 2 * reach) * pitch + 2 * reach; }
@@ -215,7 +234,7 @@ void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* l
     boundary_plane(a, s, label + i * H * W, i, i % D, boundary);
     for (int64_t h = 0; h < H; ++h) {
       s.any[i * H + h] = holds_boundary(boundary + h * s.pitch, W);
-      row_floats(boundary + h * s.pitch, s.squares, W, rows + h * W);
+      row_squares(boundary + h * s.pitch, s.squares, W, rows + h * W);
     }
     lines_floats(rows, s.any + i * H, 1, H, W, a.step[1], farthest, s.envelope + thread_index() * 3 * (longest + 1),
                  out + i * H * W, W);
@@ -240,6 +259,72 @@ void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* l
   });
 }
 
+// The first and last of `count` flags that are set, a stride apart; first > last: none is.
+struct Span {
+  int64_t first, last;
+};
+
+Span span_of(const uint8_t* flags, int64_t count, int64_t stride) {
+  Span span = {count, -1};
+  for (int64_t i = 0; i < count; ++i) {
+    if (!flags[i * stride]) continue;
+    span.last = i;
+    if (span.first == count) span.first = i;
+  }
+  return span;
+}
+
+// The distances of a row of D x W voxels, from their squares in steps.
+void write_distances(const BoundaryArgs& a, const uint16_t* squared, int64_t columns, float* out) {
+  const int64_t D = a.size[1], W = a.size[3], plane = a.size[2] * W;
+  const double limit = a.limit / a.step[0], within = limit * limit * kSquaredSlack;
+  const bool limited = a.limit >= 0 && within < static_cast<double>(kNoSteps);
+  const int32_t most = limited ? static_cast<int32_t>(within) : kNoSteps - 1;
+  const float step = static_cast<float>(a.step[0]);
+  for (int64_t d = 0; d < D; ++d) {
+    const uint16_t* from = squared + d * columns;
+    float* to = out + d * plane;
+#pragma omp simd
+    for (int64_t w = 0; w < W; ++w) {
+      const int32_t x = from[w];
+      const float distance = step * __builtin_sqrtf(static_cast<float>(x));
+      to[w] = x > most ? kInf : distance;
+    }
+  }
+}
+
+template <typename Label, typename Work>
+void images_steps(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out) {
+  const int64_t D = a.size[1], H = a.size[2], W = a.size[3], columns = s.columns, longest = D > H ? D : H;
+  const int64_t reach = a.limit < 0 ? longest : steps_within(a.limit / a.step[0], longest);
+  s.step_squares.fill(1.0, a.limit < 0 ? static_cast<double>(kInf) : a.limit / a.step[0] * kSlack);
+  parallel_tasks(images * D, a.threads, [&](int64_t i) {
+    uint16_t* rows = s.row + thread_index() * longest * columns;
+    uint8_t* boundary = s.bytes + thread_index() * 2 * s.bytes_size(H);
+    uint16_t* to = s.steps + i / D * D * H * columns + i % D * columns;  // rows of the plane are D columns apart
+    boundary_plane(a, s, label + i * H * W, i, i % D, boundary);
+    for (int64_t h = 0; h < H; ++h) {
+      s.any[i * H + h] = holds_boundary(boundary + h * s.pitch, W);
+      row_squares(boundary + h * s.pitch, s.step_squares, W, rows + h * columns);
+      for (int64_t w = W; w < columns; ++w) rows[h * columns + w] = 0;  // looks no farther
+    }
+    const Span span = span_of(s.any + i * H, H, 1);
+    for (int64_t w = 0; w < columns; w += kColumns) {
+      line_of_columns(rows + w, columns, H, span.first, span.last, reach, to + w, D * columns);
+    }
+    s.any[i * H] = span.first <= span.last;  // now: any row of the plane
+  });
+  parallel_tasks(images * H, a.threads, [&](int64_t i) {
+    uint16_t* line = s.row + thread_index() * longest * columns;
+    const uint16_t* rows = s.steps + i * D * columns;
+    const Span span = span_of(s.any + i / H * D * H, D, H);
+    for (int64_t w = 0; w < columns; w += kColumns) {
+      line_of_columns(rows + w, columns, D, span.first, span.last, reach, line + w, columns);
+    }
+    write_distances(a, line, columns, out + i / H * D * H * W + i % H * W);
+  });
+}
+
 template <typename Label, typename Work>
 void images_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* label, int64_t images, float* out,
                   uint8_t* squared) {
@@ -260,9 +345,12 @@ void images_bytes(const BoundaryArgs& a, const Scratch<Work>& s, const Label* la
           nearest[v] = is_ignored(a, label[at + v]) ? kIgnored : nearest[v];
         }
       } else {
+        float* to = out + at;
 #pragma omp simd
         for (int64_t v = 0; v < count; ++v) {
-          out[at + v] = nearest[v] > most ? kInf : step * __builtin_sqrtf(static_cast<float>(nearest[v]));
+          const int32_t steps = nearest[v];
+          const float away = step * __builtin_sqrtf(static_cast<float>(steps));  // of all, or it would be a branch
+          to[v] = steps > most ? kInf : away;
         }
       }
     }
@@ -289,6 +377,8 @@ bool run(const BoundaryArgs& a, void* workspace, float* distance, uint8_t* squar
     if (boundary_in_bytes(a)) {
       images_bytes(a, s, label, images, distance == nullptr ? nullptr : distance + n * D * plane,
                    squared == nullptr ? nullptr : squared + n * D * plane);
+    } else if (in_steps(a)) {
+      images_steps(a, s, label, images, distance + n * D * plane);
     } else {
       images_floats(a, s, label, images, distance + n * D * plane);
     }

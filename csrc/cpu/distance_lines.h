@@ -4,6 +4,8 @@
 // Computing 8, 2012).
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/common.h"
 #include "math/distance.h"
 
@@ -13,26 +15,38 @@ namespace {
 
 constexpr int64_t kLineBlock = 64;      // voxels of a row that look outwards together
 constexpr int64_t kEnvelopeRows = 256;  // lines with more rows that hold a boundary take the envelope
+constexpr uint16_t kNoSteps = UINT16_MAX;
 const float kInf = __builtin_inff();
 
-// Squares of 0 .. length - 1 steps, +inf where they are farther than `farthest`, upwards and downwards.
-struct Squares {
-  float *up, *down;
+// What stands for "none": a squared distance in the unit of the steps, or in whole steps.
+template <typename T>
+SURE_FAST_INLINE T none() {
+  return std::is_same<T, float>::value ? static_cast<T>(kInf) : static_cast<T>(kNoSteps);
+}
+
+// Squares of 0 .. length - 1 steps, none where they are farther than `farthest`, upwards and downwards.
+template <typename T>
+struct SquaresOf {
+  T *up, *down;
   int64_t length;
 
-  Squares(Arena& arena, int64_t count) : up(arena.take<float>(count)), down(arena.take<float>(count)), length(count) {}
+  SquaresOf(Arena& arena, int64_t count) : up(arena.take<T>(count)), down(arena.take<T>(count)), length(count) {}
 
   SURE_FAST_INLINE_MEMBER void fill(double step, double farthest) const {
     for (int64_t k = 0; k < length; ++k) {
-      const double distance = static_cast<double>(k) * step;
-      up[k] = down[length - 1 - k] = distance > farthest ? kInf : static_cast<float>(distance * distance);
+      const double distance = static_cast<double>(k) * step, square = distance * distance;
+      const bool fits = distance <= farthest && square < static_cast<double>(none<T>());
+      up[k] = down[length - 1 - k] = fits ? static_cast<T>(square) : none<T>();
     }
   }
 };
 
+using Squares = SquaresOf<float>;
+
 // Squared distance of each voxel of a row to the nearest byte that is 0: upwards from each to the middle of the gap
 // behind it, downwards to the next.
-inline void row_floats(const uint8_t* boundary, const Squares& squares, int64_t W, float* out) {
+template <typename T>
+inline void row_squares(const uint8_t* boundary, const SquaresOf<T>& squares, int64_t W, T* out) {
   int64_t next = 0;  // the first voxel not written
   for (int64_t w = 0; w < W; ++w) {
     uint64_t eight;
@@ -43,11 +57,11 @@ inline void row_floats(const uint8_t* boundary, const Squares& squares, int64_t 
     if (boundary[w] != 0) continue;
     const int64_t gap = w - next, rise = next > 0 ? gap / 2 : 0;
     for (int64_t i = 0; i < rise; ++i) out[next + i] = squares.up[i + 1];
-    const float* fall = squares.down + squares.length - 1 - w;
+    const T* fall = squares.down + squares.length - 1 - w;
     for (int64_t i = next + rise; i <= w; ++i) out[i] = fall[i];
     next = w + 1;
   }
-  for (int64_t w = next; w < W; ++w) out[w] = next > 0 ? squares.up[w - next + 1] : kInf;
+  for (int64_t w = next; w < W; ++w) out[w] = next > 0 ? squares.up[w - next + 1] : none<T>();
 }
 
 // One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place.

@@ -268,7 +268,7 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
     const uint8_t* other = s.surface + (1 - side) * largest;
     const uint8_t* any = s.any + (1 - side) * D * H;
     parallel_tasks(D, threads, [&](int64_t d) {
-      for (int64_t h = d * H; h < (d + 1) * H; ++h) row_floats(other + h * W, s.width, W, s.squared + h * W);
+      for (int64_t h = d * H; h < (d + 1) * H; ++h) row_squares(other + h * W, s.width, W, s.squared + h * W);
     });
     const auto distances = [&](int64_t d, bool planes) {
       float* out = s.at_surface + s.number[side * (D + 1) + d];
