@@ -84,16 +84,16 @@ struct Partners {
   }
 
   SURE_FAST_INLINE_MEMBER void move(Lanes* counts, unsigned e, double by) const {
-    for (int part = 0; part < kParts; ++part) counts[part].add(Lanes::from(one[e] + part * kLanes), by);
+    for (int part = 0; part < kParts; ++part) counts[part].add(one[e] + part * kLanes, by);
   }
 
   // Of an element of value e: the sum over its partners of g_e - g_k; `pairs` learns those of lower u.
   SURE_FAST_INLINE_MEMBER double find(const Counts<kWidth>& c, unsigned e, Lanes& pairs) const {
     Lanes by = {};
     for (int part = 0; part < kParts; ++part) {
-      by.add(c.met[part], Lanes::from(fall[e] + part * kLanes));
-      by.add(c.left[part], Lanes::from(rise[e] + part * kLanes));
-      pairs.add(c.met[part], Lanes::from(lower[e] + part * kLanes));
+      by.add_products(c.met[part], fall[e] + part * kLanes);
+      by.add_products(c.left[part], rise[e] + part * kLanes);
+      pairs.add_products(c.met[part], lower[e] + part * kLanes);
     }
     return by.sum();
   }

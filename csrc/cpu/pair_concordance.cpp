@@ -40,7 +40,7 @@ SURE_FAST_INLINE int64_t count_deal(const uint32_t* from, uint32_t* to, int64_t 
     const uint32_t rank = from[i], digit = rank >> shift & (kDigits - 1);
     to[next[digit]++] = rank;
     pairs += number.at(digit);
-    number.add(CountLanes::from(smaller[digit]));
+    number.add(smaller[digit]);
   }
   return static_cast<int64_t>(pairs);
 }

@@ -35,21 +35,23 @@ struct Met {
 
 // All pairs of at most eight elements: one vector, every element compared with all of them.
 SURE_FAST_INLINE int64_t finish_eight(const PairElements& e, int64_t begin, int64_t n, double* slope_of) {
-  Lanes::Index rank = {}, number = {};
-  Lanes::Half sum = {};
-  const Lanes::Index position = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (int64_t i = 0; i < n; ++i) rank[i] = e.rank[begin + i];
+  constexpr int kEight = 8;
+  alignas(64) double rank[kEight] = {}, position[kEight], number[kEight] = {}, sum[kEight] = {};
+  for (int64_t i = 0; i < kEight; ++i) position[i] = static_cast<double>(i);
+  for (int64_t i = 0; i < n; ++i) rank[i] = static_cast<double>(e.rank[begin + i]);
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t r = rank[i];
-    const double a = e.a[begin + i];
-    const Lanes::Index hit = ((rank > r) & (position > i)) | ((rank < r) & (position < i));  // all bits of a lane
-    number -= hit;
-    sum += (Lanes::Half)(hit & (Lanes::Index)(Lanes::Half{a, a, a, a, a, a, a, a}));
+    const double r = rank[i], p = position[i], a = e.a[begin + i];
+#pragma omp simd
+    for (int64_t j = 0; j < kEight; ++j) {
+      const double hit = (rank[j] - r) * (position[j] - p) > 0.0 ? 1.0 : 0.0;
+      number[j] += hit;
+      sum[j] += hit * a;
+    }
   }
   int64_t pairs = 0;
   for (int64_t i = 0; i < n; ++i) {
-    slope_of[e.index[begin + i]] = e.slope[begin + i] + (e.a[begin + i] * static_cast<double>(number[i]) - sum[i]);
-    pairs += number[i];
+    slope_of[e.index[begin + i]] = e.slope[begin + i] + (e.a[begin + i] * number[i] - sum[i]);
+    pairs += static_cast<int64_t>(number[i]);
   }
   return pairs;
 }
@@ -101,9 +103,8 @@ SURE_FAST_INLINE int64_t deal(const PairElements& from, const PairElements& to, 
       to.a[at] = a;
       to.slope[at] = from.slope[i] + (a * here - sum.at(digit));
       some += here;
-      const Lanes by = Lanes::from(sign[digit]);
-      number.add(by);
-      sum.add(by, a);
+      number.add(sign[digit]);
+      sum.add(sign[digit], a);
     }
     pairs += static_cast<int64_t>(some);
     begin = last;
