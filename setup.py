@@ -1,7 +1,8 @@
 """Compiles csrc/ with ninja. Neither torch nor a GPU is needed: the kernels take raw pointers.
 
 SURE_FAST_CUDA=auto|0|1       the CUDA library: where nvcc is found (auto, the default), never, or required
-SURE_FAST_CUDA_ARCHS="80;90"  compute capabilities to build for; PTX of the last one is added
+SURE_FAST_CUDA_ARCHS="80;90"  compute capabilities to build for, with PTX of the oldest one, which the driver of
+                              any later GPU compiles; without it DEFAULT_ARCHITECTURES
 SURE_FAST_SANITIZE=1          build with AddressSanitizer and UndefinedBehaviorSanitizer
 CXX, NVCC                     the compilers
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +29,7 @@ X86_LEVELS = {  # one object per kernel and level; the best one is chosen when t
     "avx2": ["-march=x86-64-v3"],
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
 }
-
+DEFAULT_ARCHITECTURES = ("80", "90", "100", "120")  # of these the ones that nvcc knows: from 12.8 on all
 
 PROBE = """#include <type_traits>
 #if defined(__ARM_FP16_FORMAT_IEEE)
@@ -99,14 +101,15 @@ class NinjaBuild(build_ext):
 
     def cuda_rules(self, objects: Path, target: Path) -> str:
         cxx, flags = self.common()
-        nvcc = find_nvcc()
-        archs = os.environ.get("SURE_FAST_CUDA_ARCHS", "80;90").replace(",", ";").split(";")
-        codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
-        codes.append(f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        nvcc = find_nvcc() or "nvcc"
+        architectures = cuda_architectures(nvcc)
+        codes = [f"-gencode arch=compute_{number},code=sm_{number}" for number in architectures]
+        codes.append(f"-gencode arch=compute_{architectures[0]},code=compute_{architectures[0]}")
+        built_for = f"-DSURE_FAST_CUDA_SASS={','.join(architectures)} -DSURE_FAST_CUDA_PTX={architectures[0]}"
         lines = [
             f"cxx = {cxx}",
-            f"flags = {flags}",
-            f"nvcc = {quote(nvcc or 'nvcc')}",
+            f"flags = {flags} {built_for}",
+            f"nvcc = {quote(nvcc)}",
             f"cuda = -std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v,--warn-on-spills "
             f"-I{quote(ROOT / 'csrc')} -cudart static {' '.join(codes)}",
             "rule cxx\n  command = $cxx $flags -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
@@ -197,6 +200,23 @@ def find_nvcc() -> str | None:
     return shutil.which(os.environ.get("NVCC") or "nvcc")
 
 
+def cuda_architectures(nvcc: str) -> list[str]:
+    """What to build for, the oldest first; ends with one line where SURE_FAST_CUDA_ARCHS names what nvcc cannot."""
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout
+    known = re.findall(r"^compute_(\d+)$", listed, re.MULTILINE)
+    given = os.environ.get("SURE_FAST_CUDA_ARCHS")
+    if given is None:
+        return [number for number in DEFAULT_ARCHITECTURES if number in known]
+    wanted = [number.strip() for number in given.replace(",", ";").split(";")]
+    wrong = [number for number in wanted if number not in known]
+    if wrong:
+        raise SystemExit(
+            f"sure_fast: SURE_FAST_CUDA_ARCHS: expected compute capabilities such as 80;90, got {given!r}, "
+            f"of which {nvcc} does not know {', '.join(map(repr, wrong))}; it knows {', '.join(known)}"
+        )
+    return sorted(set(wanted), key=int)
+
+
 def extensions() -> list[Extension]:
     modules = [Extension("sure_fast._cpu", sources=[])]
     wanted = os.environ.get("SURE_FAST_CUDA", "auto")
@@ -204,7 +224,10 @@ def extensions() -> list[Extension]:
         raise SystemExit(f"sure_fast: SURE_FAST_CUDA must be auto, 0 or 1, got {wanted!r}")
     if wanted == "1" and not find_nvcc():
         raise SystemExit("sure_fast: SURE_FAST_CUDA=1 needs nvcc on PATH (or NVCC set to it); none was found")
-    if wanted != "0" and find_nvcc() and any((ROOT / "csrc" / "cuda").glob("*.cu")):
+    nvcc = find_nvcc()
+    if wanted != "0" and nvcc and any((ROOT / "csrc" / "cuda").glob("*.cu")):
+        if COMPILING & set(sys.argv):
+            cuda_architectures(nvcc)  # before minutes of compiling
         modules.append(Extension("sure_fast._cuda", sources=[]))
     return modules
 

@@ -355,6 +355,15 @@ def generator(value: torch.Generator | None) -> None:
         raise TypeError(f"generator: expected a torch.Generator or None, got {_shown(value)}")
 
 
+def onto(name: str, t: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """On the device; nothing waits but for a copy to the CPU. A CUDA graph would read the host's memory at every
+    replay, when it holds something else."""
+    crosses = t.device.type == "cpu" and device.type == "cuda"
+    if crosses and not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"{name}: expected it on {device} while a CUDA graph is captured, got it on the CPU")
+    return t.to(device, dtype, non_blocking=device.type != "cpu")
+
+
 def numbers(name: str, value: object, what: str) -> list[Any]:
     """A sequence of numbers as a list."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:

@@ -6,6 +6,10 @@ from ._cpu import PairArgs as PairArgs
 from ._cpu import RowPairArgs as RowPairArgs
 from ._cpu import SurfaceArgs as SurfaceArgs
 
+# Compute capabilities, 90 for 9.0: those with machine code, and the one whose PTX the drivers of later GPUs compile.
+SASS: tuple[int, ...]
+PTX: int
+
 class Stream:
     def __init__(self, handle: int, multiprocessors: int) -> None: ...
 

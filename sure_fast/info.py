@@ -58,9 +58,15 @@ def cuda() -> str:
 
 
 def cuda_library() -> str:
+    import torch
+
     from .ops import _calls
 
-    return _calls.missing or "kernels built, for compute capability 8.0 and up"
+    if _calls.missing is not None:
+        return _calls.missing
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    reasons = [reason for index in devices if (reason := _calls.architecture(index)) is not None]
+    return "; ".join(reasons) or f"kernels built for compute capability {_calls.built_for()}"
 
 
 def triton() -> str:

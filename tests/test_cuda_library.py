@@ -24,3 +24,10 @@ def test_memory_of_another_device_never_reaches_a_kernel():
     x = torch.zeros(1, 8)
     with pytest.raises(ValueError, match="expected a tensor on a CUDA device for its kernels, got one on cpu"):
         _cuda.RowPairArgs(x, x, None)
+
+
+def test_it_says_what_it_was_built_for():
+    from sure_fast import _cuda
+
+    assert tuple(sorted(set(_cuda.SASS))) == _cuda.SASS
+    assert _cuda.SASS[0] == _cuda.PTX  # whatever is later has code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,56 @@ def test_without_a_compiler_one_line_is_all(tmp_path, compiler, text):
     lines = [line for line in done.stderr.splitlines() if "Warning" not in line]
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith(f"sure_fast: {text}")
+
+
+@pytest.mark.parametrize(
+    ("given", "unknown"),
+    [("9.0", "'9.0'"), ("80;sm_90", "'sm_90'"), ("", "''"), ("80;", "''"), ("70,90", "'70'"), ("90a", "'90a'")],
+)
+def test_architectures_that_nvcc_does_not_know(tmp_path, given, unknown):
+    done = with_nvcc(tmp_path, SURE_FAST_CUDA_ARCHS=given)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "Warning" not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0] == (
+        f"sure_fast: SURE_FAST_CUDA_ARCHS: expected compute capabilities such as 80;90, got {given!r}, of which "
+        f"{tmp_path / 'nvcc'} does not know {unknown}; it knows 75, 80, 86, 90, 100"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "built"),
+    [
+        ({}, ["80", "90", "100"]),  # of the default what nvcc knows
+        ({"SURE_FAST_CUDA_ARCHS": "100, 86;86"}, ["86", "100"]),
+        ({"SURE_FAST_CUDA_ARCHS": "75"}, ["75"]),
+    ],
+)
+def test_architectures_of_a_build(tmp_path, environment, built):
+    done = with_nvcc(tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    rules = python("-c", RULES, cwd=tmp_path, NVCC=str(tmp_path / "nvcc"), SURE_FAST_CUDA="1", **environment).stdout
+    assert re.findall(r"code=(\w+)", rules) == [*(f"sm_{number}" for number in built), f"compute_{built[0]}"]
+    assert f"-DSURE_FAST_CUDA_SASS={','.join(built)} -DSURE_FAST_CUDA_PTX={built[0]}" in rules
+
+
+RULES = """import runpy, pathlib, setuptools
+setuptools.setup = lambda **_: None
+names = runpy.run_path("setup.py")
+build = names["NinjaBuild"](setuptools.Distribution())
+print(build.cuda_rules(pathlib.Path("."), pathlib.Path("out.so")))
+"""
+
+
+def with_nvcc(folder, **environment):
+    """What setup.py says with an nvcc that knows five architectures."""
+    shutil.copy(ROOT / "setup.py", folder)
+    (folder / "csrc" / "cuda").mkdir(parents=True)
+    (folder / "csrc" / "cuda" / "kernel.cu").touch()
+    nvcc = folder / "nvcc"
+    nvcc.write_text("#!/bin/sh\nfor number in 75 80 86 90 100; do echo compute_$number; done\n")
+    nvcc.chmod(0o755)
+    return python("setup.py", "-q", "dist_info", cwd=folder, NVCC=str(nvcc), SURE_FAST_CUDA="1", **environment)
 
 
 def test_a_source_distribution_needs_no_compiler(tmp_path):

@@ -35,5 +35,6 @@ def _runs(backend: str, device: torch.device) -> bool:
         return device.type == "cpu"
     if device.type != "cuda":
         return False
-    missing = _triton.MISSING if backend == "triton" else _calls.missing
-    return missing is None and _calls.architecture(device.index) is None
+    if backend == "triton":
+        return _triton.MISSING is None and _triton.architecture(device.index) is None
+    return _calls.missing is None and _calls.architecture(device.index) is None

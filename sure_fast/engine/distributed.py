@@ -17,8 +17,6 @@ from .config import ConfigError
 T = TypeVar("T")
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = timedelta(hours=2)  # a rank may wait for another one that reads or evaluates a large data set
-BUCKET = 25 * 2**20
-"""Bytes of gradients in one message."""
 
 
 def launched() -> bool:
@@ -134,35 +132,6 @@ def interleave(parts: Sequence[Sequence[T]]) -> list[T]:
     """The values in their order, from the shares of all ranks."""
     longest = max(len(part) for part in parts)
     return [part[k] for k in range(longest) for part in parts if k < len(part)]
-
-
-def average_gradients(parameters: Iterator[torch.nn.Parameter] | Sequence[torch.nn.Parameter]) -> None:
-    """The mean over the ranks of every gradient, in messages of `BUCKET` bytes; an absent gradient counts as 0."""
-    if world_size() == 1:
-        return
-    bucket: list[Tensor] = []
-    size = 0
-    for parameter in parameters:
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        grad = parameter.grad
-        if bucket and (size + grad.nbytes > BUCKET or grad.dtype != bucket[0].dtype):
-            _average(bucket)
-            bucket, size = [], 0
-        bucket.append(grad)
-        size += grad.nbytes
-    if bucket:
-        _average(bucket)
-
-
-def _average(bucket: list[Tensor]) -> None:
-    flat = torch.cat([grad.reshape(-1) for grad in bucket])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
-        grad.copy_(part.view(grad.shape))
 
 
 def weighted_mean(values: Tensor, weight: float) -> Tensor:

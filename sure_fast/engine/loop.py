@@ -388,11 +388,12 @@ class Trainer:
             total = out.segmentation + (share * (out.total - out.segmentation) if share else 0.0)
         self.optimization.scale(total / group).backward()
         loss_seconds = self.clock() - started - network.seconds
-        network.backward()
+        last = in_group == group - 1
+        network.backward(self.optimization.gradients.start if last else None)
         self.progress.supervision_seconds += loss_seconds
         self.progress.network_seconds += network.seconds
         started = self.clock()
-        if in_group == group - 1:
+        if last:
             self._change_weights(numbers)
         if self.outcomes.late:
             self.optimization.restore_statistics()

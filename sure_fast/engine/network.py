@@ -81,15 +81,25 @@ class Network:
         self.answers.append((share, levels, leaves))
         return leaves
 
-    def backward(self) -> None:
-        """To the parameters; frees the answers."""
-        for share, levels, leaves in self.answers:
-            used = [(level, leaf.grad) for level, leaf in zip(levels, leaves, strict=True) if leaf.grad is not None]
-            if used:
-                started = self.clock()
-                torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
-                self._count(started, share)
+    def backward(self, before_last: Callable[[], object] | None = None) -> None:
+        """To the parameters; frees the answers. The first answer, which alone has coarser outputs, is the last one.
+
+        Args:
+            before_last: called when one backward is left, which reaches every parameter that has a gradient.
+        """
+        answers = [
+            (share, [(level, leaf.grad) for level, leaf in zip(levels, leaves, strict=True) if leaf.grad is not None])
+            for share, levels, leaves in self.answers
+        ]
         self.answers.clear()
+        answers = [(share, used) for share, used in answers if used]
+        while answers:
+            share, used = answers.pop()
+            if not answers and before_last is not None:
+                before_last()
+            started = self.clock()
+            torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
+            self._count(started, share)
 
     def _count(self, started: float, share: float) -> None:
         """The time since then, of which this share is of clean images."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from . import distributed
 from .config import ConfigError, TrainConfig
+from .gradients import GradientAverage
 from .sections import OptimizerConfig
 
 PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,6 +138,7 @@ class Optimization:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.network.amp == "fp16")
         self.fused = True if device.type == "cuda" else None
         self.optimizer = make_optimizer(model.parameters(), config.optimizer, self.fused)
+        self.gradients = GradientAverage(model.parameters())
         self.spoiled: Tensor | None = None
         """Where the host does not wait for a step to see whether its numbers are finite: 1 since they were not, 0-dim
         on the device. Then no step changes anything any more."""
@@ -176,7 +177,7 @@ class Optimization:
 
     def gradient_norm(self) -> Tensor:
         """Averages the gradients over the ranks, unscales and clips them; the norm before clipping, 0-dim."""
-        distributed.average_gradients(list(self.model.parameters()))
+        self.gradients.finish()
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         return nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)

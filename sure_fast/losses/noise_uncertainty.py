@@ -59,7 +59,7 @@ def draw_levels(device: torch.device, generator: torch.Generator | None = None) 
         raise TypeError(f"device: expected a torch.device, got {type(device).__name__}")
     _checks.generator(generator)
     source = generator.device if generator is not None else device
-    return torch.rand(2, generator=generator, device=source).to(device)
+    return _checks.onto("generator", torch.rand(2, generator=generator, device=source), torch.device(device))
 
 
 def normal_like(image: Tensor, generator: torch.Generator | None, shape: Sequence[int] | None = None) -> Tensor:
@@ -67,7 +67,7 @@ def normal_like(image: Tensor, generator: torch.Generator | None, shape: Sequenc
     source = generator.device if generator is not None else image.device
     # not torch.randn, which cannot be compiled for batches of any size where it is handed a generator, even None
     noise = torch.empty(tuple(shape or image.shape), device=source, dtype=torch.float32).normal_(generator=generator)
-    return noise.to(image.device, image.dtype)
+    return _checks.onto("generator", noise, image.device, image.dtype)
 
 
 def draw_noise_patches(

@@ -92,15 +92,39 @@ def same_label_pairs(
     label = _checks.whole("label", label)
     _checks.index("ignore_index", ignore_index)
     _checks.generator(generator)
+    first, second, same = _pairs(label, ignore_index, generator)
+    return first[same], second[same]
+
+
+class Pairs(NamedTuple):
+    """Of voxels, by their indices into label.flatten() [N*V // 2]; those that do not count are of two labels."""
+
+    first: Tensor
+    second: Tensor
+    counts: Tensor
+    """bool"""
+
+    def of(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The values of the first and of the second voxels; 0 in pairs that do not count."""
+        flat, none = values.flatten(), ~self.counts
+        return flat[self.first].masked_fill(none, 0.0), flat[self.second].masked_fill(none, 0.0)
+
+
+def _pairs(label: Tensor, ignore_index: int | None, generator: torch.Generator | None) -> Pairs:
+    """As many whatever the labels, so that nothing waits for the device."""
     flat = label.flatten()
     source = generator.device if generator is not None else flat.device
-    order = torch.randperm(flat.numel(), generator=generator, device=source).to(flat.device)
-    if ignore_index is not None:
-        order = order[_checks.counted(flat[order], ignore_index)]
-    order = order[flat[order].sort(stable=True).indices]
+    order = torch.randperm(flat.numel(), generator=generator, device=source)
+    order = _checks.onto("generator", order, flat.device)
+    key = flat
+    if ignore_index is not None:  # behind all labels
+        key = flat.to(torch.int64).masked_fill(_checks.equals(flat, ignore_index), torch.iinfo(torch.int64).max)
+    order = order[key[order].sort(stable=True).indices]
     first, second = order[: len(order) // 2 * 2].view(-1, 2).unbind(1)
-    same = flat[first] == flat[second]  # at most one pair a label lies across two
-    return first[same], second[same]
+    same = key[first] == key[second]  # at most one pair a label lies across two
+    if ignore_index is not None:
+        same &= _checks.counted(flat[first], ignore_index)
+    return Pairs(first, second, same)
 
 
 class PriusLoss(nn.Module):
@@ -233,7 +257,7 @@ class PriusLoss(nn.Module):
         if begun:
             u = uncertainty.float()
             distance = self._distances(label, logits.shape[1])
-            pairs = same_label_pairs(label, self.ignore_index, generator)
+            pairs = _pairs(label, self.ignore_index, generator)
             contrast, corruption, geometry = self.weights
             if contrast:
                 terms[0] = self.contrast(u, image, distance, pairs)
@@ -274,15 +298,15 @@ class PriusLoss(nn.Module):
     def _indicator(self, x: Tensor) -> Tensor:
         return (x > 0).float() if math.isinf(self.kappa) else (self.kappa * x).sigmoid()
 
-    def contrast(self, u: Tensor, image: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    def contrast(self, u: Tensor, image: Tensor, distance: Tensor, pairs: Pairs) -> Tensor:
         """Of u [N, 1, *S]: a pair's voxel of the stronger edge is to be less uncertain."""
         gradient = gradient_magnitude(
             _unit(image), operator=self.operator, channels=self.channels, blur_sigma=BLUR_SIGMA
         ).float()
         pool = functional.max_pool2d if u.dim() == 4 else functional.max_pool3d
-        g, mean = pool(gradient, 3, 1, 1).flatten(), _window_mean(u, 3).flatten()
-        (gi, gj), (ui, uj), (di, dj) = ((x[pairs[0]], x[pairs[1]]) for x in (g, mean, distance.flatten()))
-        weight = self._indicator(10.0 * (self.gradient_threshold - torch.maximum(di, dj)))
+        g, mean = pool(gradient, 3, 1, 1), _window_mean(u, 3)
+        (gi, gj), (ui, uj), (di, dj) = (pairs.of(x) for x in (g, mean, distance))
+        weight = self._indicator(10.0 * (self.gradient_threshold - torch.maximum(di, dj))) * pairs.counts
         return _weighted((ui - uj) * (gi - gj), weight, weight)
 
     def corruption(
@@ -296,7 +320,8 @@ class PriusLoss(nn.Module):
     ) -> Tensor:
         """Of u [N, 1, *S] and of u under noise of two rising standard deviations: near a boundary it is to rise."""
         source = generator.device if generator is not None else image.device
-        levels = torch.rand(2, generator=generator, device=source).sort().values.to(image.device) * self.max_std
+        levels = torch.rand(2, generator=generator, device=source).sort().values
+        levels = _checks.onto("generator", levels, image.device) * self.max_std
         span = image.flatten(1).amax(1) - image.flatten(1).amin(1)
         step = span.reshape(-1, *[1] * (image.dim() - 1))
         noisy = [image + normal_like(image, generator) * (step * level).to(image) for level in levels]
@@ -308,13 +333,15 @@ class PriusLoss(nn.Module):
         first = _weighted(-levels[0] * (weaker - clean.detach()), weight, weight)
         return first + _weighted(-(levels[1] - levels[0]) * (stronger - weaker.detach()), weight, weight)
 
-    def geometry(self, u: Tensor, distance: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    def geometry(self, u: Tensor, distance: Tensor, pairs: Pairs) -> Tensor:
         """Of u [N, 1, *S]: deeper inside its class a voxel is to be less uncertain, far inside not at all."""
-        (ui, uj), (di, dj) = ((x[pairs[0]], x[pairs[1]]) for x in (u.flatten(), distance.flatten()))
+        (ui, uj), (di, dj) = (pairs.of(x) for x in (u, distance))
         far = self._indicator(di - self.far_threshold) * self._indicator(dj - self.far_threshold)
         ordered = self._indicator((di - dj).abs() - self.distance_margin)
         slope = self.distance_weight * ordered * (1.0 - far) * (di - dj) + far * self.far_weight
-        return _weighted(slope * (ui - (1.0 - 2.0 * far) * uj), torch.ones_like(far), ordered * (1.0 - far) + far)
+        return _weighted(
+            slope * (ui - (1.0 - 2.0 * far) * uj), torch.ones_like(far), (ordered * (1.0 - far) + far) * pairs.counts
+        )
 
 
 def _weighted(values: Tensor, weight: Tensor, divisor: Tensor) -> Tensor:

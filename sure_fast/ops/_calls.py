@@ -18,9 +18,6 @@ from .. import _cpu
 MOST_ELEMENTS = 2**32 - 1
 """Elements of a map that the kernels' 32-bit lists can tell apart."""
 
-OLDEST = (8, 0)
-"""The compute capability that the kernels are built for at the least."""
-
 library: Any = None
 missing: str | None = None
 try:
@@ -44,10 +41,10 @@ def supports(name: str, t: Tensor, most: int = MOST_ELEMENTS) -> str | None:
 
 
 def architecture(index: int | None) -> str | None:
-    """Why the kernels cannot run on a CUDA device, or None."""
+    """Why the library's kernels cannot run on a CUDA device, or None."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    return _architecture_of(torch.cuda.current_device() if index is None else index)
+    return _not_built_for(torch.cuda.current_device() if index is None else index)
 
 
 # torch.compiler.assume_constant_result does the same, and imports the compiler with it
@@ -55,11 +52,29 @@ architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _architecture_of(index: int) -> str | None:
-    own = torch.cuda.get_device_capability(index)
-    if own >= OLDEST:
+def _not_built_for(index: int) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if runs_on((major, minor)):
         return None
-    return f"the device has compute capability {own[0]}.{own[1]}, and the kernels need {OLDEST[0]}.{OLDEST[1]}"
+    name = torch.cuda.get_device_name(index)
+    return (
+        f"cuda:{index} ({name}) has compute capability {major}.{minor}, and the CUDA library was built for "
+        f"{built_for()}; build sure_fast again with SURE_FAST_CUDA_ARCHS={major}{minor}"
+    )
+
+
+def runs_on(capability: tuple[int, int]) -> bool:
+    """Whether the library has code for it: machine code runs on the later minor versions of its own major one, PTX on
+    everything later."""
+    own = 10 * capability[0] + capability[1]
+    return own >= library.PTX or any(number // 10 == capability[0] and own >= number for number in library.SASS)
+
+
+def built_for() -> str:
+    """The compute capabilities that the library was built for."""
+    *most, last = (f"{number // 10}.{number % 10}" for number in library.SASS)
+    listed = f"{', '.join(most)} and {last}" if most else last
+    return f"{listed} with PTX of {library.PTX // 10}.{library.PTX % 10}"
 
 
 @functools.cache

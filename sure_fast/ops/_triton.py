@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -10,9 +11,9 @@ import re
 import torch
 from torch import Tensor
 
-from . import _calls
-
 OLDEST = (3, 6)
+OLDEST_DEVICE = (8, 0)
+"""The compute capability that Triton compiles for at the least."""
 MOST_IMAGES = 65535
 """The second axis of a grid."""
 MOST_ELEMENTS = 2**40
@@ -50,4 +51,24 @@ def why_not(name: str, t: Tensor, *, double: bool = False) -> str | None:
         return f"{name} has {t.shape[0]} images, more than {MOST_IMAGES}"
     if t.numel() > MOST_ELEMENTS:
         return f"{name} has {t.numel()} elements, more than 2^40"
-    return _calls.architecture(t.device.index) if t.is_cuda else None
+    return architecture(t.device.index) if t.is_cuda else None
+
+
+def architecture(index: int | None) -> str | None:
+    """Why Triton's kernels cannot run on a CUDA device, or None."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return _too_old(torch.cuda.current_device() if index is None else index)
+
+
+# torch.compiler.assume_constant_result does the same, and imports the compiler with it
+architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _too_old(index: int) -> str | None:
+    own = torch.cuda.get_device_capability(index)
+    if own >= OLDEST_DEVICE:
+        return None
+    least = f"{OLDEST_DEVICE[0]}.{OLDEST_DEVICE[1]}"
+    return f"cuda:{index} has compute capability {own[0]}.{own[1]}, and Triton's kernels need {least}"

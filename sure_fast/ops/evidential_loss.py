@@ -235,7 +235,7 @@ def checked_weights(
     given = _checks.weights(name, weights, number)
     if given is None:
         return None
-    return torch.as_tensor(given, dtype=torch.float64).contiguous().to(device, non_blocking=device.type != "cpu")
+    return _checks.onto(name, torch.as_tensor(given, dtype=torch.float64).contiguous(), device)
 
 
 def _region_target(target: object, logits: Tensor) -> Tensor:

@@ -60,7 +60,11 @@ def _op(
     maps = (u, noisy, label, d, tuple(patch_size), num_classes, num_patches, max_distance)
     if backend == "cuda":
         library = _calls.library
-        cuda_args = library.HardPatchArgs(*maps, seed=seed.to(u.device, non_blocking=True))  # stays on the device
+        if (
+            not seed.is_cuda and u.is_cuda
+        ):  # by a kernel, which a CUDA graph keeps, and not by a copy of memory that goes
+            seed = torch.full_like(seed, int(seed), device=u.device)
+        cuda_args = library.HardPatchArgs(*maps, seed=seed)
         with _calls.stream(u) as stream:
             scratch = workspace(library.sample_hard_patches_workspace(cuda_args, stream), u)
             library.sample_hard_patches_forward(cuda_args, stream, scratch, centers, valid)

@@ -44,7 +44,12 @@ def _cuda_supports(prediction: Tensor, target: Tensor, *_: object, **__: object)
 _backends.register("surface_distances", cpu=_cpu_supports, cuda=_cuda_supports)
 
 
-@torch.library.custom_op("sure_fast::surface_distances", mutates_args=(), device_types=("cpu", "cuda"))
+# On a GPU it reads sizes from the device: torch.compile is to leave it out of CUDA graphs, where torch has the tag.
+_UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)
+_TAGS: dict[str, Any] = {} if _UNSAFE is None else {"tags": (_UNSAFE,)}
+
+
+@torch.library.custom_op("sure_fast::surface_distances", mutates_args=(), device_types=("cpu", "cuda"), **_TAGS)
 def _op(
     prediction: Tensor,
     target: Tensor,

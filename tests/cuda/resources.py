@@ -17,7 +17,11 @@ from typing import NamedTuple
 
 from tests.cuda.emulated import CSRC
 
-ARCHITECTURES = ("80", "90")
+ARCHITECTURES = ("80", "90", "100", "120")
+"""Those of setup.py."""
+KNOWN = {("120", "sum_slicesId"): (8, 48)}
+"""Stack and spilled bytes that are left as they are, by architecture and part of the mangled name: of float64, on GPUs
+that have few units for it."""
 
 
 class Resources(NamedTuple):
@@ -73,14 +77,25 @@ def every_kernel() -> list[Resources]:
     return [kernel for kernels in found for kernel in kernels]
 
 
+def wrong(kernels: list[Resources]) -> list[Resources]:
+    """Those that spill or need a stack, beyond what is known."""
+    found = []
+    for k in kernels:
+        limits = (limit for (sm, name), limit in KNOWN.items() if sm == k.architecture and name in k.kernel)
+        stack, spilled = next(limits, (0, 0))
+        if k.stack > stack or k.spilled > spilled:
+            found.append(k)
+    return found
+
+
 def main() -> int:
     kernels = every_kernel()
-    print("sm  registers  shared  stack  spilled  kernel")
+    print("sm   registers  shared  stack  spilled  kernel")
     for k, name in zip(kernels, readable([k.kernel for k in kernels]), strict=True):
-        print(f"{k.architecture}  {k.registers:9}  {k.shared:6}  {k.stack:5}  {k.spilled:7}  {name}")
-    wrong = [k for k in kernels if k.stack or k.spilled]
-    print(f"{len(kernels)} kernels, {len(wrong)} with a stack or spills")
-    return bool(wrong)
+        print(f"{k.architecture:>3}  {k.registers:9}  {k.shared:6}  {k.stack:5}  {k.spilled:7}  {name}")
+    more = wrong(kernels)
+    print(f"{len(kernels)} kernels, {len(more)} with a stack or spills beyond {len(KNOWN)} that are known")
+    return bool(more)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from sure_fast import _backends
 from sure_fast.ops import _triton
-from tests.cuda.gpu_cases import CASES, assert_near, available, inputs_of, run
+from tests.cuda.gpu_cases import CASES, SYNCHRONISES, assert_near, available, inputs_of, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +26,15 @@ def test_agrees_with_the_reference(name, backend, shape):
     got, want = (run(CASES[name], inputs_of(CASES[name], shape, "cpu"), chosen) for chosen in (backend, "reference"))
     assert_near(name, got, want)
     assert all(x.numel() == 0 or not x.is_floating_point() or bool(x.isfinite().any()) for x in got)
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="this torch has no such tag")
+def test_what_waits_for_the_device_is_left_out_of_cuda_graphs():
+    tagged = {
+        op for op in _backends.registered()
+        if torch.Tag.cudagraph_unsafe in getattr(torch.ops.sure_fast, op).default.tags
+    }  # fmt: skip
+    assert tagged == set(SYNCHRONISES)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.cuda.emulated import CSRC
-from tests.cuda.resources import ARCHITECTURES, every_kernel, parse
+from tests.cuda.resources import ARCHITECTURES, every_kernel, parse, wrong
 
 
 @pytest.mark.slow
@@ -14,7 +14,7 @@ def test_no_kernel_spills_or_needs_a_stack():
     kernels = every_kernel()
     assert {k.architecture for k in kernels} == set(ARCHITECTURES)
     assert len(kernels) > 2 * len(list((CSRC / "cuda").glob("*.cu")))
-    assert [k for k in kernels if k.stack or k.spilled] == []
+    assert wrong(kernels) == []
 
 
 def test_the_report_is_read():
@@ -25,3 +25,5 @@ ptxas info    : Used 40 registers, used 1 barriers, 16 bytes cumulative stack si
 """
     (found,) = parse(report, "90")
     assert found == ("90", "_Z1kv", 40, 12288, 16, 64)
+    assert wrong([found]) == [found]
+    assert wrong([found._replace(stack=0, spilled=0)]) == []

@@ -10,7 +10,8 @@ from sure_fast.ops import _calls, _triton
 
 
 def test_a_gpu_is_not_told_the_backends_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(_calls, "architecture", lambda index: None)
+    for module in (_calls, _triton):
+        monkeypatch.setattr(module, "architecture", lambda index: None)
     monkeypatch.setattr(_calls, "missing", None)
     monkeypatch.setattr(_triton, "MISSING", None)
     gpu, cpu = torch.device("cuda"), torch.device("cpu")

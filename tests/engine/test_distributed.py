@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from sure_fast import compare, evaluate, predict
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import distributed, loop
+from sure_fast.engine import gradients as gradients_of_ranks
 from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.signals import RunFailure, StopRequest
@@ -44,6 +45,7 @@ def gradients(folder, output, batch_size, method):
 def rank_of_two(rank, folder, output, port):
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    gradients_of_ranks.BUCKET = 4000
     with distributed.joined("cpu"):
         found = {method: gradients(folder, output, 2, method) for method in METHODS}
         torch.save(found, output / f"{rank}.pt")

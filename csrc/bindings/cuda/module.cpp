@@ -1,4 +1,6 @@
 // The module sure_fast._cuda: kernels on tensors of a device and on one of its streams.
+#include <pybind11/stl.h>
+
 #include "bindings/registrar.h"
 #include "cuda/stream.h"
 
@@ -10,9 +12,15 @@ namespace sure_fast {
 
 #if defined(SURE_FAST_CUDA_EMULATION)
 const char* const kDevice = "cpu";
+#define SURE_FAST_CUDA_SASS
+#define SURE_FAST_CUDA_PTX 0
 #else
 const char* const kDevice = "cuda";
 #endif
+
+// Compute capabilities, 90 for 9.0, that setup.py compiles the kernels for, and the one whose PTX is in the library.
+const std::vector<int> kSass{SURE_FAST_CUDA_SASS};
+constexpr int kPtx = SURE_FAST_CUDA_PTX;
 
 int usable_threads(int wanted) { return wanted; }  // which the kernels have no use for
 
@@ -30,5 +38,7 @@ PYBIND11_MODULE(_cuda, m) {
 #if defined(SURE_FAST_CUDA_EMULATION)
   m.def("set_order", &emulation::set_order, "In which order blocks and threads take turns.");
 #endif
+  m.attr("SASS") = py::tuple(py::cast(kSass));
+  m.attr("PTX") = kPtx;
   Registrar::run(m);
 }
