@@ -60,9 +60,8 @@ def _op(
     maps = (u, noisy, label, d, tuple(patch_size), num_classes, num_patches, max_distance)
     if backend == "cuda":
         library = _calls.library
-        if (
-            not seed.is_cuda and u.is_cuda
-        ):  # by a kernel, which a CUDA graph keeps, and not by a copy of memory that goes
+        if u.is_cuda and not seed.is_cuda:
+            # by a kernel, which a CUDA graph keeps, and not by a copy of memory that goes
             seed = torch.full_like(seed, int(seed), device=u.device)
         cuda_args = library.HardPatchArgs(*maps, seed=seed)
         with _calls.stream(u) as stream:
