@@ -66,6 +66,16 @@ SURE_FAST_INLINE void widen_box(int32_t* box, int64_t d, int64_t h, int64_t w0, 
   }
 }
 
+constexpr int64_t kSame = 32;
+
+// Whether kSame labels are all this one.
+SURE_FAST_INLINE bool all_same(const uint16_t* labels, uint16_t label) {
+  uint16_t differ = 0;
+#pragma omp simd reduction(| : differ)
+  for (int64_t i = 0; i < kSame; ++i) differ |= labels[i] ^ label;
+  return differ == 0;
+}
+
 // One row as uint16, its runs entered into the boxes. Returns the number of labels outside [0, C).
 int64_t row_boxes(const Labels& labels, const Labels& target, int64_t at, int64_t W, int64_t d, int64_t h,
                   uint16_t* out, int32_t* boxes) {
@@ -83,6 +93,10 @@ int64_t row_boxes(const Labels& labels, const Labels& target, int64_t at, int64_
   }
   int64_t start = 0;
   for (int64_t w = 1; w <= W; ++w) {
+    if (w + kSame <= W && all_same(out + w, out[start])) {
+      w += kSame - 1;
+      continue;
+    }
     if (w < W && out[w] == out[start]) continue;
     widen_box(boxes + out[start] * kSurfaceBox, d, h, start, w - 1);
     start = w;
@@ -114,11 +128,12 @@ int64_t surface_row(const SurfaceArgs& a, const uint16_t* label, const Box& box,
   }
   const int64_t plane = a.planar ? 0 : H * W;
   const uint16_t *north = row - W, *south = row + W, *front = row - plane, *back = row + plane;
+  // A difference is 0 where a voxel is of the class, so that one comparison serves the six neighbours.
 #pragma omp simd
   for (int64_t w = 1; w < count - 1; ++w) {
-    const bool inside =
-        (row[w - 1] == c) & (row[w + 1] == c) & (north[w] == c) & (south[w] == c) & (front[w] == c) & (back[w] == c);
-    out[w] = (row[w] == c) & !inside ? 0 : 255;
+    const uint16_t beside = static_cast<uint16_t>((row[w - 1] ^ c) | (row[w + 1] ^ c) | (north[w] ^ c) |
+                                                  (south[w] ^ c) | (front[w] ^ c) | (back[w] ^ c));
+    out[w] = (row[w] == c) & (beside != 0) ? 0 : 255;
   }
   out[0] = row[0] == c ? 0 : 255;
   out[count - 1] = row[count - 1] == c ? 0 : 255;
@@ -163,6 +178,11 @@ bool plane_distances(const Scratch& s, const Box& box, const uint8_t* surface, c
   for (int64_t h = 0; h < H; ++h) {
     if (!any[h]) continue;
     for (int64_t w = 0; w < W; ++w) {
+      uint64_t eight;
+      if (w + 8 <= W && (memcpy(&eight, surface + h * W + w, 8), eight == UINT64_MAX)) {
+        w += 7;
+        continue;
+      }
       if (surface[h * W + w] != 0) continue;
       if (planes) {
         *out++ = along(s.squared + h * W + w, H * W, d, D, s.depth.up, 0.0f, kInf, looked);
