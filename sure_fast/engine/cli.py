@@ -44,9 +44,16 @@ def _hint(flag: str, flags: list[str]) -> str:
     return suggestion(flag, flags)
 
 
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""Environment variable: 1 has torch ask Linux for pages of 2 MiB for its large CPU tensors, 0 has it not."""
+
+
 def run(program: str, main: Callable[[], None]) -> None:
     """Runs a command: bad input ends with one line and code 2, a failed run with 1, a signal with 128 + its number."""
     console.make_lasting()
+    # torch reads it at its first large tensor. Feature maps are allocated anew in every step, and page by page their
+    # memory costs a tenth of a step on the CPU (docs/large-jobs.md).
+    os.environ.setdefault(LARGE_PAGES, "1")
     try:
         main()
     except (ValueError, TypeError, OSError) as error:
