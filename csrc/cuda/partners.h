@@ -365,23 +365,29 @@ SURE_FAST_DEVICE void find_places(const Dealing<Weigh>& d, const DealDigit& digi
   __syncthreads();
 }
 
-constexpr uint32_t kInTile = (1u << 16) - 1;  // of an element's number: its partners in the tile; above where it stood
+constexpr int kInTileBits = 16;  // of an element's number: its partners in the tile; above them where it stood
+static_assert(kDealTile <= 1 << kInTileBits, "partners in the tile are counted in 16 bits");
 
 // Brings the elements of a sorted tile to where their digits go.
 template <typename Weigh>
 SURE_FAST_DEVICE void store_dealt(const Dealing<Weigh>& d, const DealDigit& digit, int64_t begin, int first, int size,
                                   const DigitPlaces& places, Element* x) {
+  typename Weigh::Value value[kDealItems];
+#pragma unroll
+  for (int k = 0; k < kDealItems && Weigh::kWeighted; ++k) {
+    value[k] = first + k < size ? pick(d.weight, digit.from())[begin + (x[k].number >> kInTileBits)] : 0;
+  }
 #pragma unroll
   for (int k = 0; k < kDealItems; ++k) {
     if (first + k >= size) continue;
-    const uint32_t own = digit.of(x[k].key), stood = x[k].number >> 16;
+    const uint32_t own = digit.of(x[k].key);
     const Total partners = places.partners[own];
     const int64_t to = places.ahead[own] + first + k;
-    x[k].number = (x[k].number & kInTile) + partners.number;
+    x[k].number = (x[k].number & ((1u << kInTileBits) - 1u)) + partners.number;
     pick(d.key, digit.number & 1)[to] = x[k].key;
     if (!Weigh::kWeighted) continue;
     pick(d.slope, digit.number & 1)[to] = x[k].slope + x[k].weight * partners.number - partners.weight;
-    pick(d.weight, digit.number & 1)[to] = pick(d.weight, digit.from())[begin + stood];
+    pick(d.weight, digit.number & 1)[to] = value[k];
   }
 }
 
@@ -399,7 +405,7 @@ __global__ void __launch_bounds__(kDealThreads) deal_digit(Dealing<Weigh> d, Dea
     Element x[kDealItems];
     load_tile(d, digit.from(), !digit.first(m), begin, first, size, shared, x);
 #pragma unroll
-    for (int k = 0; k < kDealItems; ++k) x[k].number = static_cast<uint32_t>(first + k) << 16;
+    for (int k = 0; k < kDealItems; ++k) x[k].number = static_cast<uint32_t>(first + k) << kInTileBits;
 #pragma unroll 1  // of the bits: more would take more registers
     for (int bit = digit.shift + digit.width - 1; bit >= digit.shift; --bit) {
       const int high = bit + 1 - digit.shift;

@@ -106,29 +106,29 @@ __global__ void __launch_bounds__(kRankThreads)
 // The passes over the bits of label and row that are not in a GroupKey, where the range is wide: an even number of
 // them, so that the list stays in its place.
 template <typename Value>
-__global__ void __launch_bounds__(kSortThreads) sort_wide_labels(GroupKey<Value> group, Sorted sorted, int row_passes) {
+__global__ void __launch_bounds__(kSortThreads)
+    sort_wide_labels(GroupKey<Value> group, Sorted sorted, int row_passes, uint32_t* keys) {
   __shared__ MoveShared shared;
   if (!group.range->wide) return;
   const int label_passes = row_passes % 2 == 0 ? 4 : 3, width = label_passes == 4 ? 8 : kDigitBits;
   const Slice all = {0, static_cast<int64_t>(*group.r.length)};
-  int half = sorted.half() & 1;
+  int half = sorted.half();
   for (int pass = 0; pass < label_passes + row_passes; ++pass, half ^= 1) {
     const bool of_label = pass < label_passes;
     const Digit digit = {0, of_label ? width : kDigitBits, nullptr};
     const uint32_t* payload = pick(sorted.payload, half);
-    const auto key_at = [&](int64_t i) {
-      const uint32_t x = payload[i];
-      unsigned long long key = group.r.row(x) >> (of_label ? 0 : (pass - label_passes) * kDigitBits);
-      if (of_label) {
-        key = (label_key(group.r.label, group.r.map_index(x)) - group.range->low) >> (32 + pass * width);
-      }
-      return digit.of(static_cast<uint32_t>(group.falling ? ~key : key));
-    };
     clear_digits(shared.next, digit);
-    for (int64_t i = threadIdx.x; i < all.last; i += kSortThreads) atomicAdd(&shared.next[key_at(i)], 1u);
+    for (int64_t i = threadIdx.x; i < all.last; i += kSortThreads) {
+      unsigned long long key = group.r.row(payload[i]) >> (of_label ? 0 : (pass - label_passes) * kDigitBits);
+      if (of_label) {
+        key = (label_key(group.r.label, group.r.map_index(payload[i])) - group.range->low) >> (32 + pass * width);
+      }
+      keys[i] = digit.of(static_cast<uint32_t>(group.falling ? ~key : key));
+      atomicAdd(&shared.next[keys[i]], 1u);
+    }
     __syncthreads();
     begin_digits(shared, digit);
-    move_slice<uint32_t>(key_at, payload, all, digit, shared, nullptr, pick(sorted.payload, half ^ 1));
+    move_slice<uint32_t>(keys, payload, all, digit, shared, nullptr, pick(sorted.payload, half ^ 1));
     __syncthreads();
   }
 }
@@ -165,7 +165,7 @@ Sorted sort_groups(const Stream& stream, const SortBuffers<uint32_t>& s, Start s
       sort_by(stream, s, start, half, key, bits < kMost ? bits : kMost, &labels.range->bits, r.capacity, r.length);
   if (bits > kMost) {
     launch(stream, "sort_wide_labels", 1, kSortThreads, sort_wide_labels<Value>, key, sorted,
-           ceil_div(row_bits, kDigitBits));
+           ceil_div(row_bits, kDigitBits), s.keys[0]);
   }
   return sorted;
 }
@@ -262,12 +262,12 @@ struct NumberedRun {
   RunNumbers numbers;
   Sorted by_u;
   uint32_t* order;
-  SURE_FAST_DEVICE_MEMBER uint32_t operator()(uint32_t x) const {
-    const uint32_t position = by_u.list()[x];
-    order[x] = numbers.sequence[position];
-    return numbers.run[position];
-  }
+  SURE_FAST_DEVICE_MEMBER uint32_t operator()(uint32_t x) const { return numbers.run[by_u.list()[x]]; }
 };
+
+SURE_FAST_DEVICE void write_beside(const NumberedRun& fetch, uint32_t x) {
+  fetch.order[x] = fetch.numbers.sequence[fetch.by_u.list()[x]];
+}
 
 // Memory of order_rankings. What follows `lent` in the arena is free when the elements are ordered.
 template <typename Value>

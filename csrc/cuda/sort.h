@@ -90,7 +90,7 @@ struct Sorted {
     return pick(payload, (start + done) & 1);
   }
   // Where the host knows it.
-  int half() const { return (start + passes) & 1; }
+  SURE_FAST_COMMON_MEMBER int half() const { return (start + passes) & 1; }
 };
 
 struct Slice {
@@ -118,6 +118,12 @@ SURE_FAST_DEVICE void store_digits(const uint32_t* number, const Digit& digit, u
 
 enum class Start { given, rising, falling };  // from the payload as it stands, from 0 .. n - 1, from n - 1 .. 0
 
+constexpr int kFetched = 4;  // elements a thread waits for together
+
+// What a fetch also writes down of an element; most write nothing.
+template <typename Fetch>
+SURE_FAST_DEVICE void write_beside(const Fetch&, uint32_t) {}
+
 // The first pass: keys and, where it is not given, the payload are written in passing.
 template <typename Key, typename Fetch>
 __global__ void __launch_bounds__(kSortThreads)
@@ -127,13 +133,25 @@ __global__ void __launch_bounds__(kSortThreads)
   clear_digits(number, digit);
   const int64_t n = *length;
   const Slice slice = own_slice(n);
-  for (int64_t i = slice.first + threadIdx.x; i < slice.last; i += kSortThreads) {
-    const uint32_t x =
-        start == Start::given ? payload[i] : static_cast<uint32_t>(start == Start::rising ? i : n - 1 - i);
-    if (start != Start::given) payload[i] = x;
-    const Key key = static_cast<Key>(fetch(x));
-    keys[i] = key;
-    atomicAdd(&number[digit.of(key)], 1u);
+  for (int64_t first = slice.first + threadIdx.x; first < slice.last; first += kFetched * kSortThreads) {
+    uint32_t x[kFetched];
+    Key key[kFetched];
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) {
+      const int64_t i = first + k * kSortThreads < slice.last ? first + k * kSortThreads : first;
+      x[k] = start == Start::given ? payload[i] : static_cast<uint32_t>(start == Start::rising ? i : n - 1 - i);
+    }
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) key[k] = static_cast<Key>(fetch(x[k]));
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) {
+      const int64_t i = first + k * kSortThreads;
+      if (i >= slice.last) continue;
+      if (start != Start::given) payload[i] = x[k];
+      keys[i] = key[k];
+      write_beside(fetch, x[k]);
+      atomicAdd(&number[digit.of(key[k])], 1u);
+    }
   }
   store_digits(number, digit, counts);
 }
@@ -145,6 +163,7 @@ __global__ void __launch_bounds__(kSortThreads)
   if (digit.skipped()) return;
   clear_digits(number, digit);
   const Slice slice = own_slice(*length);
+#pragma unroll 8
   for (int64_t i = slice.first + threadIdx.x; i < slice.last; i += kSortThreads) {
     atomicAdd(&number[digit.of(keys[i])], 1u);
   }
@@ -191,16 +210,14 @@ SURE_FAST_DEVICE void begin_digits(MoveShared& shared, const Digit& digit) {
   __syncthreads();
 }
 
-// Of each element of a tile that the thread moves: its key, and how many of the warp with its digit lie before it.
-template <typename Key, typename KeyAt>
-SURE_FAST_DEVICE void rank_in_warp(const KeyAt& key_at, int64_t first, int64_t last, const Digit& digit,
-                                   uint16_t* ahead, Key* key, uint32_t* rank) {
+// Of each element of a tile that the thread moves: how many of the warp with its digit lie before it.
+template <typename Key>
+SURE_FAST_DEVICE void rank_in_warp(const Key* key, int64_t first, int64_t last, const Digit& digit, uint16_t* ahead,
+                                   uint32_t* rank) {
   const int lane = lane_index();
 #pragma unroll
   for (int round = 0; round < kSortRounds; ++round) {
-    const int64_t i = first + round * kWarp + lane;
-    const bool real = i < last;
-    key[round] = real ? key_at(i) : Key(0);
+    const bool real = first + round * kWarp + lane < last;
     const uint32_t own = real ? digit.of(key[round]) : kDigits;
     const unsigned same = __match_any_sync(kAllLanes, own);
     const uint32_t before = real ? ahead[own] : 0;
@@ -229,32 +246,54 @@ SURE_FAST_DEVICE void add_warps(MoveShared& shared, const Digit& digit, uint32_t
   }
 }
 
+// Writes the elements of a tile that the thread moves.
+template <typename Key>
+SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const uint32_t* payload, int64_t first,
+                                  int64_t last, const Digit& digit, const MoveShared& shared, Key* out_keys,
+                                  uint32_t* out_payload) {
+  constexpr int kAtOnce = 8;  // loads before the stores, which they could not pass
+#pragma unroll
+  for (int part = 0; part < kSortRounds; part += kAtOnce) {
+    uint32_t x[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int64_t i = first + (part + k) * kWarp + lane_index();
+      x[k] = i < last ? payload[i] : 0;
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (first + (part + k) * kWarp + lane_index() >= last) continue;
+      const uint32_t own = digit.of(key[part + k]);
+      const uint32_t to = shared.next[own] + shared.ahead[warp_index()][own] + rank[part + k];
+      if (out_keys != nullptr) out_keys[to] = key[part + k];
+      out_payload[to] = x[k];
+    }
+  }
+}
+
 // Moves a slice, whose digits go where shared.next says. The whole block calls it.
-template <typename Key, typename KeyAt>
-SURE_FAST_DEVICE void move_slice(const KeyAt& key_at, const uint32_t* payload, const Slice& slice, const Digit& digit,
+template <typename Key>
+SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const Slice& slice, const Digit& digit,
                                  MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
-  const int t = static_cast<int>(threadIdx.x), warp = warp_index();
+  const int t = static_cast<int>(threadIdx.x);
   for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
+    const int64_t first = tile + warp_index() * kSortRounds * kWarp;
+    Key key[kSortRounds];
+    uint32_t rank[kSortRounds], sum[kPairsEach];
+#pragma unroll
+    for (int round = 0; round < kSortRounds; ++round) {
+      const int64_t i = first + round * kWarp + lane_index();
+      key[round] = i < slice.last ? keys[i] : Key(0);
+    }
     for (int w = 0; w < kSortWarps; ++w) {
       for (int pair = t; pair < digit.values() / 2; pair += kSortThreads) shared.pairs[w][pair] = 0;
     }
     __syncthreads();
-    const int64_t first = tile + warp * kSortRounds * kWarp;
-    Key key[kSortRounds];
-    uint32_t rank[kSortRounds], sum[kPairsEach];
-    rank_in_warp(key_at, first, slice.last, digit, shared.ahead[warp], key, rank);
+    rank_in_warp(key, first, slice.last, digit, shared.ahead[warp_index()], rank);
     __syncthreads();
     add_warps(shared, digit, sum);
     __syncthreads();
-#pragma unroll
-    for (int round = 0; round < kSortRounds; ++round) {
-      const int64_t i = first + round * kWarp + lane_index();
-      if (i >= slice.last) continue;
-      const uint32_t own = digit.of(key[round]);
-      const uint32_t to = shared.next[own] + shared.ahead[warp][own] + rank[round];
-      if (out_keys != nullptr) out_keys[to] = key[round];
-      out_payload[to] = payload[i];
-    }
+    write_moved(key, rank, payload, first, slice.last, digit, shared, out_keys, out_payload);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kPairsEach; ++k) {
@@ -282,7 +321,7 @@ __global__ void __launch_bounds__(kSortThreads)
   for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
     shared.next[d] += counts[d * blocks + blockIdx.x];
   }
-  move_slice([&](int64_t i) { return keys[i]; }, payload, own_slice(*length), digit, shared, out_keys, out_payload);
+  move_slice(keys, payload, own_slice(*length), digit, shared, out_keys, out_payload);
 }
 
 // Sorts a payload, which begins as `start` says in `half`, stably by the lowest `bits` bits of fetch(payload), or by
