@@ -11,7 +11,7 @@ namespace sure_fast {
 namespace {
 
 constexpr int kSortThreads = 256;
-constexpr int kSortRounds = 16;  // elements a thread moves in one tile
+constexpr int kSortRounds = 12;  // elements a thread moves in one tile: as many as leave registers for three blocks
 constexpr int kSortTile = kSortThreads * kSortRounds;
 constexpr int kSortWarps = kSortThreads / kWarp;
 constexpr int kDigitBits = 11;  // counters of a tile fill shared memory
@@ -210,14 +210,14 @@ SURE_FAST_DEVICE void begin_digits(MoveShared& shared, const Digit& digit) {
   __syncthreads();
 }
 
-// Of each element of a tile that the thread moves: how many of the warp with its digit lie before it.
+// Of each element of a tile that the thread moves: how many of the warp with its digit lie before it. The elements are
+// kWarp apart; `left`: how far it is from the first to the end.
 template <typename Key>
-SURE_FAST_DEVICE void rank_in_warp(const Key* key, int64_t first, int64_t last, const Digit& digit, uint16_t* ahead,
-                                   uint32_t* rank) {
+SURE_FAST_DEVICE void rank_in_warp(const Key* key, int left, const Digit& digit, uint16_t* ahead, uint32_t* rank) {
   const int lane = lane_index();
 #pragma unroll
   for (int round = 0; round < kSortRounds; ++round) {
-    const bool real = first + round * kWarp + lane < last;
+    const bool real = round * kWarp < left;
     const uint32_t own = real ? digit.of(key[round]) : kDigits;
     const unsigned same = __match_any_sync(kAllLanes, own);
     const uint32_t before = real ? ahead[own] : 0;
@@ -248,21 +248,17 @@ SURE_FAST_DEVICE void add_warps(MoveShared& shared, const Digit& digit, uint32_t
 
 // Writes the elements of a tile that the thread moves.
 template <typename Key>
-SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const uint32_t* payload, int64_t first,
-                                  int64_t last, const Digit& digit, const MoveShared& shared, Key* out_keys,
-                                  uint32_t* out_payload) {
-  constexpr int kAtOnce = 8;  // loads before the stores, which they could not pass
+SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const uint32_t* payload, int left,
+                                  const Digit& digit, const MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
+  constexpr int kAtOnce = 4;  // loads before the stores, which they could not pass
 #pragma unroll
   for (int part = 0; part < kSortRounds; part += kAtOnce) {
     uint32_t x[kAtOnce];
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int64_t i = first + (part + k) * kWarp + lane_index();
-      x[k] = i < last ? payload[i] : 0;
-    }
+    for (int k = 0; k < kAtOnce; ++k) x[k] = (part + k) * kWarp < left ? payload[(part + k) * kWarp] : 0;
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
-      if (first + (part + k) * kWarp + lane_index() >= last) continue;
+      if ((part + k) * kWarp >= left) continue;
       const uint32_t own = digit.of(key[part + k]);
       const uint32_t to = shared.next[own] + shared.ahead[warp_index()][own] + rank[part + k];
       if (out_keys != nullptr) out_keys[to] = key[part + k];
@@ -277,23 +273,23 @@ SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const
                                  MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
   const int t = static_cast<int>(threadIdx.x);
   for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
-    const int64_t first = tile + warp_index() * kSortRounds * kWarp;
+    const int64_t first = tile + warp_index() * kSortRounds * kWarp + lane_index();
+    const int left = static_cast<int>(slice.last - first < kSortTile ? slice.last - first : kSortTile);
     Key key[kSortRounds];
     uint32_t rank[kSortRounds], sum[kPairsEach];
 #pragma unroll
     for (int round = 0; round < kSortRounds; ++round) {
-      const int64_t i = first + round * kWarp + lane_index();
-      key[round] = i < slice.last ? keys[i] : Key(0);
+      key[round] = round * kWarp < left ? keys[first + round * kWarp] : Key(0);
     }
     for (int w = 0; w < kSortWarps; ++w) {
       for (int pair = t; pair < digit.values() / 2; pair += kSortThreads) shared.pairs[w][pair] = 0;
     }
     __syncthreads();
-    rank_in_warp(key, first, slice.last, digit, shared.ahead[warp_index()], rank);
+    rank_in_warp(key, left, digit, shared.ahead[warp_index()], rank);
     __syncthreads();
     add_warps(shared, digit, sum);
     __syncthreads();
-    write_moved(key, rank, payload, first, slice.last, digit, shared, out_keys, out_payload);
+    write_moved(key, rank, payload + first, left, digit, shared, out_keys, out_payload);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kPairsEach; ++k) {
@@ -307,7 +303,7 @@ SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const
 
 // out_keys: null where they are not needed any more.
 template <typename Key>
-__global__ void __launch_bounds__(kSortThreads)
+__global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
     move_elements(const Key* keys, const uint32_t* payload, const uint32_t* length, Digit digit, const uint32_t* counts,
                   Key* out_keys, uint32_t* out_payload) {
   __shared__ MoveShared shared;
