@@ -48,14 +48,14 @@ struct FixedWeight {
   using Value = V;
   static constexpr bool kWeighted = true;
   const RowScale* scales;
-  SURE_FAST_DEVICE_MEMBER Fixed operator()(V g, int64_t row) const {
+  SURE_FAST_DEVICE_MEMBER Fixed operator()(V g, int row) const {
     return scales[row].spoiled ? 0 : static_cast<Fixed>(to_fixed(scales[row].g, static_cast<double>(g)));
   }
 };
 
 template <typename Value>
 SURE_FAST_DEVICE Fixed fixed_g(const Rankings<Value>& r, const RowScale* scales, uint32_t element) {
-  return FixedWeight<Value>{scales}(r.g[r.map_index(element)], r.row(element));
+  return FixedWeight<Value>{scales}(r.g[r.map_index(element)], static_cast<int>(r.row(element)));
 }
 
 // Puts the keys, with their g, into the half where their dealing begins.

@@ -41,7 +41,39 @@ SURE_FAST_DEVICE Total shift_up(const Total& x, int by) {
 struct NoWeight {
   using Value = uint32_t;
   static constexpr bool kWeighted = false;
-  SURE_FAST_DEVICE_MEMBER Fixed operator()(Value, int64_t) const { return 0; }
+  SURE_FAST_DEVICE_MEMBER Fixed operator()(Value, int) const { return 0; }
+};
+
+// The digits between the bits of a tile and the highest of all, numbered from the lowest. Digit p is dealt from half
+// ~p & 1 into p & 1, the bits of a tile from half 0. Of m elements only those count that start below the highest bit
+// of m - 1.
+struct DealDigit {
+  int number, shift, width;
+  SURE_FAST_DEVICE_MEMBER bool skipped(int64_t m) const { return m <= int64_t{1} << shift; }
+  SURE_FAST_DEVICE_MEMBER bool first(int64_t m) const { return m <= int64_t{1} << (shift + width); }
+  SURE_FAST_DEVICE_MEMBER int from() const { return ~number & 1; }
+  SURE_FAST_DEVICE_MEMBER uint32_t of(uint32_t key) const { return key >> shift & ((1u << width) - 1u); }
+};
+
+struct DealDigits {
+  int number, low, wider;  // how many; bits of the narrower ones, and how many have one more
+  explicit DealDigits(int64_t capacity) {
+    const int bits = bits_needed(capacity) > kDealBits ? bits_needed(capacity) - kDealBits : 0;
+    number = ceil_div(bits, kMostWidth);
+    low = number > 0 ? bits / number : 0;
+    wider = number > 0 ? bits % number : 0;
+  }
+  SURE_FAST_COMMON_MEMBER DealDigit operator[](int p) const {
+    return {p, kDealBits + p * low + (p < wider ? p : wider), low + (p < wider ? 1 : 0)};
+  }
+  // Of the widest digit.
+  int64_t most_values() const { return number > 0 ? int64_t{1} << (low + (wider > 0 ? 1 : 0)) : 0; }
+  // Where m elements stand before they are dealt.
+  SURE_FAST_DEVICE_MEMBER int start(int64_t m) const {
+    int dealt = 0;
+    while (dealt < number && !(*this)[dealt].skipped(m)) ++dealt;
+    return dealt & 1;
+  }
 };
 
 // Elements in one half of the buffers, dealt into the other. Weigh: has Value, kWeighted and, called with a value and
@@ -67,54 +99,33 @@ struct Dealing {
     for (int i = 0; i < 2; ++i) {
       weight[i] = arena.take<typename Weigh::Value>(Weigh::kWeighted ? capacity : 0);
     }
-    totals = arena.take<Total>(capacity > kDealTile ? kMostDigits * (tiles + 1) : 0);
+    totals = arena.take<Total>(DealDigits(capacity).most_values() * (tiles + 1));
     pairs = arena.take<unsigned long long>(rows);
   }
 
-  SURE_FAST_DEVICE_MEMBER int64_t row_of(uint32_t at, int64_t low, int64_t high) const {
-    return first_not(low, high, [&](int64_t row) { return begins[row + 1] <= at; });
+  // Of a key, between two rows.
+  SURE_FAST_DEVICE_MEMBER int row_of(uint32_t at, int low, int high) const {
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      if (begins[middle + 1] <= at) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
   }
-  SURE_FAST_DEVICE_MEMBER Fixed weight_at(int half, int64_t i, int64_t row) const {
+  SURE_FAST_DEVICE_MEMBER Fixed weight_at(int half, int64_t i, int row) const {
     return Weigh::kWeighted ? weigh(pick(weight, half)[i], row) : 0;
-  }
-};
-
-// The digits between the bits of a tile and the highest of all, numbered from the lowest. Digit p is dealt from half
-// ~p & 1 into p & 1, the bits of a tile from half 0. Of m elements only those count that start below the highest bit
-// of m - 1.
-struct DealDigit {
-  int number, shift, width;
-  SURE_FAST_DEVICE_MEMBER bool skipped(int64_t m) const { return m <= int64_t{1} << shift; }
-  SURE_FAST_DEVICE_MEMBER bool first(int64_t m) const { return m <= int64_t{1} << (shift + width); }
-  SURE_FAST_DEVICE_MEMBER int from() const { return ~number & 1; }
-  SURE_FAST_DEVICE_MEMBER uint32_t of(uint32_t key) const { return key >> shift & ((1u << width) - 1u); }
-};
-
-struct DealDigits {
-  int number, low, wider;  // how many; bits of the narrower ones, and how many have one more
-  explicit DealDigits(int64_t capacity) {
-    const int bits = bits_needed(capacity) > kDealBits ? bits_needed(capacity) - kDealBits : 0;
-    number = ceil_div(bits, kMostWidth);
-    low = number > 0 ? bits / number : 0;
-    wider = number > 0 ? bits % number : 0;
-  }
-  SURE_FAST_COMMON_MEMBER DealDigit operator[](int p) const {
-    return {p, kDealBits + p * low + (p < wider ? p : wider), low + (p < wider ? 1 : 0)};
-  }
-  // Where m elements stand before they are dealt.
-  SURE_FAST_DEVICE_MEMBER int start(int64_t m) const {
-    int dealt = 0;
-    while (dealt < number && !(*this)[dealt].skipped(m)) ++dealt;
-    return dealt & 1;
   }
 };
 
 // The rows of a tile: those of its last and its first element. The whole block calls it, `shared` has two.
 template <typename Weigh>
-SURE_FAST_DEVICE void find_tile_rows(const Dealing<Weigh>& d, int half, int64_t begin, int size, int64_t* shared) {
+SURE_FAST_DEVICE void find_tile_rows(const Dealing<Weigh>& d, int half, int64_t begin, int size, int* shared) {
   if (threadIdx.x < 2) {
     const int64_t at = begin + (threadIdx.x == 0 ? size - 1 : 0);
-    shared[threadIdx.x] = d.row_of(pick(d.key, half)[at], 0, d.rows - 1);
+    shared[threadIdx.x] = d.row_of(pick(d.key, half)[at], 0, static_cast<int>(d.rows) - 1);
   }
   __syncthreads();
 }
@@ -122,7 +133,7 @@ SURE_FAST_DEVICE void find_tile_rows(const Dealing<Weigh>& d, int half, int64_t 
 // What of a tile one block adds up: a number and a weight of 64 bits in two words a digit and column.
 struct DigitShared {
   uint32_t number[kMostDigits][kColumns], lower[kMostDigits][kColumns], upper[kMostDigits][kColumns];
-  int64_t rows[2];
+  int rows[2];
 };
 
 template <typename Weigh>
@@ -222,7 +233,7 @@ struct DealShared {
   static constexpr int kWide = kWeighted ? kDealTile : 1;
   ScanShared<Sums, kDealThreads> scan;
   ScanShared<unsigned long long, kDealThreads> scan_pairs;
-  int64_t rows[2];
+  int rows[2];
   uint32_t key[kDealTile], number[kDealTile], zeros[kDealTile + 1];
   Fixed weight[kWide], slope[kWide], zero_weight[kWide + 1], all_weight[kWide + 1];
 
@@ -311,7 +322,7 @@ SURE_FAST_DEVICE void load_tile(const Dealing<Weigh>& d, int half, bool dealt, i
 template <typename Weigh>
 SURE_FAST_DEVICE void add_pairs(const Dealing<Weigh>& d, const Element* x, int first, int size,
                                 DealShared<Weigh::kWeighted>& shared) {
-  const int64_t low = shared.rows[0], high = shared.rows[1];
+  const int low = shared.rows[0], high = shared.rows[1];
   unsigned long long own = 0, all;
 #pragma unroll
   for (int k = 0; k < kDealItems; ++k) {
@@ -331,18 +342,18 @@ SURE_FAST_DEVICE void add_pairs(const Dealing<Weigh>& d, const Element* x, int f
 struct DigitPlaces {
   ScanShared<Total, kDealThreads> before, after;
   int begin[kMostDigits + 1];
-  int64_t ahead[kMostDigits];
+  uint32_t ahead[kMostDigits];
   Total partners[kMostDigits];
 };
 
 // One thread a digit; the whole block calls it.
 template <typename Weigh>
-SURE_FAST_DEVICE void find_places(const Dealing<Weigh>& d, const DealDigit& digit, int64_t tile, int64_t m,
-                                  DigitPlaces& places) {
+SURE_FAST_DEVICE void find_places(const Dealing<Weigh>& d, const DealDigit& digit, int64_t tile, DigitPlaces& places) {
   const int q = static_cast<int>(threadIdx.x), digits = 1 << digit.width;
-  const int64_t tiles = (m + kDealTile - 1) / kDealTile,
-                group_tiles = int64_t{1} << (digit.shift + digit.width - kDealBits);
-  const int64_t from = tile / group_tiles * group_tiles, to = from + group_tiles < tiles ? from + group_tiles : tiles;
+  const int64_t tiles = (static_cast<int64_t>(*d.length) + kDealTile - 1) / kDealTile;
+  const int group_bits = digit.shift + digit.width - kDealBits;  // of the tiles of a group
+  const int64_t from = tile >> group_bits << group_bits, end = from + (int64_t{1} << group_bits);
+  const int64_t to = end < tiles ? end : tiles;
   Total here = {0, 0}, earlier = {0, 0}, later = {0, 0};
   if (q < digits) {
     const Total* upto = d.totals + q * (d.tiles + 1);
@@ -357,8 +368,8 @@ SURE_FAST_DEVICE void find_places(const Dealing<Weigh>& d, const DealDigit& digi
   const Total not_larger = block_exclusive<kDealThreads>(later, Total{0, 0}, places.before, all_later) + later;
   if (q < digits) {
     places.begin[q] = static_cast<int>(begin.number);
-    places.ahead[q] = from * kDealTile + (static_cast<int64_t>(q) << digit.shift) + earlier.number -
-                      static_cast<int64_t>(begin.number);
+    places.ahead[q] = static_cast<uint32_t>(from * kDealTile) + (static_cast<uint32_t>(q) << digit.shift) +
+                      earlier.number - begin.number;
     places.partners[q] = smaller + (all_later - not_larger);
   }
   if (q == 0) places.begin[digits] = static_cast<int>(all_here.number);
@@ -370,29 +381,25 @@ static_assert(kDealTile <= 1 << kInTileBits, "partners in the tile are counted i
 
 // Brings the elements of a sorted tile to where their digits go.
 template <typename Weigh>
-SURE_FAST_DEVICE void store_dealt(const Dealing<Weigh>& d, const DealDigit& digit, int64_t begin, int first, int size,
-                                  const DigitPlaces& places, Element* x) {
-  typename Weigh::Value value[kDealItems];
-#pragma unroll
-  for (int k = 0; k < kDealItems && Weigh::kWeighted; ++k) {
-    value[k] = first + k < size ? pick(d.weight, digit.from())[begin + (x[k].number >> kInTileBits)] : 0;
-  }
+SURE_FAST_DEVICE void store_dealt(const Dealing<Weigh>& d, const DealDigit& digit, bool dealt, int64_t begin, int first,
+                                  int size, const DigitPlaces& places, Element* x) {
 #pragma unroll
   for (int k = 0; k < kDealItems; ++k) {
     if (first + k >= size) continue;
-    const uint32_t own = digit.of(x[k].key);
+    const uint32_t own = digit.of(x[k].key), stood = x[k].number >> kInTileBits;
     const Total partners = places.partners[own];
-    const int64_t to = places.ahead[own] + first + k;
+    const uint32_t to = places.ahead[own] + static_cast<uint32_t>(first + k);
     x[k].number = (x[k].number & ((1u << kInTileBits) - 1u)) + partners.number;
     pick(d.key, digit.number & 1)[to] = x[k].key;
     if (!Weigh::kWeighted) continue;
-    pick(d.slope, digit.number & 1)[to] = x[k].slope + x[k].weight * partners.number - partners.weight;
-    pick(d.weight, digit.number & 1)[to] = value[k];
+    const Fixed before = dealt ? pick(d.slope, digit.from())[begin + stood] : 0;
+    pick(d.slope, digit.number & 1)[to] = before + x[k].slope + x[k].weight * partners.number - partners.weight;
+    pick(d.weight, digit.number & 1)[to] = pick(d.weight, digit.from())[begin + stood];
   }
 }
 
 template <typename Weigh>
-__global__ void __launch_bounds__(kDealThreads) deal_digit(Dealing<Weigh> d, DealDigit digit) {
+__global__ void __launch_bounds__(kDealThreads, 3) deal_digit(Dealing<Weigh> d, DealDigit digit) {
   __shared__ DealShared<Weigh::kWeighted> shared;
   __shared__ DigitPlaces places;
   const int64_t m = *d.length;
@@ -401,22 +408,22 @@ __global__ void __launch_bounds__(kDealThreads) deal_digit(Dealing<Weigh> d, Dea
   for (int64_t tile = blockIdx.x; tile * kDealTile < m; tile += gridDim.x) {
     const int64_t begin = tile * kDealTile;
     const int size = static_cast<int>(m - begin < kDealTile ? m - begin : kDealTile);
-    find_places(d, digit, tile, m, places);
+    find_places(d, digit, tile, places);
     Element x[kDealItems];
-    load_tile(d, digit.from(), !digit.first(m), begin, first, size, shared, x);
+    load_tile(d, digit.from(), false, begin, first, size, shared, x);
 #pragma unroll
     for (int k = 0; k < kDealItems; ++k) x[k].number = static_cast<uint32_t>(first + k) << kInTileBits;
 #pragma unroll 1  // of the bits: more would take more registers
     for (int bit = digit.shift + digit.width - 1; bit >= digit.shift; --bit) {
       const int high = bit + 1 - digit.shift;
       const auto group_of = [&](uint32_t key, int) {
-        const uint32_t of = digit.of(key) >> high << high;
-        return Group{places.begin[of], places.begin[of + (1u << high)]};
+        const int* begins = places.begin + (digit.of(key) >> high << high);
+        return Group{begins[0], begins[1 << high]};
       };
       scan_tile(x, first, size, bit, shared);
       deal_in_tile(x, first, size, bit, group_of, shared);
     }
-    store_dealt(d, digit, begin, first, size, places, x);
+    store_dealt(d, digit, !digit.first(m), begin, first, size, places, x);
     add_pairs(d, x, first, size, shared);
     __syncthreads();
   }
