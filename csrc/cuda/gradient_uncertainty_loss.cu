@@ -5,8 +5,9 @@
 // B is compacted, then every pair is counted by sorting (rankings.h, partners.h), or directly where a row is short, or
 // pairs are drawn (splitmix64 of seed, row, draw). As many rows together as make 2^22 voxels; no grid depends on |B|.
 // Slopes are sums of g in 64-bit fixed point, of range * 2^-(62 - log2 |B|): exact, whatever the order; the loss is a
-// float64 sum in fixed slices. Bytes per voxel: d and the slope once; per voxel of B about 12 sort passes of 20 and
-// log2 |B| - 10 dealing passes of 60. Bound by these, or by reading d where B is thin.
+// float64 sum in fixed slices. Bytes per voxel: d and the slope once; per voxel of B 8 sort passes of 20 (float64: 14
+// of up to 32), a dealing pass of 40 (52) for six bits above ten, 140 for what is gathered. Bound by these, or by
+// reading d where B is thin.
 #include "cuda/gradient_uncertainty_loss.h"
 
 #include "cuda/compact.h"

@@ -1,8 +1,8 @@
 // Concordant, discordant and tied pairs of two rankings a, b of n elements, row by row (Knight, JASA 61, 1966).
-// The masked elements are compacted; pairs that rise in both are counted while the positions in a are dealt bit by bit
-// in the order of b (rankings.h, partners.h); ties are runs of both orders, their ends found by bisection.
-// As many rows together as make 2^22 elements. Integer sums: exact. Bytes per element: a and b once, then about 12 sort
-// passes of 20 (float64: 24 of 28) and log2 n - 10 dealing passes of 24; bound by these.
+// The masked elements are compacted; pairs that rise in both are counted while the positions in a are dealt in the
+// order of b (rankings.h, partners.h); ties are runs of both orders, their ends found by bisection. As many rows
+// together as make 2^22 elements. Integer sums: exact. Bytes per element: a and b once, then 8 sort passes of 20
+// (float64: 14 of up to 32) and a dealing pass of 12 for six bits above ten; bound by these.
 #include "cuda/masked_rows.h"
 #include "cuda/partners.h"
 

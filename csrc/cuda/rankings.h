@@ -290,7 +290,7 @@ struct RankingMemory {
     values.payload[0] = list;
     values.payload[1] = arena.take<uint32_t>(capacity);
     runs.run = arena.take<uint32_t>(capacity);
-    runs.group = with_labels ? arena.take<uint32_t>(capacity) : nullptr;
+    runs.group = with_labels ? order : nullptr;  // which is not in use before the last sort
     runs.totals = arena.take<Runs>(ceil_div<int64_t>(capacity, kRunTile) + 1);
     for (int i = 0; i < 2; ++i) values.keys[i] = arena.take<typename KeyOf<Value>::type>(capacity);
     values.counts = values.take_counts(arena, blocks);

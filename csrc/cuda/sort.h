@@ -45,7 +45,7 @@ struct SortBuffers {
 };
 
 inline int64_t sort_blocks(const Stream& stream, int64_t capacity) {
-  return fill(stream, ceil_div<int64_t>(capacity, kSortTile), 4);
+  return fill(stream, ceil_div<int64_t>(capacity, kSortTile), 3);  // what a multiprocessor holds at once
 }
 
 inline int bits_needed(int64_t values) {

@@ -3,7 +3,7 @@
 //   over the runs of t tied elements.
 // The masked elements are compacted and sorted by b, then by a; each finds the ends of its run by bisection. As many
 // rows together as make 2^22 elements; sums over fixed slices of a row, in integers of 128 bits: exact.
-// Bytes per element: a and b once, then 8 sort passes of 20 (float64: 16 of 28); bound by these.
+// Bytes per element: a and b once, then 6 sort passes of 20 (float64: 12 of 32); bound by these.
 #include "cuda/masked_rows.h"
 
 namespace sure_fast {
