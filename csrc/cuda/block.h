@@ -77,13 +77,9 @@ SURE_FAST_DEVICE T block_sum(T x, T* shared) {
 
 constexpr int kScanThreads = 512;
 
-// totals[0 .. tiles) become the sums before each, totals[tiles] the sum of all; tiles = number elements, `tile` a tile.
+// totals[0 .. tiles) become the sums before each, totals[tiles] the sum of all. The whole block calls it.
 template <typename T>
-__global__ void __launch_bounds__(kScanThreads)
-    scan_totals(T* totals, const uint32_t* number, int64_t fixed_number, int64_t tile, T zero) {
-  __shared__ ScanShared<T, kScanThreads> shared;
-  const int64_t elements = number != nullptr ? static_cast<int64_t>(*number) : fixed_number;
-  const int64_t tiles = (elements + tile - 1) / tile;
+SURE_FAST_DEVICE void scan_list(T* totals, int64_t tiles, T zero, ScanShared<T, kScanThreads>& shared) {
   T carry = zero;
   for (int64_t first = 0; first <= tiles; first += kScanThreads) {
     const int64_t i = first + threadIdx.x;
@@ -93,6 +89,15 @@ __global__ void __launch_bounds__(kScanThreads)
     carry = carry + total;
     __syncthreads();
   }
+}
+
+// The same by one block; tiles = number elements, `tile` a tile.
+template <typename T>
+__global__ void __launch_bounds__(kScanThreads)
+    scan_totals(T* totals, const uint32_t* number, int64_t fixed_number, int64_t tile, T zero) {
+  __shared__ ScanShared<T, kScanThreads> shared;
+  const int64_t elements = number != nullptr ? static_cast<int64_t>(*number) : fixed_number;
+  scan_list(totals, (elements + tile - 1) / tile, zero, shared);
 }
 
 }  // namespace

@@ -5,8 +5,9 @@
 // B is compacted, then every pair is counted by sorting (rankings.h, partners.h), or directly where a row is short, or
 // pairs are drawn (splitmix64 of seed, row, draw). As many rows together as make 2^22 voxels; no grid depends on |B|.
 // Slopes are sums of g in 64-bit fixed point, of range * 2^-(62 - log2 |B|): exact, whatever the order; the loss is a
-// float64 sum in fixed slices. Bytes per voxel: d and the slope once; per voxel of B about 12 sort passes of 20 and
-// log2 |B| - 10 dealing passes of 60. Bound by these, or by reading d where B is thin.
+// float64 sum in fixed slices. Bytes per voxel: d and the slope once; per voxel of B 8 sort passes of 20 (float64: 14
+// of up to 32), a dealing pass of 40 (52) for six bits above ten, 140 for what is gathered. Bound by these, or by
+// reading d where B is thin.
 #include "cuda/gradient_uncertainty_loss.h"
 
 #include "cuda/compact.h"
@@ -42,23 +43,36 @@ SURE_FAST_DEVICE PairSum operator+(const PairSum& x, const PairSum& y) {
   return {x.pairs + y.pairs, x.violation + y.violation};
 }
 
+// g in the fixed point of its row.
+template <typename V>
+struct FixedWeight {
+  using Value = V;
+  static constexpr bool kWeighted = true;
+  const RowScale* scales;
+  SURE_FAST_DEVICE_MEMBER Fixed operator()(V g, int row) const {
+    return scales[row].spoiled ? 0 : static_cast<Fixed>(to_fixed(scales[row].g, static_cast<double>(g)));
+  }
+};
+
 template <typename Value>
 SURE_FAST_DEVICE Fixed fixed_g(const Rankings<Value>& r, const RowScale* scales, uint32_t element) {
-  const RowScale& scale = scales[r.row(element)];
-  return scale.spoiled ? 0 : static_cast<Fixed>(to_fixed(scale.g, static_cast<double>(r.g[r.map_index(element)])));
+  return FixedWeight<Value>{scales}(r.g[r.map_index(element)], static_cast<int>(r.row(element)));
 }
 
-// Puts each position of the sequence into the half where its dealing begins, and lists the elements by position.
+// Puts the keys, with their g, into the half where their dealing begins.
 template <typename Value>
-__global__ void start_dealing(Rankings<Value> r, const RowScale* scales, const uint32_t* sequence,
-                              const uint32_t* positions, Dealing<true> d, uint32_t* order) {
+__global__ void start_dealing(Rankings<Value> r, const uint32_t* order, Sorted keys, DealDigits digits,
+                              Dealing<FixedWeight<Value>> d) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, m = *r.length;
-  const int half = top_bit(m) & 1;
-  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < m; p += step) {
-    const uint32_t s = positions[p], element = sequence[s];
-    order[p] = element;
-    store(d, half, s, {static_cast<uint32_t>(p), 0, fixed_g(r, scales, element), 0});
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const uint32_t* list = keys.list();
+  const int half = digits.start(m);
+  for (int64_t i = first; i < m; i += step) {
+    const uint32_t key = list[i];
+    pick(d.key, half)[i] = key;
+    pick(d.weight, half)[i] = r.g[r.map_index(order[key])];
   }
+  for (int64_t row = first; row < d.rows; row += step) d.pairs[row] = 0;
 }
 
 // All pairs of a row: a block compares kPairThreads elements with the whole row, tile by tile.
@@ -102,7 +116,7 @@ __global__ void __launch_bounds__(kPairThreads)
   slope[own] = fixed_g(r, scales, static_cast<uint32_t>(own)) * partners - sum;
 }
 
-// The loss is linear in u over the violating pairs.
+// The loss is linear in u over the violating pairs. number: of partners; null: the pairs are counted elsewhere.
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     sum_slices(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t slices, const uint32_t* order,
@@ -114,23 +128,24 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
     const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
     const double u = static_cast<double>(r.u[r.map_index(element)]) - scale.center_u;
-    own = own + PairSum{number[p], u * static_cast<double>(static_cast<long long>(slope[p]))};
+    own = own + PairSum{number != nullptr ? number[p] : 0, u * static_cast<double>(static_cast<long long>(slope[p]))};
   }
   const PairSum all = block_sum<kRowThreads>(own, shared);
   if (threadIdx.x == 0) sums[blockIdx.x] = all;
 }
 
 // Of each row: the loss, and what its slopes are multiplied by. `sums` has `parts` a row, each pair `times` over, their
-// violations in units of the scale where `fixed`.
-__global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const PairSum* sums, int64_t parts, int times, bool fixed,
-                                                              bool normalize, RowScale* scales, double* loss) {
+// violations in units of the scale where `fixed`; row_pairs: of each row instead, null: those of the sums.
+__global__ void __launch_bounds__(kRowThreads, 4)
+    finish_rows(const PairSum* sums, int64_t parts, const unsigned long long* row_pairs, int times, bool fixed,
+                bool normalize, RowScale* scales, double* loss) {
   __shared__ PairSum shared[kRowThreads];
   const int64_t row = blockIdx.x;
   PairSum own = {0, 0.0};
   for (int64_t k = threadIdx.x; k < parts; k += kRowThreads) own = own + sums[row * parts + k];
   const PairSum all = block_sum<kRowThreads>(own, shared);
   if (threadIdx.x != 0) return;
-  const unsigned long long pairs = all.pairs / static_cast<unsigned>(times);
+  const unsigned long long pairs = (row_pairs != nullptr ? row_pairs[row] : all.pairs) / static_cast<unsigned>(times);
   const double spoiled = scales[row].spoiled ? static_cast<double>(NAN) : 0.0;  // a NaN stays one
   double each = 1.0 / static_cast<double>(pairs > 0 ? pairs : 1);
   if (normalize) each = scales[row].deviation > 0.0 ? each / scales[row].deviation : 0.0;
@@ -154,15 +169,14 @@ __global__ void write_slopes(Rankings<Value> r, const RowScale* scales, const ui
   }
 }
 
-constexpr int kRunTile = 1024;
-
 // Elements in the order of rows and labels: where the run of one label begins, and how long it is; totals of tiles.
 template <typename Value>
 __global__ void __launch_bounds__(kPairThreads)
-    find_runs(Rankings<Value> r, const uint32_t* order, const uint32_t* begins, uint32_t* run_begin,
-              unsigned long long* ahead, unsigned long long* totals) {
+    find_runs(Rankings<Value> r, Sorted sorted, const uint32_t* begins, uint32_t* run_begin, unsigned long long* ahead,
+              unsigned long long* totals) {
   __shared__ unsigned long long shared[kPairThreads];
   const int64_t m = *r.length;
+  const uint32_t* order = sorted.list();
   for (int64_t tile = blockIdx.x; tile * kRunTile < m; tile += gridDim.x) {
     unsigned long long own = 0;
     for (int64_t k = tile * kRunTile + threadIdx.x; k < (tile + 1) * kRunTile && k < m; k += kPairThreads) {
@@ -207,9 +221,10 @@ __global__ void __launch_bounds__(kPairThreads)
 template <typename Value>
 __global__ void __launch_bounds__(kPairThreads)
     draw_pairs(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t first_row, int64_t parts,
-               int64_t num_pairs, uint64_t seed, const uint32_t* order, const uint32_t* run_begin,
+               int64_t num_pairs, uint64_t seed, Sorted sorted, const uint32_t* run_begin,
                const unsigned long long* ahead, Fixed* slope, PairSum* sums) {
   __shared__ PairSum shared[kPairThreads];
+  const uint32_t* order = ahead != nullptr ? sorted.list() : nullptr;
   const int64_t row = blockIdx.x / parts, part = blockIdx.x % parts;
   const uint32_t begin = begins[row], m = begins[row + 1] - begin;
   const unsigned long long base = ahead != nullptr ? ahead[begin] : 0;
@@ -279,26 +294,28 @@ struct Scratch {
 };
 
 // Every pair by sorting.
-template <typename Value, typename Key>
+template <typename Value>
 int64_t by_sorting(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                    Arena arena, double* loss, Value* slope) {
-  const Dealing<true> dealing(arena, s.capacity);
-  Arena slopes(dealing.slope[0]);  // not in use before the keys are sorted
-  const SortBuffers<Key> sort(slopes, arena, s.capacity, sort_blocks(stream, s.capacity));
-  uint32_t* sequence = arena.take<uint32_t>(s.capacity);
-  Sums* totals = arena.take<Sums>(deal_tiles(s.capacity) + 1);
-  if (slope == nullptr) return arena.used();
-  const int half = order_rankings(stream, sort, r, sequence);
-  uint32_t* order = sort.payload[half ^ 1];
-  const int64_t blocks = fill(stream, ceil_div<int64_t>(s.capacity, 256));
-  launch(stream, "start_dealing", blocks, 256, start_dealing<Value>, r, s.scales, sequence, sort.payload[half], dealing,
-         order);
-  deal(stream, dealing, totals, s.capacity, r.length);
-  launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
-         order, dealing.number[0], dealing.slope[0], s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, a.normalize, s.scales,
-         loss);
-  launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, order, dealing.slope[0], slope);
+  const RankingMemory<Value> memory(arena, s.compaction.list, s.capacity, sort_blocks(stream, s.capacity),
+                                    a.label.data != nullptr);
+  Arena lent = memory.lent;
+  const Dealing<FixedWeight<Value>> dealing(lent, memory.last.payload, s.capacity, r.rows, r.length, s.begins,
+                                            {s.scales});
+  if (slope == nullptr) return lent.used() > arena.used() ? lent.used() : arena.used();
+  const Sorted keys = order_rankings(stream, memory, r);
+  Rankings<Value> maps = r;  // whose elements are indices of the maps by now
+  maps.list = nullptr;
+  const int64_t blocks = fill(stream, ceil_div<int64_t>(r.capacity, 256));
+  launch(stream, "start_dealing", blocks, 256, start_dealing<Value>, maps, memory.order, keys, DealDigits(s.capacity),
+         dealing);
+  deal(stream, dealing, s.capacity);
+  launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, maps, s.scales, s.begins, s.slices,
+         memory.order, nullptr, dealing.slope[1], s.sums);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, dealing.pairs, 2, true, a.normalize,
+         s.scales, loss);
+  launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, maps, s.scales, memory.order, dealing.slope[1],
+         slope);
   return arena.used();
 }
 
@@ -314,8 +331,8 @@ int64_t by_comparing(const PairArgs& a, const Stream& stream, const Scratch<Valu
          number, sums);
   launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, r, s.scales, s.begins, s.slices,
          nullptr, number, sums, s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, 2, true, a.normalize, s.scales,
-         loss);
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, nullptr, 2, true, a.normalize,
+         s.scales, loss);
   launch(stream, "write_slopes", fill(stream, ceil_div<int64_t>(s.capacity, 256)), 256, write_slopes<Value>, r,
          s.scales, nullptr, sums, slope);
   return arena.used();
@@ -324,20 +341,19 @@ int64_t by_comparing(const PairArgs& a, const Stream& stream, const Scratch<Valu
 template <typename Value>
 int64_t by_drawing(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                    int64_t first_row, Arena arena, double* loss, Value* slope) {
-  using Key = unsigned long long;
   const bool labels = a.label.data != nullptr;
   const int64_t most = labels ? s.capacity : 0, tiles = ceil_div<int64_t>(most, kRunTile) + 1;
   Fixed* sums = arena.take<Fixed>(s.capacity);
-  const SortBuffers<Key> sort(arena, most, sort_blocks(stream, s.capacity));
+  const SortBuffers<uint32_t> sort(arena, most, labels ? sort_blocks(stream, s.capacity) : 0);
+  const LabelMemory label_memory(arena, labels);
   uint32_t* run_begin = arena.take<uint32_t>(most);
   unsigned long long* ahead = arena.take<unsigned long long>(most + 1);
   unsigned long long* totals = arena.take<unsigned long long>(tiles + 1);
   if (slope == nullptr) return arena.used();
   const int64_t blocks = fill(stream, ceil_div<int64_t>(s.capacity, 256));
-  const uint32_t* order = nullptr;
+  Sorted order = {{nullptr, nullptr}, 0, 0, 0, nullptr};
   if (labels) {
-    launch(stream, "count_up", blocks, 256, count_up, sort.payload[0], r.length);
-    order = sort.payload[sort_groups(stream, sort, 0, r, nullptr, false)];
+    order = sort_groups(stream, sort, Start::rising, 0, r, label_memory, false);
     launch(stream, "find_runs", fill(stream, tiles), kPairThreads, find_runs<Value>, r, order, s.begins, run_begin,
            ahead, totals);
     launch(stream, "scan_totals", 1, kScanThreads, scan_totals<unsigned long long>, totals, r.length, int64_t{0},
@@ -348,7 +364,7 @@ int64_t by_drawing(const PairArgs& a, const Stream& stream, const Scratch<Value>
   launch(stream, "draw_pairs", r.rows * draw_parts(a), kPairThreads, draw_pairs<Value>, r, s.scales, s.begins,
          first_row, draw_parts(a), a.num_pairs, a.seed, order, labels ? run_begin : nullptr, labels ? ahead : nullptr,
          sums, s.sums);
-  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), 1, false, a.normalize,
+  launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, draw_parts(a), nullptr, 1, false, a.normalize,
          s.scales, loss);
   launch(stream, "write_slopes", blocks, 256, write_slopes<Value>, r, s.scales, nullptr, sums, slope);
   return arena.used();
@@ -360,10 +376,7 @@ int64_t find_pairs(const PairArgs& a, const Stream& stream, const Scratch<Value>
                    int64_t first_row, const Arena& arena, double* loss, Value* slope) {
   if (a.num_pairs > 0) return by_drawing(a, stream, s, r, first_row, arena, loss, slope);
   if (a.n <= a.compared) return by_comparing(a, stream, s, r, arena, loss, slope);
-  if (sizeof(Value) == 8 || (a.label.data != nullptr && label_bits(a.label.dtype) == 64)) {
-    return by_sorting<Value, unsigned long long>(a, stream, s, r, arena, loss, slope);
-  }
-  return by_sorting<Value, uint32_t>(a, stream, s, r, arena, loss, slope);
+  return by_sorting(a, stream, s, r, arena, loss, slope);
 }
 
 template <typename T>
@@ -380,7 +393,9 @@ template <typename Value>
 int64_t workspace(const PairArgs& a, const Stream& stream) {
   Arena arena(nullptr);
   const Scratch<Value> s(a, arena);
-  return find_pairs<Value>(a, stream, s, Rankings<Value>{}, 0, arena, nullptr, nullptr);
+  Rankings<Value> r = {};
+  r.rows = s.rows;
+  return find_pairs<Value>(a, stream, s, r, 0, arena, nullptr, nullptr);
 }
 
 template <typename Value, typename Distance>

@@ -15,6 +15,7 @@
 
 #define SURE_FAST_DEVICE static __device__ __forceinline__
 #define SURE_FAST_DEVICE_MEMBER __device__ __forceinline__
+#define SURE_FAST_COMMON_MEMBER __host__ __device__ __forceinline__
 
 namespace sure_fast {
 

@@ -1,6 +1,8 @@
-// Stable radix sort of a list whose length only the device knows: 8 bits a pass. A fixed grid; each block takes a
-// slice of the list, counts its digits, and after the counts were scanned moves its elements tile by tile. Equal digits
-// of a warp find each other by match_any, so that ranks need no atomics.
+// Stable radix sort of a list whose length only the device knows: digits of up to 11 bits, three launches a pass. A
+// fixed grid; each block takes a slice of the list, counts its digits, and after the counts were scanned moves its
+// elements tile by tile. The first count also fetches the keys, the last move leaves them behind. Equal digits of a
+// warp find each other by match_any, so that ranks need no atomics. How many bits the keys have may be known to the
+// device alone: passes beyond them end at once. Bytes an element: 4 + key in a count, twice that in a move.
 #pragma once
 
 #include "cuda/block.h"
@@ -9,31 +11,87 @@ namespace sure_fast {
 namespace {
 
 constexpr int kSortThreads = 256;
-constexpr int kSortRounds = 8;  // elements a thread moves in one tile
+constexpr int kSortRounds = 12;  // elements a thread moves in one tile: as many as leave registers for three blocks
 constexpr int kSortTile = kSortThreads * kSortRounds;
 constexpr int kSortWarps = kSortThreads / kWarp;
-constexpr int kDigits = 256;
+constexpr int kDigitBits = 11;  // counters of a tile fill shared memory
+constexpr int kDigits = 1 << kDigitBits;
+static_assert(kSortTile < 1 << 16, "counters of a tile have 16 bits");
 
 // Keys and payload of a pass, read from one half and written to the other.
 template <typename Key>
 struct SortBuffers {
   Key* keys[2];
   uint32_t* payload[2];
-  uint32_t* counts;  // [kDigits, blocks], then [kDigits] totals
+  uint32_t* counts;  // [digits, blocks], then [digits] totals
 
-  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks) : SortBuffers(arena, arena, capacity, blocks) {}
-
-  // Keys in memory that is free while the sort lasts.
-  SortBuffers(Arena& free, Arena& arena, int64_t capacity, int64_t blocks) {
-    for (int i = 0; i < 2; ++i) keys[i] = free.take<Key>(capacity);
+  SortBuffers() = default;
+  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks) {
+    for (int i = 0; i < 2; ++i) keys[i] = arena.take<Key>(capacity);
     for (int i = 0; i < 2; ++i) payload[i] = arena.take<uint32_t>(capacity);
-    counts = arena.take<uint32_t>(kDigits * (blocks + 1));
+    counts = take_counts(arena, blocks);
   }
+
+  // The same memory for keys that are no longer.
+  template <typename Wider>
+  explicit SortBuffers(const SortBuffers<Wider>& s) : counts(s.counts) {
+    for (int i = 0; i < 2; ++i) {
+      keys[i] = reinterpret_cast<Key*>(s.keys[i]);
+      payload[i] = s.payload[i];
+    }
+  }
+
+  static uint32_t* take_counts(Arena& arena, int64_t blocks) { return arena.take<uint32_t>(kDigits * (blocks + 1)); }
 };
 
 inline int64_t sort_blocks(const Stream& stream, int64_t capacity) {
-  return fill(stream, ceil_div<int64_t>(capacity, kSortTile), 4);
+  return fill(stream, ceil_div<int64_t>(capacity, kSortTile), 3);  // what a multiprocessor holds at once
 }
+
+inline int bits_needed(int64_t values) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < values) ++bits;
+  return bits;
+}
+
+// One of two pointers, without indexing an array of the kernel's arguments.
+template <typename T>
+SURE_FAST_DEVICE T* pick(T* const (&pointers)[2], int half) {
+  return half != 0 ? pointers[1] : pointers[0];
+}
+
+// By which bits of the keys a pass sorts.
+struct Digit {
+  int shift, width;
+  const uint32_t* bits;  // of the keys, on the device; null: there are no fewer than passes
+
+  SURE_FAST_DEVICE_MEMBER int values() const { return 1 << width; }
+  SURE_FAST_DEVICE_MEMBER bool skipped() const {
+    return bits != nullptr && shift > 0 && static_cast<uint32_t>(shift) >= *bits;
+  }
+  template <typename Key>
+  SURE_FAST_DEVICE_MEMBER uint32_t of(Key key) const {
+    return static_cast<uint32_t>(key >> shift) & ((1u << width) - 1u);
+  }
+};
+
+// A sorted list, in one of two places: in which may depend on the number of bits that the device knows.
+struct Sorted {
+  uint32_t* payload[2];
+  int start, width, passes;
+  const uint32_t* bits;
+
+  SURE_FAST_DEVICE_MEMBER const uint32_t* list() const {
+    int done = passes;
+    if (bits != nullptr) {
+      done = (static_cast<int>(*bits) + width - 1) / width;
+      done = done < 1 ? 1 : done > passes ? passes : done;  // the first is never skipped
+    }
+    return pick(payload, (start + done) & 1);
+  }
+  // Where the host knows it.
+  SURE_FAST_COMMON_MEMBER int half() const { return (start + passes) & 1; }
+};
 
 struct Slice {
   int64_t first, last;
@@ -46,29 +104,77 @@ SURE_FAST_DEVICE Slice own_slice(int64_t length) {
   return {first < length ? first : length, first + each < length ? first + each : length};
 }
 
-template <typename Key>
-SURE_FAST_DEVICE uint32_t digit_of(Key key, int shift) {
-  return static_cast<uint32_t>(key >> shift) & (kDigits - 1);
+SURE_FAST_DEVICE void clear_digits(uint32_t* number, const Digit& digit) {
+  for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) number[d] = 0;
+  __syncthreads();
+}
+
+SURE_FAST_DEVICE void store_digits(const uint32_t* number, const Digit& digit, uint32_t* counts) {
+  __syncthreads();
+  for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
+    counts[static_cast<int64_t>(d) * gridDim.x + blockIdx.x] = number[d];
+  }
+}
+
+enum class Start { given, rising, falling };  // from the payload as it stands, from 0 .. n - 1, from n - 1 .. 0
+
+constexpr int kFetched = 4;  // elements a thread waits for together
+
+// What a fetch also writes down of an element; most write nothing.
+template <typename Fetch>
+SURE_FAST_DEVICE void write_beside(const Fetch&, uint32_t) {}
+
+// The first pass: keys and, where it is not given, the payload are written in passing.
+template <typename Key, typename Fetch>
+__global__ void __launch_bounds__(kSortThreads)
+    fetch_and_count(Fetch fetch, Digit digit, Start start, uint32_t* payload, const uint32_t* length, Key* keys,
+                    uint32_t* counts) {
+  __shared__ uint32_t number[kDigits];
+  clear_digits(number, digit);
+  const int64_t n = *length;
+  const Slice slice = own_slice(n);
+  for (int64_t first = slice.first + threadIdx.x; first < slice.last; first += kFetched * kSortThreads) {
+    uint32_t x[kFetched];
+    Key key[kFetched];
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) {
+      const int64_t i = first + k * kSortThreads < slice.last ? first + k * kSortThreads : first;
+      x[k] = start == Start::given ? payload[i] : static_cast<uint32_t>(start == Start::rising ? i : n - 1 - i);
+    }
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) key[k] = static_cast<Key>(fetch(x[k]));
+#pragma unroll
+    for (int k = 0; k < kFetched; ++k) {
+      const int64_t i = first + k * kSortThreads;
+      if (i >= slice.last) continue;
+      if (start != Start::given) payload[i] = x[k];
+      keys[i] = key[k];
+      write_beside(fetch, x[k]);
+      atomicAdd(&number[digit.of(key[k])], 1u);
+    }
+  }
+  store_digits(number, digit, counts);
 }
 
 template <typename Key>
 __global__ void __launch_bounds__(kSortThreads)
-    count_digits(const Key* keys, const uint32_t* length, int shift, uint32_t* counts) {
+    count_digits(const Key* keys, const uint32_t* length, Digit digit, uint32_t* counts) {
   __shared__ uint32_t number[kDigits];
-  number[threadIdx.x] = 0;
-  __syncthreads();
+  if (digit.skipped()) return;
+  clear_digits(number, digit);
   const Slice slice = own_slice(*length);
+#pragma unroll 8
   for (int64_t i = slice.first + threadIdx.x; i < slice.last; i += kSortThreads) {
-    atomicAdd(&number[digit_of(keys[i], shift)], 1u);
+    atomicAdd(&number[digit.of(keys[i])], 1u);
   }
-  __syncthreads();
-  counts[static_cast<int64_t>(threadIdx.x) * gridDim.x + blockIdx.x] = number[threadIdx.x];
+  store_digits(number, digit, counts);
 }
 
 // One warp a digit: its counts of all blocks become what lies before each.
-__global__ void __launch_bounds__(kSortThreads) scan_digits(uint32_t* counts, int64_t blocks) {
-  const int digit = static_cast<int>(blockIdx.x) * kSortWarps + warp_index();
-  uint32_t* own = counts + digit * blocks;
+__global__ void __launch_bounds__(kSortThreads) scan_digits(uint32_t* counts, int64_t blocks, Digit digit) {
+  const int own_digit = static_cast<int>(blockIdx.x) * kSortWarps + warp_index();
+  if (own_digit >= digit.values() || digit.skipped()) return;
+  uint32_t* own = counts + own_digit * blocks;
   uint32_t carry = 0;
   for (int64_t first = 0; first < blocks; first += kWarp) {
     const int64_t i = first + lane_index();
@@ -77,100 +183,164 @@ __global__ void __launch_bounds__(kSortThreads) scan_digits(uint32_t* counts, in
     if (i < blocks) own[i] = carry + upto - count;
     carry += __shfl_sync(kAllLanes, upto, kWarp - 1);
   }
-  if (lane_index() == 0) counts[kDigits * blocks + digit] = carry;
+  if (lane_index() == 0) counts[digit.values() * blocks + own_digit] = carry;
 }
 
+struct MoveShared {
+  ScanShared<uint32_t, kSortThreads> scan;
+  uint32_t next[kDigits];  // where the block's next element of a digit goes
+  union {
+    uint16_t ahead[kSortWarps][kDigits];      // of the tile, in the warp so far; then in the warps before
+    uint32_t pairs[kSortWarps][kDigits / 2];  // the same, two counters at once
+  };
+};
+constexpr int kPairsEach = kDigits / 2 / kSortThreads;  // pairs of digits a thread adds up
+
+// next: from numbers of the digits to where each begins. The whole block calls it.
+SURE_FAST_DEVICE void begin_digits(MoveShared& shared, const Digit& digit) {
+  const int each = (digit.values() + kSortThreads - 1) / kSortThreads, first = static_cast<int>(threadIdx.x) * each;
+  uint32_t own = 0, all;
+  for (int d = first; d < first + each && d < digit.values(); ++d) own += shared.next[d];
+  uint32_t before = block_exclusive<kSortThreads>(own, 0u, shared.scan, all);
+  for (int d = first; d < first + each && d < digit.values(); ++d) {
+    const uint32_t here = shared.next[d];
+    shared.next[d] = before;
+    before += here;
+  }
+  __syncthreads();
+}
+
+// Of each element of a tile that the thread moves: how many of the warp with its digit lie before it. The elements are
+// kWarp apart; `left`: how far it is from the first to the end.
 template <typename Key>
-__global__ void __launch_bounds__(kSortThreads)
-    move_elements(const Key* keys, const uint32_t* payload, const uint32_t* length, int shift, const uint32_t* counts,
-                  Key* out_keys, uint32_t* out_payload) {
-  __shared__ ScanShared<uint32_t, kSortThreads> shared;
-  __shared__ uint32_t next[kDigits];               // where the block's next element of a digit goes
-  __shared__ uint32_t ahead[kSortWarps][kDigits];  // of the tile, in the warp so far; then in the warps before
-  const int t = static_cast<int>(threadIdx.x), lane = lane_index(), warp = warp_index();
-  const int64_t blocks = gridDim.x;
-  uint32_t all;
-  next[t] =
-      block_exclusive<kSortThreads>(counts[kDigits * blocks + t], 0u, shared, all) + counts[t * blocks + blockIdx.x];
-  const Slice slice = own_slice(*length);
-  for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
-    for (int w = 0; w < kSortWarps; ++w) ahead[w][t] = 0;
-    __syncthreads();
-    Key key[kSortRounds];
-    uint32_t rank[kSortRounds];
+SURE_FAST_DEVICE void rank_in_warp(const Key* key, int left, const Digit& digit, uint16_t* ahead, uint32_t* rank) {
+  const int lane = lane_index();
 #pragma unroll
-    for (int round = 0; round < kSortRounds; ++round) {
-      const int64_t i = tile + (warp * kSortRounds + round) * kWarp + lane;
-      const bool real = i < slice.last;
-      key[round] = real ? keys[i] : Key(0);
-      const uint32_t digit = real ? digit_of(key[round], shift) : kDigits;
-      const unsigned same = __match_any_sync(kAllLanes, digit);
-      const uint32_t before = real ? ahead[warp][digit] : 0;
-      rank[round] = before + static_cast<uint32_t>(__popc(same & lanes_before(lane)));
-      __syncwarp();
-      if (real && (same & lanes_before(lane)) == 0) ahead[warp][digit] = before + static_cast<uint32_t>(__popc(same));
-      __syncwarp();
+  for (int round = 0; round < kSortRounds; ++round) {
+    const bool real = round * kWarp < left;
+    const uint32_t own = real ? digit.of(key[round]) : kDigits;
+    const unsigned same = __match_any_sync(kAllLanes, own);
+    const uint32_t before = real ? ahead[own] : 0;
+    rank[round] = before + static_cast<uint32_t>(__popc(same & lanes_before(lane)));
+    __syncwarp();
+    if (real && (same & lanes_before(lane)) == 0) {
+      ahead[own] = static_cast<uint16_t>(before + static_cast<uint32_t>(__popc(same)));
     }
-    __syncthreads();
-    uint32_t sum = 0;
+    __syncwarp();
+  }
+}
+
+// Counters of the warps become what lies in the warps before; `sum`: the tile's numbers of the thread's pairs of
+// digits.
+SURE_FAST_DEVICE void add_warps(MoveShared& shared, const Digit& digit, uint32_t* sum) {
+#pragma unroll
+  for (int k = 0; k < kPairsEach; ++k) {
+    const int pair = k * kSortThreads + static_cast<int>(threadIdx.x);
+    sum[k] = 0;
+    if (pair >= digit.values() / 2) continue;
     for (int w = 0; w < kSortWarps; ++w) {
-      const uint32_t here = ahead[w][t];
-      ahead[w][t] = sum;
-      sum += here;
+      const uint32_t here = shared.pairs[w][pair];
+      shared.pairs[w][pair] = sum[k];
+      sum[k] += here;
     }
-    __syncthreads();
+  }
+}
+
+// Writes the elements of a tile that the thread moves.
+template <typename Key>
+SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const uint32_t* payload, int left,
+                                  const Digit& digit, const MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
+  constexpr int kAtOnce = 4;  // loads before the stores, which they could not pass
+#pragma unroll
+  for (int part = 0; part < kSortRounds; part += kAtOnce) {
+    uint32_t x[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) x[k] = (part + k) * kWarp < left ? payload[(part + k) * kWarp] : 0;
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if ((part + k) * kWarp >= left) continue;
+      const uint32_t own = digit.of(key[part + k]);
+      const uint32_t to = shared.next[own] + shared.ahead[warp_index()][own] + rank[part + k];
+      if (out_keys != nullptr) out_keys[to] = key[part + k];
+      out_payload[to] = x[k];
+    }
+  }
+}
+
+// Moves a slice, whose digits go where shared.next says. The whole block calls it.
+template <typename Key>
+SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const Slice& slice, const Digit& digit,
+                                 MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
+  const int t = static_cast<int>(threadIdx.x);
+  for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
+    const int64_t first = tile + warp_index() * kSortRounds * kWarp + lane_index();
+    const int left = static_cast<int>(slice.last - first < kSortTile ? slice.last - first : kSortTile);
+    Key key[kSortRounds];
+    uint32_t rank[kSortRounds], sum[kPairsEach];
 #pragma unroll
     for (int round = 0; round < kSortRounds; ++round) {
-      const int64_t i = tile + (warp * kSortRounds + round) * kWarp + lane;
-      if (i < slice.last) {
-        const uint32_t digit = digit_of(key[round], shift);
-        const uint32_t to = next[digit] + ahead[warp][digit] + rank[round];
-        out_keys[to] = key[round];
-        out_payload[to] = payload[i];
-      }
+      key[round] = round * kWarp < left ? keys[first + round * kWarp] : Key(0);
+    }
+    for (int w = 0; w < kSortWarps; ++w) {
+      for (int pair = t; pair < digit.values() / 2; pair += kSortThreads) shared.pairs[w][pair] = 0;
     }
     __syncthreads();
-    next[t] += sum;
+    rank_in_warp(key, left, digit, shared.ahead[warp_index()], rank);
+    __syncthreads();
+    add_warps(shared, digit, sum);
+    __syncthreads();
+    write_moved(key, rank, payload + first, left, digit, shared, out_keys, out_payload);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kPairsEach; ++k) {
+      const int pair = k * kSortThreads + t;
+      if (pair >= digit.values() / 2) continue;
+      shared.next[2 * pair] += sum[k] & 0xFFFFu;
+      shared.next[2 * pair + 1] += sum[k] >> 16;
+    }
   }
 }
 
-// Elements in their own order.
-__global__ void count_up(uint32_t* list, const uint32_t* length) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, n = *length;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) {
-    list[i] = static_cast<uint32_t>(i);
+// out_keys: null where they are not needed any more.
+template <typename Key>
+__global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
+    move_elements(const Key* keys, const uint32_t* payload, const uint32_t* length, Digit digit, const uint32_t* counts,
+                  Key* out_keys, uint32_t* out_payload) {
+  __shared__ MoveShared shared;
+  if (digit.skipped()) return;
+  const int64_t blocks = gridDim.x;
+  for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
+    shared.next[d] = counts[digit.values() * blocks + d];
   }
+  __syncthreads();
+  begin_digits(shared, digit);
+  for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
+    shared.next[d] += counts[d * blocks + blockIdx.x];
+  }
+  move_slice(keys, payload, own_slice(*length), digit, shared, out_keys, out_payload);
 }
 
+// Sorts a payload, which begins as `start` says in `half`, stably by the lowest `bits` bits of fetch(payload), or by
+// the fewer ones that *fewer says. Each element is fetched once.
 template <typename Key, typename Fetch>
-__global__ void fetch_keys(Fetch fetch, const uint32_t* payload, const uint32_t* length, Key* keys) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, n = *length;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) {
-    keys[i] = static_cast<Key>(fetch(payload[i]));
-  }
-}
-
-// Sorts payload[half] stably by the lowest `bits` bits of fetch(payload); returns the half that holds the result.
-template <typename Key, typename Fetch>
-int sort_by(const Stream& stream, const SortBuffers<Key>& s, int half, const Fetch& fetch, int bits, int64_t capacity,
-            const uint32_t* length) {
-  if (bits == 0) return half;
+Sorted sort_by(const Stream& stream, const SortBuffers<Key>& s, Start start, int half, const Fetch& fetch, int bits,
+               const uint32_t* fewer, int64_t capacity, const uint32_t* length) {
   const int64_t blocks = sort_blocks(stream, capacity);
-  launch(stream, "fetch_keys", fill(stream, ceil_div<int64_t>(capacity, 256)), 256, fetch_keys<Key, Fetch>, fetch,
-         s.payload[half], length, s.keys[half]);
-  for (int shift = 0; shift < bits; shift += 8, half ^= 1) {
-    launch(stream, "count_digits", blocks, kSortThreads, count_digits<Key>, s.keys[half], length, shift, s.counts);
-    launch(stream, "scan_digits", kDigits / kSortWarps, kSortThreads, scan_digits, s.counts, blocks);
+  const int passes = bits > 0 ? ceil_div(bits, kDigitBits) : 1, width = bits > 0 ? ceil_div(bits, passes) : 1;
+  const Sorted sorted = {{s.payload[0], s.payload[1]}, half, width, passes, fewer};
+  for (int pass = 0; pass < passes; ++pass, half ^= 1) {
+    const Digit digit = {pass * width, width, fewer};
+    if (pass == 0) {
+      launch(stream, "fetch_and_count", blocks, kSortThreads, fetch_and_count<Key, Fetch>, fetch, digit, start,
+             s.payload[half], length, s.keys[half], s.counts);
+    } else {
+      launch(stream, "count_digits", blocks, kSortThreads, count_digits<Key>, s.keys[half], length, digit, s.counts);
+    }
+    launch(stream, "scan_digits", ceil_div(1 << width, kSortWarps), kSortThreads, scan_digits, s.counts, blocks, digit);
     launch(stream, "move_elements", blocks, kSortThreads, move_elements<Key>, s.keys[half], s.payload[half], length,
-           shift, s.counts, s.keys[half ^ 1], s.payload[half ^ 1]);
+           digit, s.counts, pass + 1 < passes ? s.keys[half ^ 1] : nullptr, s.payload[half ^ 1]);
   }
-  return half;
-}
-
-inline int bits_needed(int64_t values) {
-  int bits = 0;
-  while ((int64_t{1} << bits) < values) ++bits;
-  return bits;
+  return sorted;
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 //   over the runs of t tied elements.
 // The masked elements are compacted and sorted by b, then by a; each finds the ends of its run by bisection. As many
 // rows together as make 2^22 elements; sums over fixed slices of a row, in integers of 128 bits: exact.
-// Bytes per element: a and b once, then 8 sort passes of 20 (float64: 16 of 28); bound by these.
+// Bytes per element: a and b once, then 6 sort passes of 20 (float64: 12 of 32); bound by these.
 #include "cuda/masked_rows.h"
 
 namespace sure_fast {
@@ -89,15 +89,17 @@ int64_t run(const RowPairArgs& a, const Stream& stream, void* workspace, double*
   Arena arena(workspace);
   const MaskedRows rows(a, arena);
   const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(stream, rows.capacity));
+  const SortBuffers<uint32_t> by_row(sort);
+  const LabelMemory no_labels(arena, false);
   uint32_t* rank = arena.take<uint32_t>(rows.capacity);
   RankSums* sums = arena.take<RankSums>(rows.rows * rows.slices);
   for (int64_t first = 0; out != nullptr && first < a.rows; first += rows.rows) {
     const Rankings<Value> r = rows.compact<Value>(a, stream, first);
     const auto sorted_by = [&](const Value* values) {
-      launch(stream, "count_up", fill(stream, ceil_div<int64_t>(r.capacity, 256)), 256, count_up, sort.payload[0],
-             r.length);
-      const int half = sort_stage(stream, sort, 0, r, values, nullptr, false);
-      return sort.payload[sort_groups(stream, sort, half, r, nullptr, false)];
+      const Sorted sorted = sort_by(stream, sort, Start::rising, 0, ValueKey<Value>{values, r, nullptr},
+                                    8 * static_cast<int>(sizeof(Value)), nullptr, r.capacity, r.length);
+      const Sorted grouped = sort_groups(stream, by_row, Start::given, sorted.half(), r, no_labels, false);
+      return grouped.payload[grouped.half()];
     };
     launch(stream, "rank_slices", r.rows * rows.slices, kRowThreads, rank_slices<Value>, r, rows.begins, rows.slices,
            sorted_by(r.u), rank, sums);

@@ -297,11 +297,11 @@ void surface_measure(const SurfaceArgs& a, const Stream& stream, const SurfaceTa
          m.planes);
   launch(stream, "listed_distances", listed_blocks, kThreads, listed_distances, tasks, number, voxels, a.step[0],
          m.planes, surfaces.list, length, m.squared);
-  launch(stream, "count_up", listed_blocks, kThreads, count_up, m.sort.payload[0], length);
-  int half = sort_by<uint32_t>(stream, m.sort, 0, DistanceKey{m.squared}, 32, listed, length);
-  half = sort_by<uint32_t>(stream, m.sort, half, PartKey{begins, 2 * number}, bits_needed(2 * number), listed, length);
+  Sorted sorted = sort_by(stream, m.sort, Start::rising, 0, DistanceKey{m.squared}, 32, nullptr, listed, length);
+  sorted = sort_by(stream, m.sort, Start::given, sorted.half(), PartKey{begins, 2 * number}, bits_needed(2 * number),
+                   nullptr, listed, length);
   launch(stream, "surface_statistics", 2 * number, kThreads, surface_statistics, a, tasks, number, begins,
-         m.sort.payload[half], m.squared, records);
+         sorted.payload[sorted.half()], m.squared, records);
 }
 
 }  // namespace sure_fast

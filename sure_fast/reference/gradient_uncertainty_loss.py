@@ -29,7 +29,7 @@ def gradient_uncertainty_loss(
     if near.numel() == 0:
         return u_all.sum()
     g_all = gradient.detach().flatten(1).to(torch.float64)
-    groups = None if label is None else label.flatten(1).to(torch.int64)
+    groups = None if label is None else _numbered(label.flatten(1))
     mask, order, g = compact(near, g_all)
     u = u_all.gather(1, order).to(torch.float64).masked_fill(~mask, 0.0)
     g = g.masked_fill(~mask, 0.0)
@@ -56,6 +56,14 @@ def gradient_uncertainty_loss(
     factor = torch.zeros_like(u).masked_fill(spoiled, torch.nan)
     per_image = per_image + (u.where(spoiled, 0.0) * factor).sum(1)
     return per_image.mean().to(out_dtype)
+
+
+def _numbered(label: Tensor) -> Tensor:
+    """Labels [rows, n] as 0, 1, … in their order, row by row: any int64 is one, and what follows adds to them."""
+    ordered, place = label.sort(dim=1)
+    new = torch.zeros_like(place)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(place).scatter(1, place, new.cumsum(1))
 
 
 def _variance(values: Tensor, mask: Tensor, size: Tensor) -> Tensor:

@@ -90,4 +90,5 @@ def emulate(module: ModuleType) -> Iterator[ModuleType]:
         yield module
     finally:
         module.set_order(0, 0)
+        module.count_launches(False)
         _calls.library, _calls.missing, _calls.device_type = before

@@ -37,6 +37,8 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("handle"), py::arg("multiprocessors"));
 #if defined(SURE_FAST_CUDA_EMULATION)
   m.def("set_order", &emulation::set_order, "In which order blocks and threads take turns.");
+  m.def("count_launches", &emulation::count_launches, "Counts launches from here on; `only`: without running them.");
+  m.def("launches", &emulation::launches, "How many kernels were launched since.");
 #endif
   m.attr("SASS") = py::tuple(py::cast(kSass));
   m.attr("PTX") = kPtx;

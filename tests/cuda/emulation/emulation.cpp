@@ -41,7 +41,8 @@ uint64_t slots[kMostThreads / 32][2][32];
 int threads_now = 0, current = 0, order_now = 0;
 uint64_t random_state = 1;
 const std::function<void()>* body_now = nullptr;
-bool busy = false;
+bool busy = false, only_counts = false;
+int64_t launches_now = 0;
 
 uint64_t random_number() {
   random_state ^= random_state << 13;
@@ -170,6 +171,13 @@ void set_order(int order, uint64_t seed) {
   random_state = seed * 2 + 1;
 }
 
+void count_launches(bool only) {
+  launches_now = 0;
+  only_counts = only;
+}
+
+int64_t launches() { return launches_now; }
+
 int lane() { return current & 31; }
 
 void wait_for_block(Site site) { wait(State::at_block, site); }
@@ -193,6 +201,8 @@ void run(const char* name, int64_t blocks, int threads, const std::function<void
   if (threads < 32 || threads > kMostThreads || threads % 32 != 0) {
     throw std::runtime_error(std::string("emulation: ") + name + ": blocks of " + std::to_string(threads) + " threads");
   }
+  ++launches_now;
+  if (only_counts) return;
   if (busy) throw std::runtime_error("emulation: one grid at a time");
   struct Busy {
     Busy() { busy = true; }

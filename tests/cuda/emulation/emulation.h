@@ -29,6 +29,8 @@ struct Site {
 
 void run(const char* name, int64_t blocks, int threads, const std::function<void()>& body);
 void set_order(int order, uint64_t seed);  // 0: forward, 1: reverse, 2: random
+void count_launches(bool only);            // from here on, starting from 0; only: without running what is launched
+int64_t launches();
 
 void wait_for_block(Site site);
 const uint64_t* exchange(uint64_t value, Site site);  // what the 32 lanes gave
