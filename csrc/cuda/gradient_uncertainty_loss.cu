@@ -118,16 +118,16 @@ __global__ void __launch_bounds__(kPairThreads)
 
 // The loss is linear in u over the violating pairs. number: of partners; null: the pairs are counted elsewhere.
 template <typename Value>
-__global__ void __launch_bounds__(kRowThreads, 4)
+__global__ void __launch_bounds__(kRowThreads, 3)
     sum_slices(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t slices, const uint32_t* order,
                const uint32_t* number, const Fixed* slope, PairSum* sums) {
   __shared__ PairSum shared[kRowThreads];
   const RowSlice slice = row_slice(begins, slices);
-  const RowScale scale = scales[slice.row];
+  const double center_u = scales[slice.row].center_u;
   PairSum own = {0, 0.0};
   for (int64_t p = slice.first + threadIdx.x; p < slice.last; p += kRowThreads) {
     const uint32_t element = order != nullptr ? order[p] : static_cast<uint32_t>(p);
-    const double u = static_cast<double>(r.u[r.map_index(element)]) - scale.center_u;
+    const double u = static_cast<double>(r.u[r.map_index(element)]) - center_u;
     own = own + PairSum{number != nullptr ? number[p] : 0, u * static_cast<double>(static_cast<long long>(slope[p]))};
   }
   const PairSum all = block_sum<kRowThreads>(own, shared);

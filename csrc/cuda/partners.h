@@ -399,7 +399,8 @@ SURE_FAST_DEVICE void store_dealt(const Dealing<Weigh>& d, const DealDigit& digi
 }
 
 template <typename Weigh>
-__global__ void __launch_bounds__(kDealThreads, 3) deal_digit(Dealing<Weigh> d, DealDigit digit) {
+__global__ void __launch_bounds__(kDealThreads, Weigh::kWeighted ? 3 : 2)
+    deal_digit(Dealing<Weigh> d, DealDigit digit) {
   __shared__ DealShared<Weigh::kWeighted> shared;
   __shared__ DigitPlaces places;
   const int64_t m = *d.length;

@@ -37,13 +37,6 @@ SURE_FAST_DEVICE Moments operator+(const Moments& x, const Moments& y) {
   return {x.u + y.u, x.uu + y.uu, x.g + y.g, x.gg + y.gg};
 }
 
-SURE_FAST_DEVICE double number_of_key(unsigned long long key) {
-  const unsigned long long bits = key >> 63 != 0 ? key ^ 0x8000000000000000u : ~key;
-  double x;
-  memcpy(&x, &bits, sizeof(x));
-  return x;
-}
-
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* extremes) {
@@ -69,8 +62,8 @@ __global__ void __launch_bounds__(kRowThreads, 4)
   const int64_t elements = begins[row + 1] - begins[row], terms = num_pairs > 0 ? num_pairs : elements;
   RowScale scale = {fixed_point(0.0, 0.0, 0), 0.0, false, 0.0, 0.0, 0.0, 0.0};
   if (elements > 0) {
-    const double low_g = number_of_key(x.low_g), high_g = number_of_key(x.high_g);
-    const double low_u = number_of_key(x.low_u), high_u = number_of_key(x.high_u);
+    const double low_g = number_of_key(uint64_t{x.low_g}), high_g = number_of_key(uint64_t{x.high_g});
+    const double low_u = number_of_key(uint64_t{x.low_u}), high_u = number_of_key(uint64_t{x.high_u});
     scale.spoiled = !((high_g - low_g) * 0.0 == 0.0 && (high_u - low_u) * 0.0 == 0.0);
     int bits = 0;
     while ((int64_t{1} << bits) < terms) ++bits;
