@@ -48,3 +48,26 @@ def rankings(rows, n, levels, dtype=torch.float32):
     if levels:
         a, b = (a * levels / 3).round(), (b * levels / 3).round()
     return a, b, torch.rand((rows, n), generator=generator) < 0.7
+
+
+SPREADS = {
+    "uniform": lambda x: x,
+    "heavy tails": lambda x: torch.tan(3.14 * (x - 0.5)),
+    "all magnitudes": lambda x: (torch.finfo(x.dtype).max ** (2 * x - 1)) * torch.where(x * 1e3 % 2 < 1, 1, -1),
+    "subnormal": lambda x: x * torch.finfo(x.dtype).tiny,
+    "the whole range": lambda x: (2 * x - 1) * torch.finfo(x.dtype).max,
+    "one far away": lambda x: torch.where(torch.arange(x.shape[-1]) == 7, torch.finfo(x.dtype).max, x),
+    "an infinity": lambda x: torch.where(torch.arange(x.shape[-1]) == 7, -torch.inf, x),
+    "in clumps": lambda x: (x * 5).round() + x * 1e-4,
+    "next to each other": lambda x: 1 + (x * 300).round() * torch.finfo(x.dtype).eps,
+    "two numbers": lambda x: (x < 0.5).to(x.dtype),
+    "in order": lambda x: x.sort().values,
+    "in reverse": lambda x: -x.sort().values,
+}
+"""Numbers that a sort by cells may find hard, from uniform ones."""
+
+
+def spread(name, n, dtype):
+    """Two rows [2, n] of such numbers, that of the second in another order."""
+    x = torch.rand((2, n), generator=torch.Generator().manual_seed(n), dtype=dtype)
+    return SPREADS[name](x)

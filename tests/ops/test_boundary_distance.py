@@ -126,6 +126,21 @@ def test_small_objects_in_large_images(shape, options, kernel):
         np.testing.assert_allclose(got[0].numpy(), want, rtol=1e-6)
 
 
+@on("cpu")
+@pytest.mark.parametrize("shape", [(1, 255, 9), (1, 256, 9), (7, 5, 254), (180, 181, 1), (181, 182, 3)], ids=str)
+@pytest.mark.parametrize("limit", [None, 16.0, 200.0, 254.9, 255.0, 300.0])
+def test_squares_up_to_16_bits(shape, limit, kernel):
+    """One boundary in a corner: distances in steps on both sides of what 16 bits hold."""
+    label = torch.zeros(shape, dtype=torch.uint8)
+    label[0, 0, 0] = 1
+    for step in (1.0, 0.7):
+        want = scipy_distance(label.numpy(), (step,) * 3)
+        far = None if limit is None else limit * step
+        want = want if far is None else np.where(want <= far * (1 + 1e-9), want, np.inf)
+        got = kernel(label[None], spacing=step, max_distance=far)
+        np.testing.assert_allclose(got[0].numpy(), want, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 9, 60), (1, 12, 3, 4)], ids=str)
 def test_one_voxel_and_none(shape, kernel):
     label = torch.zeros(shape, dtype=torch.int64)

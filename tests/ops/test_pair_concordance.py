@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import sure_fast
 from tests.ops.backends import Backend, assert_same_bits, drawn, on
-from tests.ops.inputs import rankings
+from tests.ops.inputs import SPREADS, rankings, spread
 
 REFERENCE = Backend("pair_concordance", "reference")
 
@@ -57,6 +57,15 @@ def test_large_rows(n, levels, variant):
         a, b = a[:1], b[:1]
     runs = [variant(a, b, tolerance=1.5) for _ in variant.ways()]
     assert_same_bits([*runs, REFERENCE(a, b, tolerance=1.5)])
+
+
+@on("cpu")
+@pytest.mark.parametrize("n", [33, 5000, 40_000])
+@pytest.mark.parametrize("name", SPREADS)
+def test_however_the_numbers_are_spread(name, n, variant):
+    a, b = spread(name, n, torch.float32)
+    want = REFERENCE(a, b, tolerance=0.01)
+    assert_same_bits([want, *(variant(a, b, tolerance=0.01) for _ in variant.ways())])
 
 
 @on("cuda")

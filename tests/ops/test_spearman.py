@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sure_fast
 from sure_fast.reference.spearman import average_rank
 from tests.ops.backends import Backend, assert_same_bits, drawn, on
-from tests.ops.inputs import rankings
+from tests.ops.inputs import SPREADS, rankings, spread
 
 REFERENCE = Backend("spearman", "reference")
 
@@ -41,6 +41,17 @@ def test_kernel_agrees_with_the_reference(n, levels, kernel):
             kernel.agree(got, REFERENCE(a, b, mask=keep))
             # every kernel counts exactly, and rounds once
             assert_same_bits([got, sure_fast.spearman(a, b, mask=keep)])
+
+
+@on("cpu")
+@pytest.mark.parametrize("n", [32, 33, 600, 5000, 40_000])
+@pytest.mark.parametrize("name", SPREADS)
+def test_however_the_numbers_are_spread(name, n, variant):
+    for dtype in (torch.float32, torch.float64):
+        a, b = spread(name, n, dtype)
+        runs = [variant(a, b) for _ in variant.ways()]
+        assert_same_bits(runs)
+        assert runs[0].item() == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-12)
 
 
 @on("cuda")
