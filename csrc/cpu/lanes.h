@@ -5,6 +5,10 @@
 
 #include "cpu/common.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
@@ -14,61 +18,49 @@ constexpr int kLanes = 16;
 #if defined(__AVX512F__)
 
 struct Lanes {
-  typedef double Half __attribute__((vector_size(64)));
-  typedef int64_t Index __attribute__((vector_size(64)));
-  Half low, high;
+  __m512d low, high;
 
-  static SURE_FAST_INLINE_MEMBER Lanes from(const double* x) { return {half(x), half(x + kLanes / 2)}; }
+  static SURE_FAST_INLINE_MEMBER Lanes from(const double* x) {
+    return {_mm512_loadu_pd(x), _mm512_loadu_pd(x + kLanes / 2)};
+  }
 
   SURE_FAST_INLINE_MEMBER void add(const double* x) {
-    low += half(x);
-    high += half(x + kLanes / 2);
+    low = _mm512_add_pd(low, _mm512_loadu_pd(x));
+    high = _mm512_add_pd(high, _mm512_loadu_pd(x + kLanes / 2));
   }
 
   SURE_FAST_INLINE_MEMBER void add(const double* x, double times) {
-    low += half(x) * times;
-    high += half(x + kLanes / 2) * times;
+    const __m512d all = _mm512_set1_pd(times);
+    low = _mm512_fmadd_pd(_mm512_loadu_pd(x), all, low);
+    high = _mm512_fmadd_pd(_mm512_loadu_pd(x + kLanes / 2), all, high);
   }
 
   SURE_FAST_INLINE_MEMBER void add_products(const Lanes& x, const double* y) {
-    low += x.low * half(y);
-    high += x.high * half(y + kLanes / 2);
+    low = _mm512_fmadd_pd(x.low, _mm512_loadu_pd(y), low);
+    high = _mm512_fmadd_pd(x.high, _mm512_loadu_pd(y + kLanes / 2), high);
   }
 
   SURE_FAST_INLINE_MEMBER double sum() const {
-    Half all = low + high;
-    all += __builtin_shuffle(all, Index{4, 5, 6, 7, 0, 1, 2, 3});
-    all += __builtin_shuffle(all, Index{2, 3, 0, 1, 6, 7, 4, 5});
-    return all[0] + all[1];
+    double x[kLanes / 2];
+    _mm512_storeu_pd(x, _mm512_add_pd(low, high));
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
   }
 
   SURE_FAST_INLINE_MEMBER double at(int64_t lane) const {
-    return __builtin_shuffle(low, high, Index{lane, lane, lane, lane, lane, lane, lane, lane})[0];
-  }
-
- private:
-  static SURE_FAST_INLINE_MEMBER Half half(const double* x) {
-    Half values;
-    memcpy(&values, x, sizeof(Half));
-    return values;
+    return _mm512_permutex2var_pd(low, _mm512_set1_epi64(lane), high)[0];
   }
 };
 
 struct CountLanes {
-  typedef uint32_t All __attribute__((vector_size(64)));
-  All all;
+  __m512i all;
 
-  static SURE_FAST_INLINE_MEMBER CountLanes from(const uint32_t* x) {
-    CountLanes lanes;
-    memcpy(&lanes.all, x, sizeof(All));
-    return lanes;
-  }
+  static SURE_FAST_INLINE_MEMBER CountLanes from(const uint32_t* x) { return {_mm512_loadu_si512(x)}; }
 
-  SURE_FAST_INLINE_MEMBER void add(const uint32_t* x) { all += from(x).all; }
+  SURE_FAST_INLINE_MEMBER void add(const uint32_t* x) { all = _mm512_add_epi32(all, _mm512_loadu_si512(x)); }
 
   SURE_FAST_INLINE_MEMBER uint32_t at(uint32_t lane) const {
-    const All index = {lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane, lane};
-    return __builtin_shuffle(all, index)[0];
+    const __m512i index = _mm512_set1_epi32(static_cast<int32_t>(lane));
+    return static_cast<uint32_t>(_mm512_maskz_permutexvar_epi32(0xFFFF, index, all)[0]);
   }
 };
 
