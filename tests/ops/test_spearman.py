@@ -44,7 +44,7 @@ def test_kernel_agrees_with_the_reference(n, levels, kernel):
 
 
 @on("cpu")
-@pytest.mark.parametrize("n", [32, 33, 600, 5000, 40_000])
+@pytest.mark.parametrize("n", [33, 600, 40_000])
 @pytest.mark.parametrize("name", SPREADS)
 def test_however_the_numbers_are_spread(name, n, variant):
     for dtype in (torch.float32, torch.float64):
