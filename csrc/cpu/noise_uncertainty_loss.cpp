@@ -202,11 +202,22 @@ void backward(const NoiseArgs& a, const double* coefficients, const double* slop
           }
           const T scale = -static_cast<T>(coefficients[k]) * static_cast<T>(channels);
 #pragma omp simd
-          for (int i = 0; i < count; ++i) total[i] = far[i] > T(0) ? scale / (total[i] * total[i]) : T(0);
+          for (int i = 0; i < count; ++i) {
+            const T of_far = scale / (total[i] * total[i]);  // of all, or it would be a branch
+            total[i] = far[i] > T(0) ? of_far : T(0);
+          }
         }
         for (int64_t c = 0; c < channels; ++c) {
           T* row = slope + c * kBlock;
-          for (int i = 0; i < count; ++i) row[i] = far_count > 0 && far[i] > T(0) ? row[i] * total[i] : T(0);
+          if (far_count == 0) {
+            for (int i = 0; i < count; ++i) row[i] = T(0);
+          } else {
+#pragma omp simd
+            for (int i = 0; i < count; ++i) {
+              const T of_far = row[i] * total[i];
+              row[i] = far[i] > T(0) ? of_far : T(0);
+            }
+          }
           store(g.dtype, const_cast<void*>(g.data), g.voxel_stride, row,
                 range.image * g.batch_stride + c * g.channel_stride + v * g.voxel_stride, count);
         }

@@ -2,7 +2,7 @@
 // In the order of rising a, falling b where a is equal, a pair is concordant exactly when its rank in b rises. Those
 // are counted while the ranks are dealt digit by digit; ties are runs of the sorted keys.
 // Parallel over rows, or inside a row where there are fewer rows than threads. Integer sums: exact.
-// Bytes per element: a and b once, 20 of scratch. Bound by the two radix sorts and the dealing, O(n log n).
+// Bytes per element: a and b once, 32 of scratch (40 for float64). Bound by the two sorts and the dealing, O(n log n).
 #include "cpu/pair_concordance.h"
 
 #include "cpu/digits.h"

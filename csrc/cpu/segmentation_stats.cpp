@@ -24,7 +24,7 @@ SURE_FAST_INLINE int32_t clamped(T x, int32_t last) {
 template <typename T>
 SURE_FAST_INLINE int32_t bin_of(T p, int32_t bins) {
   const int32_t k = clamped(p * T(bins), bins - 1);
-  const int32_t up = p >= T(k + 1) / T(bins) && k < bins - 1, down = p < T(k) / T(bins);
+  const int32_t up = (p >= T(k + 1) / T(bins)) & (k < bins - 1), down = p < T(k) / T(bins);
   return k + up - down;
 }
 
@@ -32,7 +32,7 @@ SURE_FAST_INLINE int32_t bin_of(T p, int32_t bins) {
 template <typename T>
 SURE_FAST_INLINE int32_t level_of(T u, int32_t levels) {
   const int32_t k = clamped(u * T(levels), levels - 1);
-  const int32_t up = u > T(k + 1) / T(levels) && k < levels - 1, down = u <= T(k) / T(levels) && k > 0;
+  const int32_t up = (u > T(k + 1) / T(levels)) & (k < levels - 1), down = (u <= T(k) / T(levels)) & (k > 0);
   return k + up - down;
 }
 
@@ -132,20 +132,23 @@ void block(const StatsArgs& a, int count, const Scratch<T>& s, const int32_t* la
   for (int c = 0; c <= classes; ++c) {  // the last is the top label
     const T* row = c < classes ? s.alpha + c * kBlock : best;
     int32_t* bin = s.bin + c * kBlock;
+    const int32_t bins = a.bins;
     int32_t wrong = 0;
 #pragma omp simd reduction(| : wrong)
     for (int v = 0; v < count; ++v) {
       const T p = row[v] / total[v];
-      bin[v] = label[v] >= 0 ? bin_of(p, a.bins) : a.bins;
-      wrong |= label[v] >= 0 && p != p;
+      const int32_t own = bin_of(p, bins);
+      bin[v] = label[v] >= 0 ? own : bins;
+      wrong |= (label[v] >= 0) & (p != p);
       packed[v] = fixed_point(p > T(0) ? p : T(0)) + (uint64_t{1} << kSum);
     }
     for (int v = count; v < kBlock; ++v) bin[v] = a.bins;
     not_numbers[c] |= wrong;
     add_bins(bin, packed, s.table + static_cast<int64_t>(c) * (a.bins + 1) * kLanes);
   }
+  const int32_t levels = a.levels;
 #pragma omp simd
-  for (int v = 0; v < count; ++v) level[v] = level_of(T(classes) / total[v], a.levels);
+  for (int v = 0; v < count; ++v) level[v] = level_of(T(classes) / total[v], levels);
   for (int v = 0; v < count; ++v) {
     const int32_t y = label[v], guess = prediction[v];
     if (y < 0) continue;
