@@ -200,21 +200,24 @@ def find_nvcc() -> str | None:
     return shutil.which(os.environ.get("NVCC") or "nvcc")
 
 
+def known_architectures(nvcc: str) -> list[str]:
+    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True)
+    return re.findall(r"^compute_(\d+)$", listed.stdout, re.MULTILINE)
+
+
 def cuda_architectures(nvcc: str) -> list[str]:
     """What to build for, the oldest first; ends with one line where SURE_FAST_CUDA_ARCHS names what nvcc cannot."""
-    listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True).stdout
-    known = re.findall(r"^compute_(\d+)$", listed, re.MULTILINE)
-    given = os.environ.get("SURE_FAST_CUDA_ARCHS")
-    if given is None:
-        return [number for number in DEFAULT_ARCHITECTURES if number in known]
-    wanted = [number.strip() for number in given.replace(",", ";").split(";")]
+    known = known_architectures(nvcc)
+    given = os.environ.get("SURE_FAST_CUDA_ARCHS", "")
+    wanted = [number.strip() for number in given.replace(",", ";").split(";") if number.strip()]
     wrong = [number for number in wanted if number not in known]
     if wrong:
         raise SystemExit(
             f"sure_fast: SURE_FAST_CUDA_ARCHS: expected compute capabilities such as 80;90, got {given!r}, "
             f"of which {nvcc} does not know {', '.join(map(repr, wrong))}; it knows {', '.join(known)}"
         )
-    return sorted(set(wanted), key=int)
+    usable = sorted(set(wanted), key=int) or [number for number in DEFAULT_ARCHITECTURES if number in known]
+    return usable or known[-1:]
 
 
 def extensions() -> list[Extension]:
@@ -226,8 +229,14 @@ def extensions() -> list[Extension]:
         raise SystemExit("sure_fast: SURE_FAST_CUDA=1 needs nvcc on PATH (or NVCC set to it); none was found")
     nvcc = find_nvcc()
     if wanted != "0" and nvcc and any((ROOT / "csrc" / "cuda").glob("*.cu")):
-        if COMPILING & set(sys.argv):
-            cuda_architectures(nvcc)  # before minutes of compiling
+        if COMPILING & set(sys.argv):  # before minutes of compiling
+            if not known_architectures(nvcc):
+                message = f"sure_fast: {nvcc} --list-gpu-arch lists no architecture such as compute_80"
+                if wanted == "1":
+                    raise SystemExit(message)
+                print(f"{message}; the CUDA library is not built", file=sys.stderr)
+                return modules
+            cuda_architectures(nvcc)
         modules.append(Extension("sure_fast._cuda", sources=[]))
     return modules
 

@@ -63,7 +63,7 @@ def test_without_a_compiler_one_line_is_all(tmp_path, compiler, text):
 
 @pytest.mark.parametrize(
     ("given", "unknown"),
-    [("9.0", "'9.0'"), ("80;sm_90", "'sm_90'"), ("", "''"), ("80;", "''"), ("70,90", "'70'"), ("90a", "'90a'")],
+    [("9.0", "'9.0'"), ("80;sm_90", "'sm_90'"), ("70,90", "'70'"), ("90a", "'90a'")],
 )
 def test_architectures_that_nvcc_does_not_know(tmp_path, given, unknown):
     done = with_nvcc(tmp_path, SURE_FAST_CUDA_ARCHS=given)
@@ -82,6 +82,8 @@ def test_architectures_that_nvcc_does_not_know(tmp_path, given, unknown):
         ({}, ["80", "90", "100"]),  # of the default what nvcc knows
         ({"SURE_FAST_CUDA_ARCHS": "100, 86;86"}, ["86", "100"]),
         ({"SURE_FAST_CUDA_ARCHS": "75"}, ["75"]),
+        ({"SURE_FAST_CUDA_ARCHS": ""}, ["80", "90", "100"]),
+        ({"SURE_FAST_CUDA_ARCHS": "86;"}, ["86"]),
     ],
 )
 def test_architectures_of_a_build(tmp_path, environment, built):
@@ -92,6 +94,15 @@ def test_architectures_of_a_build(tmp_path, environment, built):
     assert f"-DSURE_FAST_CUDA_SASS={','.join(built)} -DSURE_FAST_CUDA_PTX={built[0]}" in rules
 
 
+@pytest.mark.parametrize(("wanted", "code"), [("auto", 0), ("1", 1)])
+def test_an_nvcc_that_lists_nothing(tmp_path, wanted, code):
+    done = with_nvcc(tmp_path, "exit 1", SURE_FAST_CUDA=wanted)
+    assert done.returncode == code
+    lines = [line for line in done.stderr.splitlines() if line.startswith("sure_fast: ")]
+    assert len(lines) == 1, done.stderr
+    assert "--list-gpu-arch lists no architecture such as compute_80" in lines[0]
+
+
 RULES = """import runpy, pathlib, setuptools
 setuptools.setup = lambda **_: None
 names = runpy.run_path("setup.py")
@@ -100,15 +111,19 @@ print(build.cuda_rules(pathlib.Path("."), pathlib.Path("out.so")))
 """
 
 
-def with_nvcc(folder, **environment):
-    """What setup.py says with an nvcc that knows five architectures."""
+FIVE = "for number in 75 80 86 90 100; do echo compute_$number; done"
+
+
+def with_nvcc(folder, script=FIVE, **environment):
+    """What setup.py says with an nvcc that is this script."""
     shutil.copy(ROOT / "setup.py", folder)
     (folder / "csrc" / "cuda").mkdir(parents=True)
     (folder / "csrc" / "cuda" / "kernel.cu").touch()
     nvcc = folder / "nvcc"
-    nvcc.write_text("#!/bin/sh\nfor number in 75 80 86 90 100; do echo compute_$number; done\n")
+    nvcc.write_text(f"#!/bin/sh\n{script}\n")
     nvcc.chmod(0o755)
-    return python("setup.py", "-q", "dist_info", cwd=folder, NVCC=str(nvcc), SURE_FAST_CUDA="1", **environment)
+    environment = {"SURE_FAST_CUDA": "1", "NVCC": str(nvcc), **environment}
+    return python("setup.py", "-q", "dist_info", cwd=folder, **environment)
 
 
 def test_a_source_distribution_needs_no_compiler(tmp_path):

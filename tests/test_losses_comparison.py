@@ -154,6 +154,13 @@ def test_pairs_are_disjoint_and_of_one_label():
     assert len(both.unique()) == len(both)
     assert len(both) >= (flat != 9).sum() - 10  # two at most are left over per label
     assert (first // 143 != second // 143).any()  # across images
+    most = torch.iinfo(torch.int64).max
+    for ignored, own in ((1, most), (-most - 1, most)):
+        extreme = torch.where(label == 9, ignored, torch.where(label == 4, own, label))
+        found = torch.cat(same_label_pairs(extreme, ignored, torch.Generator().manual_seed(1)))
+        assert (extreme.flatten()[found] != ignored).all()
+        assert len(found) >= (extreme != ignored).sum() - 10
+        assert (extreme.flatten()[found[: len(found) // 2]] == extreme.flatten()[found[len(found) // 2 :]]).all()
     again, _ = same_label_pairs(label, 9, torch.Generator().manual_seed(1))
     other, _ = same_label_pairs(label, 9, torch.Generator().manual_seed(2))
     assert torch.equal(first, again)

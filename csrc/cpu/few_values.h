@@ -106,7 +106,7 @@ int64_t meet_all(const Partners<kWidth>& partners, Counts<kWidth> c, const Key* 
                  const uint8_t* which, int64_t begin, int64_t end, double* slope_of) {
   int64_t pairs = 0;
   while (begin < end) {
-    Lanes some = {};  // exact: about kExact elements, and a run of equal u that ends beyond them
+    Lanes some = {};  // exact below 2^53: about kExact elements, and a run of equal u that ends beyond them
     for (const int64_t block = begin; begin < end && begin < block + kExact;) {
       int64_t last = begin + 1;
       while (last < end && keys[last] == keys[begin]) ++last;

@@ -20,6 +20,8 @@ namespace {
 
 constexpr int64_t kStreams = 4;
 
+typedef uint64_t Word __attribute__((may_alias));  // in memory that holds doubles later
+
 template <typename Value>
 struct PairScratch {
   using Key = typename KeyOf<Value>::type;
@@ -104,7 +106,7 @@ int order_elements(const PairArgs& a, int64_t row, int64_t m, double mean_g, int
   });
   sort.run(m, threads);
   // Level and element in one word: after the second sort they are looked up at random, once.
-  uint64_t* by_u = reinterpret_cast<uint64_t*>(s.two.slope);
+  Word* by_u = reinterpret_cast<Word*>(s.two.slope);
   const uint32_t top = sort.each_level(m, threads, [&](int64_t i, uint32_t level) {
     const uint32_t element = sort.payload[i];
     by_u[i] = uint64_t{level} << 32 | element;

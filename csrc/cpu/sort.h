@@ -1,7 +1,8 @@
-// Stable radix sort of keys with a 32-bit payload, threaded; the order does not depend on the number of threads.
-// Keys are put into about twice as many cells as there are elements, of equal width in the numbers or in the keys,
-// whichever spreads a sample of them more evenly: one or two passes in the place of three (six of 64 bits). What shares
-// a cell is put in order in place. Keys that no cells spread are sorted by all of their bits.
+// Stable radix sort of keys with a 32-bit payload; the order does not depend on the number of threads, which share all
+// but the search for the lowest and highest key. Keys are put into two to four times as many cells as there are
+// elements (2^22 at most), of equal width in the numbers or in the keys, whichever spreads a sample of them more
+// evenly: one or two passes in the place of three (six of 64 bits). What shares a cell is put in order in place. Keys
+// that no cells spread are sorted by all of their bits.
 #pragma once
 
 #include "cpu/common.h"
@@ -160,8 +161,11 @@ class RadixSort {
   double crowding(const Cells& cells, int64_t n, int bits) const {
     uint16_t number[1 << kSampleBits] = {};
     const int shift = bits > kSampleBits ? bits - kSampleBits : 0;
-    const int64_t size = n < kSample ? n : kSample;
-    for (int64_t i = 0; i < size; ++i) ++number[cells(keys[i * n / size]) >> shift];
+    const int64_t size = n < kSample ? n : kSample, each = n / size;
+    for (int64_t i = 0; i < size; ++i) {  // one of each part, not all from one column of an image
+      const int64_t within = static_cast<int64_t>(static_cast<uint32_t>(i) * 0x9E3779B9u >> 16) % each;
+      ++number[cells(keys[i * each + within]) >> shift];
+    }
     double pairs = 0.0;
     for (int k = 0; k < 1 << kSampleBits; ++k) pairs += static_cast<double>(number[k]) * (number[k] - 1);
     return pairs / static_cast<double>(size * (size - 1)) * static_cast<double>(1 << (bits - shift));
@@ -176,9 +180,11 @@ class RadixSort {
     pass(cells, 0, low_bits, n, threads);
     if (bits > low_bits) pass(cells, low_bits, bits - low_bits, n, threads);
     const int blocks = ranges_of(n, threads);
+    int64_t* border = counts;
+    for (int64_t b = 0; b <= blocks; ++b) border[b] = cell_border(cells, n * b / blocks, n);
     bool ordered = true;
     parallel_tasks(blocks, threads, [&](int64_t b) {
-      const int64_t first = cell_border(cells, n * b / blocks, n), last = cell_border(cells, n * (b + 1) / blocks, n);
+      const int64_t first = border[b], last = border[b + 1];
       if (!order_in_place(first, last, 4 * (last - first))) __atomic_store_n(&ordered, false, __ATOMIC_RELAXED);
     });
     return ordered;

@@ -116,12 +116,11 @@ def _pairs(label: Tensor, ignore_index: int | None, generator: torch.Generator |
     source = generator.device if generator is not None else flat.device
     order = torch.randperm(flat.numel(), generator=generator, device=source)
     order = _checks.onto("generator", order, flat.device)
-    key = flat
+    order = order[flat[order].sort(stable=True).indices]
     if ignore_index is not None:  # behind all labels
-        key = flat.to(torch.int64).masked_fill(_checks.equals(flat, ignore_index), torch.iinfo(torch.int64).max)
-    order = order[key[order].sort(stable=True).indices]
+        order = order[_checks.equals(flat[order], ignore_index).sort(stable=True).indices]
     first, second = order[: len(order) // 2 * 2].view(-1, 2).unbind(1)
-    same = key[first] == key[second]  # at most one pair a label lies across two
+    same = flat[first] == flat[second]  # at most one pair a label lies across two
     if ignore_index is not None:
         same &= _checks.counted(flat[first], ignore_index)
     return Pairs(first, second, same)

@@ -43,6 +43,8 @@ def gradient_uncertainty_loss(
             # Σ v⁺ is linear in u over the violating pairs: this is its slope.
             slope = (about_mean * compared.number - compared.sum_g) / violations.clamp(min=1)
         per_image = (u * slope).sum(1)
+    elif mask.shape[1] == 0:  # no voxel is within the threshold
+        per_image = u.sum(1)
     else:
         first, second = sampled_pairs(mask, group, num_pairs, seed)
         v = (g.gather(1, first) - g.gather(1, second)) * (u.gather(1, first) - u.gather(1, second))

@@ -268,6 +268,10 @@ def test_nan_and_empty(backend):
     assert bool(gradient[0][d[0] <= 1].isnan().all())
     assert bool(gradient[1].isfinite().all())
     assert backend(u[:0], g[:0], d[:0]).item() == 0
+    for pairs in ("exact", "sampled"):  # no voxel is near
+        loss, gradient = run(backend, u, g, d + 9.0, pairs=pairs)
+        assert loss.item() == 0
+        assert bool((gradient == 0).all())
 
 
 def test_distances_as_bytes(kernel):
