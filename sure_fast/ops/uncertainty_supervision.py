@@ -126,7 +126,7 @@ def _run_triton(
     def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
         groups = label if options.per_class else None
         near = float(_cpu.squared_steps_within(options.gradient_threshold))
-        sorting = "cuda" if u.is_cuda else "cpu"
+        sorting = backend_beside_triton(u)
         normalize = options.normalize is not None
         return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, normalize, sorting)
 
