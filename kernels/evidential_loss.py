@@ -290,7 +290,7 @@ def _backward(
     weights,  # of a voxel's data and KL terms by its class [C], or None
     squared,  # squared distance to the boundary in voxels, bytes [N, V], or None: no voxel is far
     slope_u,  # d loss / d u [maps, V], or None: 0
-    scale_u,  # [1], which slope_u is multiplied by, or None
+    scale_u,  # of each image, which slope_u is multiplied by [N], or None
     slope_data,  # d loss / d data term of each voxel [maps, V], or None: 0
     slope_kl,  # the same of the KL term
     coefficients,  # d loss / d sums [WIDTH], of regions [R, WIDTH], float64
@@ -302,6 +302,7 @@ def _backward(
     out_n,  # of gradient, in elements: along N
     out_c,  # along C
     out_v,  # along V
+    scale_n,  # of scale_u, in elements: along N
     ignore,  # label that counts nowhere, or None
     far_above,  # a voxel that counts is far where squared > far_above
     C: tl.constexpr,  # classes, of regions 2
@@ -322,6 +323,8 @@ def _backward(
     if REGIONS > 0:
         coefficients += (number % REGIONS) * WIDTH
     g_data, g_kl = _slopes_of_terms(coefficients, slope_data, slope_kl, weights, label, at, inside)
+    if scale_u is not None:
+        scale_u += (number // tl.maximum(REGIONS, 1)) * scale_n
     g_u = _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_above, FAR)
     total, other, weighted, own, moment = _moments(
         z, label, coefficients, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL
@@ -366,6 +369,7 @@ def forward(
     ignore: int | None,
     weights: Tensor | None,
     regions: bool,
+    sums: Tensor | None = None,
     *,
     uncertainty: Tensor | None = None,
     data: Tensor | None = None,
@@ -374,7 +378,8 @@ def forward(
     far_above: int = 0,
 ) -> Tensor:
     """Sums float64 [groups, 2 + 3C]: data, KL, p, p y, y; and, where `squared` is given, of u over the voxels where it
-    is greater than far_above, and their number. Writes u, data and KL of every voxel where they are given."""
+    is greater than far_above, and their number; into `sums` where it is given. Writes u, data and KL of every voxel
+    where they are given."""
     z, target = logits.flatten(2), target.contiguous()
     settings = _settings(z, kind, evidence, regions, squared)
     images, groups, voxels = len(z), z.shape[1] if regions else 1, z.shape[2]
@@ -386,7 +391,7 @@ def forward(
                 z, target, weights, squared, uncertainty, data, kl, partials, voxels, *z.stride(), ignore, far_above,
                 math.lgamma(classes) + 1.0, **settings,
             )  # fmt: skip
-    return partials.sum((0, 2), dtype=torch.float64)
+    return torch.sum(partials, (0, 2), dtype=torch.float64, out=sums)
 
 
 def backward(
@@ -406,8 +411,8 @@ def backward(
     squared: Tensor | None = None,
     far_above: int = 0,
 ) -> Tensor:
-    """The gradient of the logits from the loss's derivatives by the sums and by every voxel's u (times `scale`), data
-    and KL."""
+    """The gradient of the logits from the loss's derivatives by the sums and by every voxel's u (times the `scale` of
+    its image), data and KL."""
     z, target = logits.flatten(2), target.contiguous()
     gradient, flat = writable(logits)
     settings = _settings(z, kind, evidence, regions, squared)
@@ -417,6 +422,6 @@ def backward(
         with on_device_of(z):
             _backward[triton.cdiv(z.shape[2], LANES), maps](
                 z, target, weights, squared, uncertainty, scale, data, kl, coefficients.contiguous(), flat, z.shape[2],
-                *z.stride(), *flat.stride(), ignore, far_above, **settings,
+                *z.stride(), *flat.stride(), 0 if scale is None else scale.stride(0), ignore, far_above, **settings,
             )  # fmt: skip
     return gradient

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _cpu
+from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled
 from ._math import evidence
 from .dirichlet_uncertainty import total_alpha
@@ -348,7 +349,9 @@ def _backward(
 def _add_centers(
     z,  # noisy logits [N, C, V]
     gradient,  # shaped as z, added to
-    slopes,  # d loss / d u of the centers [N, P], float64
+    by_terms,  # d loss / d (order, distance) [2], float64
+    slopes,  # d order / d u of the centers [N, P], float64
+    slopes_distance,  # d distance / d u of the centers, as slopes
     centers,  # voxels [N, P, DIMS], int64
     valid,  # [N, P], bytes 0 or 1
     patches,  # P
@@ -373,12 +376,15 @@ def _add_centers(
     voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     image = i // patches
     lane = tl.arange(0, LANES)
+    by_order, by_distance = tl.load(by_terms), tl.load(by_terms + 1)
     slope = tl.zeros(lane.shape, tl.float64)
     before = tl.zeros(lane.shape, tl.int32)
     for first in tl.range(0, patches, LANES):
         j = tl.where(first + lane < patches, image * patches + first + lane, count)
         same = (j < count) & (_voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel)
-        slope += tl.where(same, tl.load(slopes + j, mask=same, other=0.0), 0.0)
+        of_both = by_order * tl.load(slopes + j, mask=same, other=0.0)
+        of_both += by_distance * tl.load(slopes_distance + j, mask=same, other=0.0)
+        slope += tl.where(same, of_both, 0.0)
         before += (same & (j < i)).to(tl.int32)
     change = tl.sum(slope)
     if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
@@ -389,6 +395,33 @@ def _add_centers(
         at = gradient + image * out_n + c * out_c + voxel * out_v
         value = tl.load(at, mask=c < C, other=0.0).to(tl.float32) - change.to(tl.float32) * C / (total * total) * d
         tl.store(at, value.to(gradient.dtype.element_ty), mask=c < C)
+
+
+@triton.jit
+def _means(
+    sums,  # of _distance [2, N, blocks, 2], float64
+    term,  # distance term [1], float64, written
+    slopes,  # [2, N, P], float64, those of the sums of v, which become those of the term
+    images,  # N
+    blocks,  # of centers
+    patches,  # P
+    LANES: tl.constexpr,  # centers at a time
+):
+    """One program."""
+    term_so_far = tl.cast(0.0, tl.float64)
+    for group in tl.range(0, 2 * images):  # of each noisy image
+        total, number = tl.cast(0.0, tl.float64), tl.cast(0.0, tl.float64)
+        for block in tl.range(0, blocks):
+            at = sums + (group * blocks + block) * 2
+            total += tl.load(at)
+            number += tl.load(at + 1)
+        each = 1.0 / (images * tl.maximum(number, 1.0))
+        term_so_far += total * each
+        for first in tl.range(0, patches, LANES):
+            lane = first + tl.arange(0, LANES)
+            at = slopes + tl.cast(group, tl.int64) * patches + lane
+            tl.store(at, tl.load(at, mask=lane < patches, other=0.0) * each, mask=lane < patches)
+    tl.store(term, term_so_far)
 
 
 class Arguments:
@@ -442,8 +475,8 @@ def center_values(a: Arguments) -> Tensor:
 
 
 def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
-    """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4]; and
-    d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
+    """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4], without the clean
+    ones in the far term of u1, u2 alone [2]; and d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
     blocks = triton.cdiv(a.voxels, BLOCK)
     partials = far.new_empty((a.images, blocks, 4), dtype=torch.float32)
     with on_device_of(far):
@@ -452,7 +485,7 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
                 *a.maps, a.distance, a.squared, partials, a.voxels, *a.strides, a.threshold, a.most, a.clean, a.classes,
                 a.evidence, BLOCK, a.unroll, num_warps=WARPS,
             )  # fmt: skip
-        far.copy_(partials.sum((0, 1), dtype=torch.float64))
+        torch.sum(partials if a.clean else partials[..., NOISY_FAR_SUMS], (0, 1), dtype=torch.float64, out=far)
         if a.count == 0 or a.voxels == 0:
             terms.zero_()
             slopes.zero_()
@@ -462,15 +495,14 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
         parts = triton.cdiv(a.patches, LANES)
         sums = far.new_empty((2, a.images, parts, 2))
         _distance[a.images, 2, parts](values, sums, slopes[1], a.patches, a.count, a.threshold, LANES)
-    total, number = sums.sum(2).unbind(-1)  # [2, N] of each copy and image
-    each = 1.0 / (a.images * number.clamp(min=1.0))
-    terms[1].copy_((total * each).sum())
-    slopes[1].unflatten(1, (a.images, a.patches)).mul_(each[..., None])
+        _means[(1,)](sums, terms[1], slopes[1], a.images, parts, a.patches, LANES, num_warps=1)
 
 
-def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]) -> None:
+def backward(
+    a: Arguments, coefficients: Tensor, by_terms: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]
+) -> None:
     """Writes the gradients [N, C, V] of the three logits, that of the clean ones where they are in the far term.
-    coefficients [3]: d loss / d sums of u over the far voxels; slopes [2, N P]: d loss / d u^k at the centers."""
+    coefficients [3]: d loss / d sums of u over the far voxels; by_terms [2]: d loss / d (order, distance)."""
     if a.images * a.voxels == 0:
         return
     flats = [z if flat is None else flat for z, flat in zip(a.maps, gradients, strict=True)]
@@ -483,6 +515,6 @@ def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequ
         for k in (1, 2) if a.count else ():
             z, flat = a.maps[k], flats[k]
             _add_centers[(a.count,)](
-                z, flat, slopes[k - 1], a.centers, a.valid, a.patches, a.count, *a.size, *z.stride(), *flat.stride(),
-                a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
+                z, flat, by_terms, slopes[0, k - 1], slopes[1, k - 1], a.centers, a.valid, a.patches, a.count, *a.size,
+                *z.stride(), *flat.stride(), a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
             )  # fmt: skip

@@ -61,7 +61,7 @@ def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: str, evide
     groups, classes = (z.shape[1], 2) if regions else (1, z.shape[1])
     coefficients = torch.zeros(groups, 4 + 3 * classes, dtype=torch.float64)
     settings = (z, y, kind, evidence, 255 if full else None, weights, regions)
-    scale = {"scale": torch.zeros((), dtype=torch.float64)} if full else {}
+    scale = {"scale": torch.zeros(2, dtype=torch.float64)} if full else {}
     add(f"evidential_loss forward {name}", evidential_loss.forward, *settings, **maps, **far)
     add(f"evidential_loss backward {name}", evidential_loss.backward, coefficients, *settings, **maps, **far, **scale)
 
@@ -84,10 +84,11 @@ def noise(name: str, z: torch.Tensor, evidence: str, *, in_bytes: bool) -> None:
         "distance": torch.zeros(z[:, 0].shape)
     }  # fmt: skip
     arguments = noise_uncertainty_loss.Arguments((z, z, z), centers, torch.zeros(2), valid, 4.0, evidence, **far)
-    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in ((2,), (4,), (2, 2, 6)))
+    sizes = ((2,), (2 if in_bytes else 4,), (2, 2, 6))
+    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in sizes)
     add(f"noise_uncertainty_loss forward {name}", noise_uncertainty_loss.forward, arguments, terms, sums, slopes)
     gradients = [None if in_bytes else z.flatten(2), z.flatten(2), z.flatten(2)]
-    backward = (arguments, sums, slopes[0], gradients)
+    backward = (arguments, sums, terms, slopes, gradients)
     add(f"noise_uncertainty_loss backward {name}", noise_uncertainty_loss.backward, *backward)
 
 
