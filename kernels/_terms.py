@@ -20,7 +20,7 @@ from ._launch import on_device_of
 if TYPE_CHECKING:
     from ..ops._weighted import Weights
 
-MOST_LANES = 256  # entries of a row at a time
+MOST_LANES = 64  # entries of a row at a time
 SHIFT, EPS = tl.constexpr(_terms.SHIFT), tl.constexpr(_terms.EPS)
 LEAST, MOST = tl.constexpr(_terms.LEAST), tl.constexpr(_terms.MOST)
 DATA, KL = tl.constexpr(sums_layout(1).means.start), tl.constexpr(sums_layout(1).means.start + 1)
@@ -176,7 +176,7 @@ def _evidential_backward(
     lane = tl.arange(0, LANES)
     for batch in tl.range(0, batches):
         row, to = sums + batch * WIDTH, out + batch * WIDTH
-        voxels, scale, whole, _, _, _ = _totals(row, weights, count, C, WIDTH, REGIONS, LANES)
+        voxels, scale, whole, _by_class, _data, _kl = _totals(row, weights, count, C, WIDTH, REGIONS, LANES)
         seen = scale > 0.0
         divisor = tl.where(seen, scale, 1.0)
         if not REGIONS:
@@ -185,7 +185,7 @@ def _evidential_backward(
         for first in tl.range(0, count, LANES):
             k, exists = first + lane, first + lane < count
             weight = _weights(weights, k, exists)
-            tp, fp, fn, _ = _dice(row, k, exists, voxels, C, WIDTH, REGIONS)
+            tp, fp, fn, _counted = _dice(row, k, exists, voxels, C, WIDTH, REGIONS)
             share, a, inverse = _share(tp, fp, fn)
             total = fp + fn + EPS
             change = tl.where((share >= LEAST) & (share <= MOST), (fp - fn) / (total * total), 0.0)
