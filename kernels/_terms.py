@@ -286,20 +286,71 @@ def _dense_noise_backward(
 
 
 @triton.jit
+def _pair_means(
+    sums,  # of pairs of centers, v and the number of v > 0 [2, N, blocks, 2], float64
+    term,  # distance term [1], float64, written
+    slopes,  # [2, N, P], float64, those of the sums of v, which become those of the term
+    images,  # N
+    blocks,  # of centers
+    patches,  # P
+    LANES: tl.constexpr,  # centers at a time
+):
+    """One program."""
+    term_so_far = tl.cast(0.0, tl.float64)
+    for group in tl.range(0, 2 * images):  # of each noisy image
+        total, number = tl.cast(0.0, tl.float64), tl.cast(0.0, tl.float64)
+        for block in tl.range(0, blocks):
+            at = sums + (group * blocks + block) * 2
+            total += tl.load(at)
+            number += tl.load(at + 1)
+        each = 1.0 / (images * tl.maximum(number, 1.0))
+        term_so_far += total * each
+        for first in tl.range(0, patches, LANES):
+            lane = first + tl.arange(0, LANES)
+            at = slopes + tl.cast(group, tl.int64) * patches + lane
+            tl.store(at, tl.load(at, mask=lane < patches, other=0.0) * each, mask=lane < patches)
+    tl.store(term, term_so_far)
+
+
+@triton.jit
 def _put(to, value):
     tl.store(to, value.to(to.dtype.element_ty))
 
 
 @triton.jit
 def _weighted(
-    data, kl, dice,  # terms [1]
+    data,  # data term [1]
+    kl,  # KL term [1]
+    dice,  # Dice term [1]
     gradient,  # L_gu of each image [images], over which the mean is taken, or None: 0
-    order, distance, far,  # terms [1], or None: 0
-    noisy_data, noisy_kl, noisy_dice,  # those of the noisy copies [1], or None: 0
-    out0, out1, out2, out3, out4, out5, out6, out7, out8, out9, out10,  # of ops/_weighted.py, written
-    w_data, w_kl, w_dice, w_order, w_distance, w_far, w_noisy, w_gradient, w_noise,  # `Weights`
+    order,  # order term [1], or None: 0, as what follows
+    distance,  # distance term [1]
+    far,  # far term [1]
+    noisy_data,  # data term of the noisy copies [1]
+    noisy_kl,  # KL term of the noisy copies [1]
+    noisy_dice,  # Dice term of the noisy copies [1]
+    out0,  # total [1], written
+    out1,  # segmentation [1], written
+    out2,  # data term [1], written
+    out3,  # KL term [1], written
+    out4,  # Dice term [1], written
+    out5,  # L_gu [1], written
+    out6,  # L_nu [1], written
+    out7,  # order term [1], written
+    out8,  # distance term [1], written
+    out9,  # far term [1], written
+    out10,  # L_seg of the noisy copies [1], written
+    w_data,  # of the data term, as all `Weights` a number
+    w_kl,  # of the KL term
+    w_dice,  # of the Dice term
+    w_order,  # of the order term
+    w_distance,  # of the distance term
+    w_far,  # of the far term
+    w_noisy,  # of L_seg of the noisy copies
+    w_gradient,  # of L_gu
+    w_noise,  # of L_nu
     images,  # of gradient
-):  # fmt: skip
+):
     x_data, x_kl, x_dice = _given(data), _given(kl), _given(dice)
     x_gradient = _sum_of(gradient, images) / tl.maximum(images, 1).to(tl.float64)
     x_order, x_distance, x_far = _given(order), _given(distance), _given(far)
@@ -322,11 +373,29 @@ def _weighted(
 
 @triton.jit
 def _weighted_backward(
-    total, segmentation, data, kl, dice, gradient, noise, order, distance, far, noisy,  # d loss / d each [1], or None
+    total,  # d loss / d total [1], or None: 0
+    segmentation,  # d loss / d segmentation [1], or None: 0
+    data,  # d loss / d data term [1], or None: 0
+    kl,  # d loss / d KL term [1], or None: 0
+    dice,  # d loss / d Dice term [1], or None: 0
+    gradient,  # d loss / d L_gu [1], or None: 0
+    noise,  # d loss / d L_nu [1], or None: 0
+    order,  # d loss / d order term [1], or None: 0
+    distance,  # d loss / d distance term [1], or None: 0
+    far,  # d loss / d far term [1], or None: 0
+    noisy,  # d loss / d L_seg of the noisy copies [1], or None: 0
     out,  # d loss / d terms, that of L_gu of each image [10], float64, written
-    w_data, w_kl, w_dice, w_order, w_distance, w_far, w_noisy, w_gradient, w_noise,  # `Weights`
+    w_data,  # of the data term, as all `Weights` a number
+    w_kl,  # of the KL term
+    w_dice,  # of the Dice term
+    w_order,  # of the order term
+    w_distance,  # of the distance term
+    w_far,  # of the far term
+    w_noisy,  # of L_seg of the noisy copies
+    w_gradient,  # of L_gu
+    w_noise,  # of L_nu
     images,  # of L_gu
-):  # fmt: skip
+):
     g_total, g_noise = _given(total), _given(noise)
     g_segmentation = _given(segmentation) + g_total
     g_ordered = g_noise + w_noise * g_total
@@ -385,6 +454,12 @@ def dense_noise_backward(
     """Writes the derivatives by the sums and, behind them, by each pair loss."""
     with on_device_of(sums):
         _dense_noise_backward[(1,)](*grads, sums, out, each, images, normalize, len(out) - 1, num_warps=1)
+
+
+def pair_means(sums: Tensor, term: Tensor, slopes: Tensor, patches: int) -> None:
+    """Writes the distance term of noise_uncertainty_loss, and makes its slopes of those of the sums."""
+    with on_device_of(sums):
+        _pair_means[(1,)](sums, term, slopes, *sums.shape[1:3], patches, MOST_LANES, num_warps=1)
 
 
 def weighted(terms: Sequence[Tensor | None], weights: Weights, out: Sequence[Tensor]) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor
 from .. import _cpu
 from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import evidence
+from ._math import evidence, reciprocal
+from ._terms import pair_means
 from .dirichlet_uncertainty import total_alpha
 
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
@@ -289,7 +290,8 @@ def _far_gradient(
     z += image * stride_n
     gradient += image * out_n
     total = total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL)
-    g = tl.load(coefficient).to(tl.float32) * -C / (total * total)
+    inverse = reciprocal(total)
+    g = tl.load(coefficient).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         channel = tl.cast(c, tl.int64)
         logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
@@ -397,33 +399,6 @@ def _add_centers(
         tl.store(at, value.to(gradient.dtype.element_ty), mask=c < C)
 
 
-@triton.jit
-def _means(
-    sums,  # of _distance [2, N, blocks, 2], float64
-    term,  # distance term [1], float64, written
-    slopes,  # [2, N, P], float64, those of the sums of v, which become those of the term
-    images,  # N
-    blocks,  # of centers
-    patches,  # P
-    LANES: tl.constexpr,  # centers at a time
-):
-    """One program."""
-    term_so_far = tl.cast(0.0, tl.float64)
-    for group in tl.range(0, 2 * images):  # of each noisy image
-        total, number = tl.cast(0.0, tl.float64), tl.cast(0.0, tl.float64)
-        for block in tl.range(0, blocks):
-            at = sums + (group * blocks + block) * 2
-            total += tl.load(at)
-            number += tl.load(at + 1)
-        each = 1.0 / (images * tl.maximum(number, 1.0))
-        term_so_far += total * each
-        for first in tl.range(0, patches, LANES):
-            lane = first + tl.arange(0, LANES)
-            at = slopes + tl.cast(group, tl.int64) * patches + lane
-            tl.store(at, tl.load(at, mask=lane < patches, other=0.0) * each, mask=lane < patches)
-    tl.store(term, term_so_far)
-
-
 class Arguments:
     """What forward and backward share: the maps [N, C, V], where voxels are far, the centers."""
 
@@ -495,7 +470,7 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
         parts = triton.cdiv(a.patches, LANES)
         sums = far.new_empty((2, a.images, parts, 2))
         _distance[a.images, 2, parts](values, sums, slopes[1], a.patches, a.count, a.threshold, LANES)
-        _means[(1,)](sums, terms[1], slopes[1], a.images, parts, a.patches, LANES, num_warps=1)
+        pair_means(sums, terms[1], slopes[1], a.patches)
 
 
 def backward(

@@ -32,7 +32,7 @@ from sure_fast.ops import (
 
 ROOT = str(Path(sure_fast.__file__).parent)
 META = torch.device("meta")
-TORCH, TRITON, LIBRARY = "torch", "triton", "library"
+KINDS = TORCH, TRITON, LIBRARY = ("torch", "triton", "library")
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_reshape_alias", "lift_fresh"}
 """Operators that make no view and launch nothing."""
 
@@ -189,7 +189,7 @@ def table(launches: Launches, by: int) -> list[str]:
 def main(forms: list[str]) -> None:
     for form in forms:
         launches = step(form)
-        kinds = (f"{launches.of(kind)} of {kind}" for kind in (TORCH, TRITON, LIBRARY))
+        kinds = (f"{launches.of(kind)} of {kind}" for kind in KINDS)
         print(f"{form}: {launches.of(TORCH, TRITON)} launches and calls of the library: {', '.join(kinds)}")
         for by in (1, 2):
             print("\n".join(table(launches, by)), end="\n\n")
