@@ -9,6 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..ops import _triton
+
+INTERPRETED = tl.constexpr(_triton.INTERPRETED)
 BLOCK = 1024  # voxels of a program: with four warps 8 a thread, 16 bytes of half precision
 
 
@@ -33,6 +36,34 @@ def own_voxels(voxels, BLOCK: tl.constexpr):
     """The voxels of this program, int64 [BLOCK], and which of them exist; axis 0 of the grid."""
     v = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return v, v < voxels
+
+
+@triton.jit
+def _add_two(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
+def _add_three(a, b, c, d, e, f):
+    return a + d, b + e, c + f
+
+
+@triton.jit
+def two_sums(x, y):
+    """Of two blocks at once: their warps wait for each other once."""
+    if INTERPRETED:  # which has no other fast reduction than this
+        return tl.sum(x), tl.sum(y)
+    else:
+        return tl.reduce((x, y), 0, _add_two)
+
+
+@triton.jit
+def three_sums(x, y, z):
+    """As two_sums."""
+    if INTERPRETED:
+        return tl.sum(x), tl.sum(y), tl.sum(z)
+    else:
+        return tl.reduce((x, y, z), 0, _add_three)
 
 
 @triton.jit

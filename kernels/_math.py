@@ -1,8 +1,9 @@
 """Scalar formulas of csrc/math for a block of float32 values, with its coefficients: neither libdevice nor the
-interpreter has the digamma family. Two things differ from csrc/math on purpose. `tl.exp`, the hardware's ex2 (2 ulp,
-and 1.2 ulp per unit of the argument), takes the place of its polynomial, which is there to vectorise on a CPU; and
-there is no float64, in which no GPU kernel of ours computes. The logarithms are the polynomials, as the hardware's lg2
-has no relative accuracy near 1.
+interpreter has the digamma family. Two things differ from csrc/math on purpose. The hardware's ex2 (2 ulp, and 1.2 ulp
+per unit of the argument) takes the place of its polynomial, which is there to vectorise on a CPU; and there is no
+float64, in which no GPU kernel of ours computes. The logarithms are the polynomials, as the hardware's lg2 has no
+relative accuracy near 1. What `tl.exp` and a division add to the hardware's ex2 and rcp is for subnormal numbers, and
+denominators beyond 2^126; neither matters here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import triton
 import triton.language as tl
 
 from .._cpu import COEFFICIENTS, EXP_CLAMP, LN2, MANTISSA_BITS, SQRT_HALF_BITS
+from ._launch import INTERPRETED
 
 
 class Coefficients(tl.constexpr):
@@ -26,6 +28,39 @@ TRIGAMMA, ENTROPIC_SLOPE = Coefficients(COEFFICIENTS["trigamma"]), Coefficients(
 LN2_HIGH, LN2_LOW = tl.constexpr(LN2[0]), tl.constexpr(LN2[1])
 SQRT_HALF, MANTISSA = tl.constexpr(SQRT_HALF_BITS), tl.constexpr(MANTISSA_BITS)
 CLAMP = tl.constexpr(EXP_CLAMP)
+FARTHEST = tl.constexpr(2.0**125)  # whose reciprocal is normal
+PER_E = tl.constexpr(1.4426950408889634)  # log2 e
+
+
+@triton.jit
+def exponential(x):
+    """e^x; 0 where it would be subnormal."""
+    if INTERPRETED:
+        return tl.exp(x)
+    else:
+        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * PER_E], tl.float32, True, 1)
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x to 1 ulp; 0 where it would be subnormal."""
+    if INTERPRETED:
+        return 1.0 / x
+    else:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+
+
+@triton.jit
+def quotient(C: tl.constexpr, x):
+    """C / x of x >= C > 0, at most 1 and nearly always the nearest float32; 0 where it would be subnormal."""
+    if INTERPRETED:
+        return tl.div_rn(tl.full(x.shape, C, tl.float32), x)
+    else:
+        r = reciprocal(x)
+        r = tl.fma(r, tl.fma(-x, r, 1.0), r)
+        q = C * r
+        q = tl.fma(r, tl.fma(-x, q, tl.full(x.shape, C, tl.float32)), q)
+        return tl.where(x > FARTHEST, 0.0, q)
 
 
 @triton.jit
@@ -43,7 +78,7 @@ def logarithm(x):
     i = x.to(tl.int32, bitcast=True) - SQRT_HALF  # the mantissa falls in [sqrt(1/2), sqrt(2))
     exponent = (i >> 23).to(tl.float32)
     m = ((i & MANTISSA) + SQRT_HALF).to(tl.float32, bitcast=True)
-    s = (m - 1.0) / (m + 1.0)
+    s = (m - 1.0) * reciprocal(m + 1.0)
     w = s * s
     q = polynomial(LOGARITHM, w)
     s2 = 2.0 * s
@@ -60,7 +95,7 @@ def log_one_plus(x):
 def evidence(z, EVIDENCE: tl.constexpr):
     """e(z) and e'(z); of a z that is NaN or +inf NaN, but "exp" clamps +inf."""
     if EVIDENCE == "exp":
-        e = tl.exp(tl.where(z < -CLAMP, -CLAMP, tl.where(z > CLAMP, CLAMP, z)))
+        e = exponential(tl.where(z < -CLAMP, -CLAMP, tl.where(z > CLAMP, CLAMP, z)))
         slope = e * tl.where((z < -CLAMP) | (z > CLAMP), 0.0, 1.0)
     else:
         positive = tl.where(z > 0.0, z, 0.0)
@@ -70,8 +105,8 @@ def evidence(z, EVIDENCE: tl.constexpr):
             slope = tl.where(z > 0.0, 1.0, 0.0) + poison
         else:
             tl.static_assert(EVIDENCE == "softplus")
-            t = tl.exp(-tl.abs(z))
-            r = 1.0 / (1.0 + t)
+            t = exponential(-tl.abs(z))
+            r = reciprocal(1.0 + t)
             e = positive + log_one_plus(t) + poison
             slope = tl.where(z > 0.0, r, t * r) + poison
     return e, slope
@@ -81,13 +116,13 @@ def evidence(z, EVIDENCE: tl.constexpr):
 def digamma_entropic(x):
     """psi(x) and (x - 1) psi(x) - lnGamma(x) - x for x >= 1."""
     log_x = logarithm(x)
-    i = 1.0 / x
+    i = reciprocal(x)
     return log_x + polynomial(PSI, i) * i, polynomial(ENTROPIC, i) - 0.5 * log_x
 
 
 @triton.jit
 def trigamma_entropic(x):
     """psi'(x) and the derivative (x - 1) psi'(x) - 1 of the entropic function, for x >= 1."""
-    i = 1.0 / x
+    i = reciprocal(x)
     slope = i * polynomial(ENTROPIC_SLOPE, i)
     return i * polynomial(TRIGAMMA, i), slope

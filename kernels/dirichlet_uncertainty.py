@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled, writable
-from ._math import evidence
+from ._math import evidence, quotient, reciprocal
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _forward(
     image = tl.program_id(1).to(tl.int64)
     v, inside = own_voxels(voxels, BLOCK)
     total = total_alpha(z + image * stride_n, v, inside, stride_c, stride_v, C, EVIDENCE, UNROLL)
-    value = tl.div_rn(tl.full(v.shape, C, tl.float32), total)  # at most 1
+    value = quotient(C, total)
     tl.store(u + image * voxels + v, value.to(u.dtype.element_ty), mask=inside)
 
 
@@ -69,7 +69,8 @@ def _backward(
     v, inside = own_voxels(voxels, BLOCK)
     z += image * stride_n
     total = total_alpha(z, v, inside, stride_c, stride_v, C, EVIDENCE, UNROLL)
-    g = tl.load(slope + image * voxels + v, mask=inside, other=0.0).to(tl.float32) * -C / (total * total)
+    inverse = reciprocal(total)
+    g = tl.load(slope + image * voxels + v, mask=inside, other=0.0).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         channel = tl.cast(c, tl.int64)
         logit = tl.load(z + channel * stride_c + v * stride_v, mask=inside, other=0.0).to(tl.float32)

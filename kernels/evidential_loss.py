@@ -21,8 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops._sums import kernel_layout, sums_layout
-from ._launch import on_device_of, own_voxels, unrolled, writable
-from ._math import digamma_entropic, evidence, logarithm, trigamma_entropic
+from ._launch import on_device_of, own_voxels, three_sums, two_sums, unrolled, writable
+from ._math import digamma_entropic, evidence, logarithm, quotient, reciprocal, trigamma_entropic
 
 LANES = 512  # voxels of a program of four warps; twice as many need too many registers
 
@@ -112,9 +112,10 @@ def _by_class(
             data -= tl.where(mine, psi, 0.0)
         if KIND == "mse":
             data += p * p
-        tl.store(partials + BY_CLASS + c, tl.sum(tl.where(counts, p, 0.0)))
-        tl.store(partials + BY_CLASS + C + c, tl.sum(tl.where(mine, p, 0.0)))
-        tl.store(partials + BY_CLASS + 2 * C + c, tl.sum(tl.where(mine, 1.0, 0.0)))
+        of_p, of_hit, of_y = three_sums(tl.where(counts, p, 0.0), tl.where(mine, p, 0.0), tl.where(mine, 1.0, 0.0))
+        tl.store(partials + BY_CLASS + c, of_p)
+        tl.store(partials + BY_CLASS + C + c, of_hit)
+        tl.store(partials + BY_CLASS + 2 * C + c, of_y)
     return data, kl
 
 
@@ -127,7 +128,7 @@ def _data_term(data, total, own, inverse, counts, KIND: tl.constexpr):
         data = logarithm(total) - logarithm(tl.where(counts, own, 1.0)) + own * 0.0 + total * 0.0  # a NaN stays one
     else:
         tl.static_assert(KIND == "mse")
-        data = 1.0 - 2.0 * (own * inverse) + data + (1.0 - data) / (total + 1.0)
+        data = 1.0 - 2.0 * (own * inverse) + data + (1.0 - data) * reciprocal(total + 1.0)
     return data
 
 
@@ -164,7 +165,7 @@ def _forward(
     counts = label >= 0
     partials += (number * tl.num_programs(0) + tl.program_id(0)) * WIDTH
     total, other, own = _totals(z, label, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS, UNROLL)
-    inverse = 1.0 / total
+    inverse = reciprocal(total)
     data, kl = _by_class(z, label, inverse, partials, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL)
     psi, h = digamma_entropic(other)
     kl += (C - 1) * psi - h - constant
@@ -174,18 +175,20 @@ def _forward(
         data, kl = data * weight, kl * weight
     data = tl.where(bad, float("nan"), tl.where(counts, data, 0.0))
     kl = tl.where(counts, kl, 0.0)
-    tl.store(partials + DATA, tl.sum(data))
-    tl.store(partials + KL, tl.sum(kl))
+    of_data, of_kl = two_sums(data, kl)
+    tl.store(partials + DATA, of_data)
+    tl.store(partials + KL, of_kl)
     if data_of is not None:
         tl.store(data_of + at, data, mask=inside)
         tl.store(kl_of + at, kl, mask=inside)
-    uncertainty = tl.div_rn(tl.full(v.shape, C, tl.float32), total)  # at most 1
+    uncertainty = quotient(C, total)
     if u is not None:
         tl.store(u + at, uncertainty.to(u.dtype.element_ty), mask=inside)
     if squared is not None:
         far = _far(squared, at, label, inside, far_above)
-        tl.store(partials + FAR, tl.sum(tl.where(far, uncertainty, 0.0)))
-        tl.store(partials + FAR + 1, tl.sum(tl.where(far, 1.0, 0.0)))
+        of_u, number_far = two_sums(tl.where(far, uncertainty, 0.0), tl.where(far, 1.0, 0.0))
+        tl.store(partials + FAR, of_u)
+        tl.store(partials + FAR + 1, number_far)
 
 
 @triton.jit
@@ -261,7 +264,7 @@ def _slope_of_all(total, inverse, weighted, own, moment, through_u, g_data, KIND
     else:
         tl.static_assert(KIND == "mse")
         moment *= inverse * inverse
-        more = 1.0 / (total + 1.0)
+        more = reciprocal(total + 1.0)
         mean_g += g_data * 2.0 * ((1.0 - more) * moment - own * inverse)
         common = -g_data * (1.0 - moment) * more * more
     return common + (through_u - mean_g * inverse)
@@ -274,12 +277,12 @@ def _slope_of_class(a, total, inverse, mine, g_p, g_py, g_data, g_kl, common, sl
     p = a * inverse
     by_p = g_p + tl.where(mine, g_py, 0.0)
     if KIND == "mse":
-        by_p += g_data * (2.0 * p * (1.0 - 1.0 / (total + 1.0)) - tl.where(mine, 2.0, 0.0))
+        by_p += g_data * (2.0 * p * (1.0 - reciprocal(total + 1.0)) - tl.where(mine, 2.0, 0.0))
     derivative = common + by_p * inverse
     if KIND == "digamma":
         derivative -= tl.where(mine, g_data * trigamma, 0.0)
     if KIND == "log":
-        derivative -= tl.where(mine, g_data / a, 0.0)
+        derivative -= tl.where(mine, g_data * reciprocal(a), 0.0)
     return derivative + tl.where(mine, 0.0, g_kl * (slope_own + slope_other))
 
 
@@ -290,7 +293,7 @@ def _backward(
     weights,  # of a voxel's data and KL terms by its class [C], or None
     squared,  # squared distance to the boundary in voxels, bytes [N, V], or None: no voxel is far
     slope_u,  # d loss / d u [maps, V], or None: 0
-    scale_u,  # [1], which slope_u is multiplied by, or None
+    scale_u,  # of each image, which slope_u is multiplied by [N], or None
     slope_data,  # d loss / d data term of each voxel [maps, V], or None: 0
     slope_kl,  # the same of the KL term
     coefficients,  # d loss / d sums [WIDTH], of regions [R, WIDTH], float64
@@ -302,6 +305,7 @@ def _backward(
     out_n,  # of gradient, in elements: along N
     out_c,  # along C
     out_v,  # along V
+    scale_n,  # of scale_u, in elements: along N
     ignore,  # label that counts nowhere, or None
     far_above,  # a voxel that counts is far where squared > far_above
     C: tl.constexpr,  # classes, of regions 2
@@ -322,11 +326,13 @@ def _backward(
     if REGIONS > 0:
         coefficients += (number % REGIONS) * WIDTH
     g_data, g_kl = _slopes_of_terms(coefficients, slope_data, slope_kl, weights, label, at, inside)
+    if scale_u is not None:
+        scale_u += (number // tl.maximum(REGIONS, 1)) * scale_n
     g_u = _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_above, FAR)
     total, other, weighted, own, moment = _moments(
         z, label, coefficients, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS, UNROLL
     )
-    inverse = 1.0 / total + total * 0.0  # of a sum beyond what float32 holds NaN
+    inverse = reciprocal(total) + total * 0.0  # of a sum beyond what float32 holds NaN
     through_u = -C * g_u * inverse * inverse
     common = _slope_of_all(total, inverse, weighted, own, moment, through_u, g_data, KIND)
     trigamma, slope_other = trigamma_entropic(other)
@@ -366,6 +372,7 @@ def forward(
     ignore: int | None,
     weights: Tensor | None,
     regions: bool,
+    sums: Tensor | None = None,
     *,
     uncertainty: Tensor | None = None,
     data: Tensor | None = None,
@@ -374,7 +381,8 @@ def forward(
     far_above: int = 0,
 ) -> Tensor:
     """Sums float64 [groups, 2 + 3C]: data, KL, p, p y, y; and, where `squared` is given, of u over the voxels where it
-    is greater than far_above, and their number. Writes u, data and KL of every voxel where they are given."""
+    is greater than far_above, and their number; into `sums` where it is given. Writes u, data and KL of every voxel
+    where they are given."""
     z, target = logits.flatten(2), target.contiguous()
     settings = _settings(z, kind, evidence, regions, squared)
     images, groups, voxels = len(z), z.shape[1] if regions else 1, z.shape[2]
@@ -386,7 +394,7 @@ def forward(
                 z, target, weights, squared, uncertainty, data, kl, partials, voxels, *z.stride(), ignore, far_above,
                 math.lgamma(classes) + 1.0, **settings,
             )  # fmt: skip
-    return partials.sum((0, 2), dtype=torch.float64)
+    return torch.sum(partials, (0, 2), dtype=torch.float64, out=sums)
 
 
 def backward(
@@ -406,8 +414,8 @@ def backward(
     squared: Tensor | None = None,
     far_above: int = 0,
 ) -> Tensor:
-    """The gradient of the logits from the loss's derivatives by the sums and by every voxel's u (times `scale`), data
-    and KL."""
+    """The gradient of the logits from the loss's derivatives by the sums and by every voxel's u (times the `scale` of
+    its image), data and KL."""
     z, target = logits.flatten(2), target.contiguous()
     gradient, flat = writable(logits)
     settings = _settings(z, kind, evidence, regions, squared)
@@ -417,6 +425,6 @@ def backward(
         with on_device_of(z):
             _backward[triton.cdiv(z.shape[2], LANES), maps](
                 z, target, weights, squared, uncertainty, scale, data, kl, coefficients.contiguous(), flat, z.shape[2],
-                *z.stride(), *flat.stride(), ignore, far_above, **settings,
+                *z.stride(), *flat.stride(), 0 if scale is None else scale.stride(0), ignore, far_above, **settings,
             )  # fmt: skip
     return gradient

@@ -19,8 +19,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _cpu
+from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import evidence
+from ._math import evidence, reciprocal
+from ._terms import pair_means
 from .dirichlet_uncertainty import total_alpha
 
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
@@ -288,7 +290,8 @@ def _far_gradient(
     z += image * stride_n
     gradient += image * out_n
     total = total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL)
-    g = tl.load(coefficient).to(tl.float32) * -C / (total * total)
+    inverse = reciprocal(total)
+    g = tl.load(coefficient).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
         channel = tl.cast(c, tl.int64)
         logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
@@ -348,7 +351,9 @@ def _backward(
 def _add_centers(
     z,  # noisy logits [N, C, V]
     gradient,  # shaped as z, added to
-    slopes,  # d loss / d u of the centers [N, P], float64
+    by_terms,  # d loss / d (order, distance) [2], float64
+    slopes,  # d order / d u of the centers [N, P], float64
+    slopes_distance,  # d distance / d u of the centers, as slopes
     centers,  # voxels [N, P, DIMS], int64
     valid,  # [N, P], bytes 0 or 1
     patches,  # P
@@ -373,12 +378,15 @@ def _add_centers(
     voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     image = i // patches
     lane = tl.arange(0, LANES)
+    by_order, by_distance = tl.load(by_terms), tl.load(by_terms + 1)
     slope = tl.zeros(lane.shape, tl.float64)
     before = tl.zeros(lane.shape, tl.int32)
     for first in tl.range(0, patches, LANES):
         j = tl.where(first + lane < patches, image * patches + first + lane, count)
         same = (j < count) & (_voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel)
-        slope += tl.where(same, tl.load(slopes + j, mask=same, other=0.0), 0.0)
+        of_both = by_order * tl.load(slopes + j, mask=same, other=0.0)
+        of_both += by_distance * tl.load(slopes_distance + j, mask=same, other=0.0)
+        slope += tl.where(same, of_both, 0.0)
         before += (same & (j < i)).to(tl.int32)
     change = tl.sum(slope)
     if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
@@ -442,8 +450,8 @@ def center_values(a: Arguments) -> Tensor:
 
 
 def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
-    """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4]; and
-    d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
+    """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4], without the clean
+    ones in the far term of u1, u2 alone [2]; and d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
     blocks = triton.cdiv(a.voxels, BLOCK)
     partials = far.new_empty((a.images, blocks, 4), dtype=torch.float32)
     with on_device_of(far):
@@ -452,7 +460,7 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
                 *a.maps, a.distance, a.squared, partials, a.voxels, *a.strides, a.threshold, a.most, a.clean, a.classes,
                 a.evidence, BLOCK, a.unroll, num_warps=WARPS,
             )  # fmt: skip
-        far.copy_(partials.sum((0, 1), dtype=torch.float64))
+        torch.sum(partials if a.clean else partials[..., NOISY_FAR_SUMS], (0, 1), dtype=torch.float64, out=far)
         if a.count == 0 or a.voxels == 0:
             terms.zero_()
             slopes.zero_()
@@ -462,15 +470,14 @@ def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
         parts = triton.cdiv(a.patches, LANES)
         sums = far.new_empty((2, a.images, parts, 2))
         _distance[a.images, 2, parts](values, sums, slopes[1], a.patches, a.count, a.threshold, LANES)
-    total, number = sums.sum(2).unbind(-1)  # [2, N] of each copy and image
-    each = 1.0 / (a.images * number.clamp(min=1.0))
-    terms[1].copy_((total * each).sum())
-    slopes[1].unflatten(1, (a.images, a.patches)).mul_(each[..., None])
+        pair_means(sums, terms[1], slopes[1], a.patches)
 
 
-def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]) -> None:
+def backward(
+    a: Arguments, coefficients: Tensor, by_terms: Tensor, slopes: Tensor, gradients: Sequence[Tensor | None]
+) -> None:
     """Writes the gradients [N, C, V] of the three logits, that of the clean ones where they are in the far term.
-    coefficients [3]: d loss / d sums of u over the far voxels; slopes [2, N P]: d loss / d u^k at the centers."""
+    coefficients [3]: d loss / d sums of u over the far voxels; by_terms [2]: d loss / d (order, distance)."""
     if a.images * a.voxels == 0:
         return
     flats = [z if flat is None else flat for z, flat in zip(a.maps, gradients, strict=True)]
@@ -483,6 +490,6 @@ def backward(a: Arguments, coefficients: Tensor, slopes: Tensor, gradients: Sequ
         for k in (1, 2) if a.count else ():
             z, flat = a.maps[k], flats[k]
             _add_centers[(a.count,)](
-                z, flat, slopes[k - 1], a.centers, a.valid, a.patches, a.count, *a.size, *z.stride(), *flat.stride(),
-                a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
+                z, flat, by_terms, slopes[0, k - 1], slopes[1, k - 1], a.centers, a.valid, a.patches, a.count, *a.size,
+                *z.stride(), *flat.stride(), a.dims, a.classes, a.evidence, LANES, triton.next_power_of_2(a.classes),
             )  # fmt: skip

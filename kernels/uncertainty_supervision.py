@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from .._cpu import squared_steps_within
-from ..ops._sums import kernel_layout, sums_layout
-from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
+from ..ops._sums import sums_layout
 from . import boundary_distance, evidential_loss, gradient_magnitude, noise_uncertainty_loss
 from ._launch import writable
 
@@ -45,13 +44,13 @@ class Noise:
 
 @dataclass
 class Edges:
-    """The image [N, K, *S], how its gradient is taken, and the pair loss (u, g, squared distance) -> (loss, slope)."""
+    """The image [N, K, *S], how its gradient is taken, and what writes L_gu and its slopes of (u, g, squared)."""
 
     image: Tensor
     sobel: bool
     scale: Sequence[float]
     weights: Sequence[float] | None
-    pair_loss: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    pair_loss: Callable[[Tensor, Tensor, Tensor], None]
 
 
 Settings = tuple[str, str, int | None, Tensor | None]
@@ -69,33 +68,29 @@ def forward(
     loss: Tensor,
     terms: Tensor,
     squared: Tensor,
-    slope: Tensor,
     slopes: Tensor,
 ) -> None:
     """Writes the outputs of the op."""
     _, evidence, ignore, _ = settings
+    layout = sums_layout(logits.shape[1])
     if squared.numel():
         boundary_distance.forward(label, [1.0] * (label.dim() - 1), reach, ignore, squared)
-    u = torch.empty_like(slope)
     far: dict[str, Any] = {} if noise is None else noise.far(squared)
-    of_kernel = evidential_loss.forward(
-        logits, label, *settings, False, uncertainty=None if edges is None else u, **far
-    )[0]
-    for output in (sums, loss, terms, slopes):
-        output.zero_()
-    layout, kernel = sums_layout(logits.shape[1]), kernel_layout(logits.shape[1])
-    sums[layout.terms] = of_kernel[kernel.terms]
-    if edges is not None:
-        g = slope.new_empty((len(label), 1, *label.shape[1:]))
-        gradient_magnitude.forward(edges.image, edges.sobel, edges.scale, edges.weights, g)
-        losses, of_u = edges.pair_loss(u, g[:, 0], squared)
-        loss.copy_(losses.mean())
-        slope.copy_(of_u)
+    u = None if edges is None else torch.empty(label.shape, dtype=torch.float32, device=label.device)
+    written = sums[layout.terms if noise is None else layout.clean]
+    evidential_loss.forward(logits, label, *settings, False, written[None], uncertainty=u, **far)
+    if edges is not None and u is not None:
+        g = torch.empty_like(u)
+        gradient_magnitude.forward(edges.image, edges.sobel, edges.scale, edges.weights, g[:, None])
+        edges.pair_loss(u, g, squared)
+    else:
+        loss.zero_()
     if noise is not None:
-        of_noisy = torch.empty(4, dtype=torch.float64, device=logits.device)
-        noise_uncertainty_loss.forward(noise.arguments(logits, evidence, squared), terms, of_noisy, slopes)
-        sums[layout.clean_far], sums[layout.far_number] = of_kernel[kernel.clean_far], of_kernel[kernel.far_number]
-        sums[layout.noisy_far] = of_noisy[NOISY_FAR_SUMS]
+        arguments = noise.arguments(logits, evidence, squared)
+        noise_uncertainty_loss.forward(arguments, terms, sums[layout.noisy_far], slopes)
+    else:
+        sums[layout.clean_far :].zero_()
+        terms.zero_()
 
 
 def backward(
@@ -111,7 +106,7 @@ def backward(
     settings: Settings,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits, empty without them."""
-    supervised: dict[str, Any] = {} if slope.numel() == 0 else {"uncertainty": slope, "scale": grad_loss / len(logits)}
+    supervised: dict[str, Any] = {} if slope.numel() == 0 else {"uncertainty": slope, "scale": grad_loss}
     far: dict[str, Any] = {} if noise is None else noise.far(squared)
     kind, evidence, ignore, weights = settings
     gradient = evidential_loss.backward(
@@ -120,9 +115,7 @@ def backward(
     if noise is None:
         return gradient, logits.new_empty(0)
     of_noisy, flat = writable(noise.logits)
-    at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
-    of_far = grad_sums[sums_layout(logits.shape[1]).far].contiguous()
-    noise_uncertainty_loss.backward(
-        noise.arguments(logits, evidence, squared), of_far, at_centers, [None, *flat.chunk(2)]
-    )
+    of_far = grad_sums[sums_layout(logits.shape[1]).of_noisy]
+    arguments = noise.arguments(logits, evidence, squared)
+    noise_uncertainty_loss.backward(arguments, of_far, grad_terms.contiguous(), slopes, [None, *flat.chunk(2)])
     return gradient, of_noisy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -230,12 +231,12 @@ def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Se
     """Of patches that exist: kernels index with them. Looks at the values of CPU tensors."""
     if centers.device.type != "cpu" or centers.numel() == 0 or torch.compiler.is_compiling():
         return
-    margin = torch.tensor([0] * len(image) if patch is None else [edge // 2 for edge in patch])
-    outside = ((centers < margin) | (centers >= torch.tensor(list(image)) - margin)).any(-1) & valid
-    if bool(outside.any()):
+    points, margin = centers.numpy(), np.array([0] * len(image) if patch is None else [edge // 2 for edge in patch])
+    outside = ((points < margin) | (points >= np.array(image) - margin)).any(-1) & valid.numpy()
+    if outside.any():
         room = "" if patch is None else f" with room for a patch of {shape_text(patch)}"
         raise ValueError(
-            f"centers: expected voxel indices inside {shape_text(image)}{room}, got {centers[outside][0].tolist()}"
+            f"centers: expected voxel indices inside {shape_text(image)}{room}, got {points[outside][0].tolist()}"
         )
 
 
@@ -245,7 +246,8 @@ def noise_levels(value: object, copies: int = 2) -> Tensor:
     if levels.shape != (copies,):
         raise ValueError(f"levels: expected shape [{copies}], got {shape_text(levels.shape)}")
     constant("levels", levels)
-    if levels.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(levels.isfinite().all()):
+    seen = levels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if seen and not all(map(math.isfinite, levels.tolist())):
         raise ValueError(f"levels: expected finite numbers, got {levels.tolist()}")
     return levels
 

@@ -38,6 +38,11 @@ def across_ranks(group: dist.ProcessGroup | None = None) -> Iterator[None]:
         _group = before
 
 
+def is_across_ranks() -> bool:
+    """Whether sums are added up over ranks."""
+    return _group is not None
+
+
 def summed(sums: Tensor) -> Tensor:
     """`sums` added up over the ranks within `across_ranks`, else as they are."""
     return sums if _group is None else _AllReduce.apply(sums, _group)

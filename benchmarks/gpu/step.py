@@ -18,6 +18,7 @@ import torch
 import sure_fast
 from tests.cuda.gpu_cases import _label
 
+from . import launches
 from .device import DEVICE, REHEARSED, rehearse, tell
 
 SHAPE = (2, 5, 6, 7) if REHEARSED else (2, 192, 192, 192)
@@ -85,6 +86,8 @@ def main(file: Path, variants: list[str]) -> None:
                 row = {"milliseconds": as_called, "device_milliseconds": alone, "peak_extra_bytes": peak}
                 if variant == "ours":
                     row |= DEVICE.kernels(call)
+                    counted = launches.step("default")
+                    row["counted"] = {kind: counted.of(kind) for kind in launches.KINDS}
             tell(file, **what, **row)
         except Exception as error:
             tell(file, **what, error=f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")

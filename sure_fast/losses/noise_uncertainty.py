@@ -133,15 +133,18 @@ def draw_image_noise(
     image = _checks.batched_image("image", image)
     _checks.constant("image", image)
     check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies)
-    levels = draw_levels(image.device, generator)[:noisy_copies].sort().values * level_max
-    by_mean = torch.ones((), dtype=torch.bool, device=image.device)
+    levels = draw_levels(image.device, generator)[:noisy_copies]
+    levels = levels.sort().values if noisy_copies > 1 else levels
+    levels = levels if level_max == 1.0 else levels * level_max
     if noise == "both":  # decided on the device: nothing waits for it
         by_mean = draw_levels(image.device, generator)[0] < 0.5
-    elif noise == "std":
-        by_mean = by_mean.logical_not()
+        shift, scale = levels * by_mean, torch.where(by_mean, noise_std, levels)
+    elif noise == "mean":
+        shift, scale = levels, torch.full_like(levels, noise_std)
+    else:
+        shift, scale = torch.zeros_like(levels), levels
     field = normal_like(image, generator)
-    shift = torch.where(by_mean, levels, torch.zeros_like(levels)).to(image)
-    scale = torch.where(by_mean, torch.full_like(levels, noise_std), levels).to(image)
+    shift, scale = shift.to(image), scale.to(image)
     images = [image + (shift[k] + scale[k] * field) for k in range(noisy_copies)]
     return NoisyImages(torch.cat(images) if noisy_copies > 1 else images[0], None, None, levels)
 

@@ -69,6 +69,20 @@ def annealed_dice_weight(epoch: float | None, num_epochs: int) -> float:
     return 1.0 - rising(progress(epoch, num_epochs))
 
 
+def evidential_weights(
+    *,
+    epoch: float | None,
+    total: str = "weighted",
+    num_epochs: int = NUM_EPOCHS,
+    annealing_epochs: int = ANNEALING_EPOCHS,
+) -> tuple[float, float, float]:
+    """Of the data, KL and Dice terms as `total` says; see `EvidentialLoss`."""
+    annealing = kl_weight(epoch, annealing_epochs)
+    if total == "weighted":
+        return 10.0, annealing, 10.0
+    return 1.0, annealing, annealed_dice_weight(epoch, num_epochs)
+
+
 def total_of_terms(
     data: Tensor,
     kl: Tensor,
@@ -80,10 +94,8 @@ def total_of_terms(
     annealing_epochs: int = ANNEALING_EPOCHS,
 ) -> Tensor:
     """The evidential terms weighted as `total` says; see `EvidentialLoss`."""
-    annealing = kl_weight(epoch, annealing_epochs)
-    if total == "weighted":
-        return 10.0 * data + annealing * kl + 10.0 * dice
-    return data + annealing * kl + annealed_dice_weight(epoch, num_epochs) * dice
+    weights = evidential_weights(epoch=epoch, total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
+    return weights[0] * data + weights[1] * kl + weights[2] * dice
 
 
 def supervision_weight(epoch: float | None, start_epoch: int, num_epochs: int, ramp: str = "constant") -> float:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from .. import _backends, _checks
 from ..ops._supervision import check_noisy, check_options
+from ..ops._weighted import Weights, weighted_terms
 from ..ops.dense_noise_uncertainty_loss import MARGIN
 from ..ops.gradient_uncertainty_loss import GRADIENT_THRESHOLD, NUM_PAIRS
 from ..ops.noise_uncertainty_loss import NOISE_THRESHOLD, check_weights
 from ..ops.sample_hard_patches import NUM_PATCHES, PATCH_SIZE
-from ..ops.uncertainty_supervision import uncertainty_supervision
+from ..ops.uncertainty_supervision import supervision_terms
 from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model, weight_buffer
 from .gradient_uncertainty import NORMALIZE
@@ -322,28 +323,18 @@ class UncertaintySupervisedLoss(nn.Module):
         supervised = image if weight > 0 and self.beta > 0 else None
         if supervised is not None and self.options["pairs"] == "sampled":
             wanted["seed"] = draw_seed(generator)
-        terms = uncertainty_supervision(
+        terms, dtype, backend = supervision_terms(
             logits, label, supervised, class_weights=self.class_weights, **wanted, **self.options, backend=self.backend
         )
-        segmentation, noisy = (
-            schedule.total_of_terms(
-                *parts, epoch=epoch, total=self.total, num_epochs=self.num_epochs,
-                annealing_epochs=self.annealing_epochs,
-            )
-            for parts in (
-                (terms.data, terms.kl, terms.dice), (terms.noisy_data, terms.noisy_kl, terms.noisy_dice)
-            )
-        )  # fmt: skip
+        evidential = schedule.evidential_weights(
+            epoch=epoch, total=self.total, num_epochs=self.num_epochs, annealing_epochs=self.annealing_epochs
+        )
         order_weight, distance_weight, far_weight = self.weights
-        ordered = times * (order_weight * terms.order + distance_weight * terms.distance + far_weight * terms.far)
-        of_copies = times * self.noisy_weight * noisy
-        segmentation = segmentation + weight * self.gamma * of_copies
-        total = segmentation + weight * (self.beta * terms.gradient + self.gamma * ordered)
-        # one by one: torch 2.6 does not trace a slice of a named tuple
-        return SupervisionOutput(
-            total, segmentation, terms.data, terms.kl, terms.dice, terms.gradient, ordered + of_copies, terms.order,
-            terms.distance, terms.far, noisy,
+        weights = Weights(
+            *evidential, times * order_weight, times * distance_weight, times * far_weight, times * self.noisy_weight,
+            weight * self.beta, weight * self.gamma,
         )  # fmt: skip
+        return SupervisionOutput(*weighted_terms(terms, weights, dtype, backend))
 
     def _noise_is_due(self) -> bool:
         """Whether L_nu applies in this call, which counts."""
@@ -402,7 +393,10 @@ def _parted(logits: Tensor, image: Tensor, noise: NoisyImages) -> tuple[Tensor, 
             f"logits: expected those of the {wanted} images of noise.beside(image), or noisy_logits beside those of "
             f"{number}, got {len(logits)}"
         )
-    return logits[:number], logits[number:] if len(noise.levels) else None
+    if not len(noise.levels):
+        return logits, None
+    clean, noisy = logits.split([number, wanted - number])  # of which the gradients are put side by side at once
+    return clean, noisy
 
 
 def _refuse_idle(support: str, **options: Any) -> None:

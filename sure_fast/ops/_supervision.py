@@ -46,7 +46,8 @@ class DenseAnswers(NamedTuple):
     @property
     def copies(self) -> tuple[Tensor, ...]:
         """The logits of each."""
-        return self.logits.chunk(len(self.levels))
+        # of a single one a view would be copied in the backward
+        return self.logits.chunk(2) if len(self.levels) > 1 else (self.logits,)
 
 
 class UncertaintySupervisionOutput(NamedTuple):

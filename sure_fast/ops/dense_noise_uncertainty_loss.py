@@ -12,15 +12,12 @@ from ..reference.dense_noise_uncertainty_loss import dense_noise_uncertainty_los
 from . import _triton
 from ._autograd import Parameters
 from ._calls import single_or_double
-from .gradient_uncertainty_loss import backend_beside_triton, pair_loss_over_images
+from ._dense_terms import dense_noise_terms
+from .gradient_uncertainty_loss import backend_beside_triton, pair_losses
 from .gradient_uncertainty_loss import check_options as check_pairs
 from .noise_uncertainty_loss import NOISE_THRESHOLD, one_dtype
 
 MARGIN = 0.0
-
-ORDER_SUMS, NEAR_NUMBER, FAR_SUMS, FAR_NUMBER, NEAR_SUMS = slice(0, 3), 3, slice(4, 7), 7, slice(8, 11)
-"""Where the operator's sums have those of the order term, the number of near voxels, u of the far ones, their number,
-and u of the near ones."""
 
 
 def _cpu_supports(uncertainty: Tensor, *_: object, **__: object) -> str | None:
@@ -62,7 +59,7 @@ def _op(
     detach: bool,
     backend: str,
 ) -> Tensor:
-    """Sums float64 [11], see `ORDER_SUMS`; of one noisy copy those of a second are 0."""
+    """Sums float64 [11], see `_dense_terms`; of one noisy copy those of a second are 0."""
     sums = _empty(uncertainty)
     maps = (uncertainty, noisy1, noisy2, distance)
     if uncertainty.numel() == 0:
@@ -228,21 +225,27 @@ def dense_noise_uncertainty_loss(
             with_distance=with_distance,
         )  # fmt: skip
         return DenseNoiseUncertaintyLossOutput(*terms)
+    terms = kernel_terms(
+        first, one, two, d, levels, threshold=threshold, margin=margin, detach=detach, normalize=normalize,
+        with_distance=with_distance, backend=chosen,
+    )  # fmt: skip
+    double = any(u is not None and u.dtype == torch.float64 for u in (first, one, two))
+    return DenseNoiseUncertaintyLossOutput(*(t.to(torch.float64 if double else torch.float32) for t in terms))
+
+
+def kernel_terms(
+    first: Tensor, one: Tensor, two: Tensor | None, d: Tensor, levels: Tensor, *,
+    threshold: float, margin: float, detach: bool, normalize: str | None, with_distance: bool, backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The terms in float64 of checked maps [N, *S], on "cpu" or "triton"."""
     first, *copies = one_dtype(*(single_or_double(u) for u in (first, one, two) if u is not None))
-    d, dtype = single_or_double(d), first.dtype
-    sums = _op(first, copies[0], copies[1] if two is not None else None, d, levels, threshold, margin, detach, chosen)
-    each = 2 / len(copies)  # a single copy counts for both
-    order = each * sums[ORDER_SUMS].sum() / sums[NEAR_NUMBER].clamp(min=1)
-    near_u, far_u = (part[0] + each * part[1:].sum() for part in (sums[NEAR_SUMS], sums[FAR_SUMS]))
-    if normalize is not None:
-        mean_u = near_u / (3 * sums[NEAR_NUMBER]).clamp(min=1)
-        varies = mean_u > 0
-        order = (order / mean_u.where(varies, 1.0)).where(varies | order.isnan(), 0.0)
-    far = far_u / sums[FAR_NUMBER].clamp(min=1)
-    distance_term = torch.zeros_like(order)
+    second = copies[1] if two is not None else None
+    d = single_or_double(d)
+    sums = _op(first, copies[0], second, d, levels, threshold, margin, detach, backend)
+    losses: list[Tensor] = []
     if with_distance:
         clean = first.detach() if detach else first
-        sorting = "cpu" if chosen == "cpu" else backend_beside_triton(clean)
-        losses = [pair_loss_over_images(noisy - clean, d, d, threshold, normalize, sorting) for noisy in copies]
-        distance_term = each * torch.stack(losses).sum() / max(len(first), 1)
-    return DenseNoiseUncertaintyLossOutput(order.to(dtype), distance_term.to(dtype), far.to(dtype))
+        sorting = "cpu" if backend == "cpu" else backend_beside_triton(clean)
+        losses = [pair_losses(noisy - clean, d, d, threshold=threshold, normalize=normalize is not None,
+                              backend=sorting) for noisy in copies]  # fmt: skip
+    return dense_noise_terms(sums, losses, len(copies), normalize is not None, backend)

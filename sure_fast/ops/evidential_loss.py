@@ -14,7 +14,8 @@ from ..reference.evidential_loss import evidential_loss as _reference
 from . import _triton
 from ._autograd import Parameters
 from ._calls import one_stride, single_or_double
-from ._sums import kernel_layout, sums_layout, terms_of_sums
+from ._sums import kernel_layout, sums_layout
+from ._terms import evidential_terms
 from .dirichlet_uncertainty import EVIDENCE
 
 KINDS = _cpu.KINDS
@@ -100,7 +101,7 @@ def _op(
         maps = {"data": data, "kl": kl} if want_voxels else {}
         if want_uncertainty:
             maps["uncertainty"] = uncertainty
-        sums = kernels.forward(logits, target, kind, evidence, ignore_index, class_weights, regions, **maps)
+        kernels.forward(logits, target, kind, evidence, ignore_index, class_weights, regions, sums, **maps)
         return sums, data, kl, uncertainty
     args, _ = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
     sums = sums.new_empty((len(sums), _cpu.evidential_sums_size(classes)))
@@ -185,16 +186,23 @@ def _setup_context(ctx, inputs, output) -> None:
     of = _parameters.named(inputs)
     ctx.save_for_backward(of.logits, of.target, of.class_weights)
     ctx.kind, ctx.evidence, ctx.ignore_index, ctx.regions = of.kind, of.evidence, of.ignore_index, of.regions
-    ctx.want_voxels, ctx.want_uncertainty, ctx.backend = of.want_voxels, of.want_uncertainty, of.backend
+    ctx.backend, ctx.shape = of.backend, output[0].shape
+    ctx.set_materialize_grads(False)  # zeros for each map that was not asked for
 
 
-def _backward(ctx, grad_sums: Tensor, grad_data: Tensor, grad_kl: Tensor, grad_uncertainty: Tensor):
+def _backward(ctx, grad_sums: Tensor | None, *grad_maps: Tensor | None):
     logits, target, class_weights = ctx.saved_tensors
+    # of an empty output, which was not asked for, the gradient is empty too
+    grad_data, grad_kl, grad_uncertainty = (g if g is not None and g.numel() else None for g in grad_maps)
+    if grad_data is None and grad_kl is not None:  # the kernels read both or neither
+        grad_data = torch.zeros_like(grad_kl)
+    elif grad_kl is None and grad_data is not None:
+        grad_kl = torch.zeros_like(grad_data)
     gradient = _op_backward(
-        grad_sums,
-        grad_data if ctx.want_voxels else None,
-        grad_kl if ctx.want_voxels else None,
-        grad_uncertainty if ctx.want_uncertainty else None,
+        logits.new_zeros(ctx.shape, dtype=torch.float64) if grad_sums is None else grad_sums,
+        grad_data,
+        grad_kl,
+        grad_uncertainty,
         logits,
         target,
         ctx.kind,
@@ -300,7 +308,8 @@ def float64_terms(
             logits, target, kind, evidence, ignore_index, None if regions else weights, regions, reduction == "none",
             return_uncertainty, chosen,
         )  # fmt: skip
-        data, kl, dice = terms_of_sums(sums, weights, regions=regions)
+        classes = 2 if regions else logits.shape[1]
+        data, kl, dice, _ = evidential_terms(sums, classes, weights, chosen, regions=regions)
         if reduction == "none" and regions and weights is not None:
             data_map, kl_map = _by_region(data_map, weights), _by_region(kl_map, weights)
     if reduction == "none":

@@ -58,17 +58,36 @@ def _op(
     The distance may be uint8, such as squared steps, with a threshold of the same measure. The seed, 0-dim int64 on the
     CPU, is a tensor so that a compiled step may draw it.
     """
-    number = int(seed)
-    u = single_or_double(uncertainty).contiguous()
     loss, slope = _empty(uncertainty)
-    if u.numel() == 0:
+    if uncertainty.numel() == 0:
         return loss.zero_(), slope
+    write_pair_losses(
+        uncertainty, gradient, distance, label, threshold, num_pairs, seed, normalize, backend, loss, slope
+    )
+    return loss, slope
+
+
+def write_pair_losses(
+    uncertainty: Tensor,
+    gradient: Tensor,
+    distance: Tensor,
+    label: Tensor | None,
+    threshold: float,
+    num_pairs: int,
+    seed: Tensor,
+    normalize: bool,
+    backend: str,
+    loss: Tensor,
+    slope: Tensor,
+) -> None:
+    """Writes the outputs of the operator for maps that are not empty."""
+    number, u = int(seed), single_or_double(uncertainty).contiguous()
     g = gradient.to(u.dtype).contiguous()
     if backend == "cuda":
         d = (distance if distance.dtype == torch.uint8 else single_or_double(distance)).contiguous()
         options = {"threshold": threshold, "num_pairs": num_pairs, "seed": number, "normalize": normalize}
         _run_cuda(u, g, d, None if label is None else label.contiguous(), options, loss, slope)
-        return loss, slope
+        return
     d = single_or_double(distance).contiguous()
     groups = None if label is None else label.to(torch.int64).contiguous()
     n = u[0].numel()
@@ -81,7 +100,6 @@ def _op(
     most = int(counts.sum(1).max())
     scratch = workspace(_cpu.gradient_uncertainty_workspace(args, most))
     _cpu.gradient_uncertainty_forward(args, counts, most, scratch, loss, slope)
-    return loss, slope
 
 
 def _run_cuda(
@@ -114,9 +132,12 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[1])
     ctx.dtype = _parameters.named(inputs).uncertainty.dtype
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros like the slope
 
 
-def _backward(ctx, grad_loss: Tensor, _: Tensor):
+def _backward(ctx, grad_loss: Tensor | None, _: None):
+    if grad_loss is None:
+        return _parameters.gradients()
     (slope,) = ctx.saved_tensors
     scale = grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1))
     return _parameters.gradients(uncertainty=(slope * scale).to(ctx.dtype))
@@ -137,15 +158,28 @@ def backend_beside_triton(maps: Tensor) -> str:
     return "reference"
 
 
-def pair_loss_over_images(
-    uncertainty: Tensor, values: Tensor, distance: Tensor, threshold: float, normalize: str | None, backend: str
+def pair_losses(
+    uncertainty: Tensor,
+    values: Tensor,
+    distance: Tensor,
+    *,
+    threshold: float,
+    normalize: bool,
+    label: Tensor | None = None,
+    num_pairs: int = 0,
+    seed: Tensor | None = None,
+    backend: str,
 ) -> Tensor:
-    """The sum over the images of their losses, float64, of checked maps: every pair, `values` in the place of g."""
-    if backend == "reference":
-        mean = _reference(uncertainty, values, distance, threshold=threshold, normalize=normalize)
-        return mean.to(torch.float64) * len(uncertainty)
-    seed = torch.zeros((), dtype=torch.int64)
-    return _op(uncertainty, values, distance, None, threshold, 0, seed, normalize is not None, backend)[0].sum()
+    """The loss of each image, of the reference their mean [1], in float64, of checked maps [N, *S] with `values` in the
+    place of g; num_pairs 0: every pair."""
+    seed = torch.zeros((), dtype=torch.int64) if seed is None else seed
+    if backend != "reference":
+        return _op(uncertainty, values, distance, label, threshold, num_pairs, seed, normalize, backend)[0]
+    mean = _reference(
+        uncertainty, values, distance, threshold=threshold, pairs="sampled" if num_pairs else "exact",
+        num_pairs=max(num_pairs, 1), label=label, seed=seed, normalize="band" if normalize else None,
+    )  # fmt: skip
+    return mean.to(torch.float64)[None]
 
 
 def check_options(*, pairs: str = "exact", num_pairs: int = NUM_PAIRS, normalize: str | None = None) -> None:

@@ -126,8 +126,6 @@ def _op_backward(
     evidence: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # the mean of weights: d loss / d u^k at the centers
-    at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
     coefficients = grad_far.to(torch.float64).contiguous()
     logits3, settings = (logits, noisy1, noisy2), (centers, levels, valid, threshold)
     if backend == "triton":
@@ -136,8 +134,9 @@ def _op_backward(
 
         arguments = kernels.Arguments(logits3, *settings, evidence, distance=distance)
         (clean, flat0), (first, flat1), (second, flat2) = (writable(z) for z in logits3)
-        kernels.backward(arguments, coefficients, at_centers, (flat0, flat1, flat2))
+        kernels.backward(arguments, coefficients, grad_terms.contiguous(), slopes, (flat0, flat1, flat2))
         return clean, first, second
+    at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
     args, kept = noise_args(logits3, *settings, evidence, distance=distance)
     clean, first, second = (one_stride(torch.empty_like(z)) for z in kept)
     _cpu.noise_uncertainty_backward(args, coefficients[:3], at_centers, clean, first, second)
@@ -157,9 +156,13 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(slopes, of.logits, of.noisy1, of.noisy2, of.distance, of.centers, of.levels, of.valid)
     ctx.threshold, ctx.evidence, ctx.backend = of.threshold, of.evidence, of.backend
     ctx.mark_non_differentiable(slopes)
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad_terms: Tensor, grad_far: Tensor, _: Tensor):
+def _backward(ctx, grad_terms: Tensor | None, grad_far: Tensor | None, _: None):
+    slopes = ctx.saved_tensors[0]
+    grad_terms = slopes.new_zeros(2) if grad_terms is None else grad_terms
+    grad_far = slopes.new_zeros(4) if grad_far is None else grad_far
     logits, noisy1, noisy2 = _op_backward(
         grad_terms, grad_far, *ctx.saved_tensors, ctx.threshold, ctx.evidence, ctx.backend
     )

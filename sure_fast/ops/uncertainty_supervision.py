@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from .._distributed import summed
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
 from . import _triton
 from ._autograd import Parameters
-from ._calls import one_stride, workspace
+from ._calls import one_stride
 from ._dense_supervision import dense_supervision
-from ._sums import kernel_layout, sums_layout, terms_of_sums
+from ._sums import kernel_layout, sums_layout
 from ._supervision import (
     DenseAnswers,
     NoisyAnswers,
@@ -25,14 +25,13 @@ from ._supervision import (
     checked_answers,
     checked_image,
 )
+from ._supervision_kernels import Outputs, answers, for_triton, run_cpu, run_triton
 from ._supervision_of_ops import supervision_of_ops
-from .boundary_distance import squared_steps
+from ._terms import evidential_terms
 from .dense_noise_uncertainty_loss import MARGIN
-from .evidential_loss import checked_weights, evidential_args
-from .gradient_magnitude import channel_weights, gradient_args
+from .evidential_loss import checked_weights, evidential_args, terms_dtype
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, backend_beside_triton, seed_tensor
-from .gradient_uncertainty_loss import _op as _pair_loss
-from .noise_uncertainty_loss import NOISE_THRESHOLD, NOISY_FAR_SUMS, noise_args
+from .noise_uncertainty_loss import NOISE_THRESHOLD, noise_args
 
 
 def _cpu_supports(logits: Tensor, *_: object, **__: object) -> str | None:
@@ -59,134 +58,6 @@ def _triton_supports(
 _backends.register("uncertainty_supervision", cpu=_cpu_supports, triton=_triton_supports)
 
 
-def _boundary_loss(
-    logits: Tensor,
-    label: Tensor,
-    image: Tensor,
-    squared: Tensor,
-    slope: Tensor,
-    evidence: str,
-    near: int,
-    num_pairs: int,
-    per_class: bool,
-    seed: int,
-    normalize: bool,
-    gradient: tuple[str, Sequence[float], str],
-) -> Tensor:
-    """L_gu of each image, float64 [N]; writes its slopes."""
-    groups = label.to(torch.int64).contiguous() if per_class else None
-    args = _cpu.BoundaryPairArgs(
-        one_stride(logits), evidence, gradient_args(image, *gradient), squared=squared, near=near, label=groups,
-        num_pairs=num_pairs, seed=seed, normalize=normalize, threads=torch.get_num_threads(),
-    )  # fmt: skip
-    counts = torch.empty((len(label), _cpu.compact_chunks(label[0].numel())), dtype=torch.int64)
-    _cpu.uncertainty_supervision_count(args, counts)
-    most = int(counts.sum(1).max())
-    scratch = workspace(_cpu.uncertainty_supervision_workspace(args, most))
-    loss = torch.empty(len(label), dtype=torch.float64)
-    _cpu.uncertainty_supervision_forward(args, counts, most, scratch, loss, slope)
-    return loss
-
-
-class _Outputs(NamedTuple):
-    """What the operator returns: see `_op`."""
-
-    sums: Tensor
-    loss: Tensor
-    terms: Tensor
-    squared: Tensor
-    slope: Tensor
-    slopes: Tensor
-
-
-def _answers(
-    logits: Tensor | None, centers: Tensor | None, levels: Tensor | None, valid: Tensor | None
-) -> NoisyAnswers | None:
-    if logits is None or centers is None or levels is None or valid is None:
-        return None
-    return NoisyAnswers(logits, centers, levels, valid)
-
-
-def _for_triton(noise: NoisyAnswers | None, threshold: float):
-    from ..kernels.uncertainty_supervision import Noise
-
-    return None if noise is None else Noise(*noise, threshold)
-
-
-def _run_triton(
-    out: _Outputs,
-    logits: Tensor,
-    label: Tensor,
-    image: Tensor | None,
-    noise: NoisyAnswers | None,
-    options: SupervisionOptions,
-) -> None:
-    from ..kernels import uncertainty_supervision as kernels
-
-    def pair_loss(u: Tensor, g: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
-        groups = label if options.per_class else None
-        near = float(_cpu.squared_steps_within(options.gradient_threshold))
-        sorting = "cuda" if u.is_cuda else "cpu"
-        normalize = options.normalize is not None
-        return _pair_loss(u, g, squared, groups, near, options.num_pairs, options.seed, normalize, sorting)
-
-    edges = None
-    if image is not None:
-        scale, weights = [1.0 / step for step in options.spacing], channel_weights(options.channels, image.shape[1])
-        edges = kernels.Edges(image, options.operator == "sobel", scale, weights, pair_loss)
-    settings = (options.kind, options.evidence, options.ignore_index, options.class_weights)
-    kernels.forward(
-        logits, label, edges, _for_triton(noise, options.noise_threshold),
-        max(options.gradient_threshold, options.noise_threshold), settings, *out,
-    )  # fmt: skip
-
-
-def _run_cpu(
-    out: _Outputs,
-    logits: Tensor,
-    label: Tensor,
-    image: Tensor | None,
-    noise: NoisyAnswers | None,
-    options: SupervisionOptions,
-) -> None:
-    classes, evidence, ignore_index = logits.shape[1], options.evidence, options.ignore_index
-    if image is not None or noise is not None:
-        reach = max(options.gradient_threshold, options.noise_threshold)
-        squared_steps(label, reach, ignore_index, out.squared)
-    far_map = out.squared if noise is not None else None
-    args, logits = evidential_args(
-        logits, label, options.kind, evidence, ignore_index, options.class_weights, False, far_map,
-        _cpu.squared_steps_within(options.noise_threshold),
-    )  # fmt: skip
-    of_kernel = torch.empty(_cpu.evidential_sums_size(classes), dtype=torch.float64)
-    _cpu.evidential_loss_forward(args, of_kernel, None, None, None)
-    layout, kernel = sums_layout(classes), kernel_layout(classes)
-    if of_kernel[kernel.wrong_labels] > 0:
-        _checks.labels_in_range("label", label, classes, ignore_index)
-    out.sums.zero_()
-    out.sums[layout.terms] = of_kernel[kernel.terms]
-    out.sums[layout.clean_far] = of_kernel[kernel.clean_far]
-    out.sums[layout.far_number] = of_kernel[kernel.far_number]
-    out.loss.zero_()
-    if image is not None:
-        gradient = (options.operator, options.spacing, options.channels)
-        losses = _boundary_loss(
-            logits, label, image, out.squared, out.slope, evidence,
-            _cpu.squared_steps_within(options.gradient_threshold), options.num_pairs, options.per_class,
-            int(options.seed), options.normalize is not None, gradient,
-        )  # fmt: skip
-        out.loss.copy_(losses.mean())
-    out.terms.zero_()
-    if noise is not None:
-        noise_arguments, _ = noise_args(
-            (logits, *noise.logits.chunk(2)), noise.centers, noise.levels, noise.valid, options.noise_threshold,
-            evidence, squared=out.squared, clean_far=False,
-        )  # fmt: skip
-        far = torch.empty(4, dtype=torch.float64)
-        _cpu.noise_uncertainty_forward(noise_arguments, far, out.terms, out.slopes)
-        out.sums[layout.noisy_far] = far[NOISY_FAR_SUMS]
-
-
 @torch.library.custom_op("sure_fast::uncertainty_supervision", mutates_args=())
 def _op(
     logits: Tensor,
@@ -211,10 +82,10 @@ def _op(
     channels: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sums as `SumsLayout`, L_gu, (order, distance); and for the backward: boundary bytes, d L_gu / d u, d term / d u^k
-    at the centers."""
+    """Sums as `SumsLayout`, L_gu of each image, (order, distance); and for the backward: boundary bytes, the slopes of
+    L_gu by u, those of the terms by u^k at the centers."""
     results = _empty(logits, label, image, noisy, centers)
-    out = _Outputs(*results)
+    out = Outputs(*results)
     if label.numel() == 0:
         for output in (out.sums, out.loss, out.terms, out.slopes):
             output.zero_()
@@ -226,8 +97,11 @@ def _op(
         per_class, seed,
         operator, spacing, channels,
     )  # fmt: skip
-    run = _run_triton if backend == "triton" else _run_cpu
-    run(out, logits, label, image, _answers(noisy, centers, levels, valid), options)
+    noise = answers(noisy, centers, levels, valid)
+    if backend == "triton":
+        run_triton(out, logits, label, image, noise, options, backend_beside_triton(logits[:, 0]))
+    else:
+        run_cpu(out, logits, label, image, noise, options)
     return results
 
 
@@ -242,7 +116,7 @@ def _empty(
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
         new(sums_layout(logits.shape[1]).width),
-        new(),
+        new(len(label)),
         new(2),
         new(*((0,) if none else label.shape), dtype=torch.uint8),
         new(*((0,) if image is None else label.shape), dtype=compute),
@@ -272,14 +146,14 @@ def _op_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the logits and of the noisy logits (empty without them)."""
-    noise = _answers(noisy, centers, levels, valid)
+    noise = answers(noisy, centers, levels, valid)
     if backend == "triton":
         from ..kernels import uncertainty_supervision as kernels
 
         settings = (kind, evidence, ignore_index, class_weights)
         return kernels.backward(
             grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label,
-            _for_triton(noise, noise_threshold), settings,
+            for_triton(noise, noise_threshold), settings,
         )  # fmt: skip
     far_map = squared if noise is not None else None
     args, logits = evidential_args(
@@ -296,10 +170,10 @@ def _op_backward(
         return gradient, noisy_gradient
     layout, kernel = sums_layout(logits.shape[1]), kernel_layout(logits.shape[1])
     coefficients = torch.zeros(_cpu.evidential_sums_size(logits.shape[1]), dtype=torch.float64)
-    coefficients[kernel.terms] = grad_sums[layout.terms]
-    coefficients[kernel.clean_far] = grad_sums[layout.clean_far]
-    scale = float(grad_loss) / len(logits)
-    slope_u = slope if slope.numel() else None
+    coefficients[kernel.clean] = grad_sums[layout.clean]
+    slope_u, (scale, *scales) = slope if slope.numel() else None, grad_loss.tolist()
+    if slope_u is not None and any(other != scale for other in scales):
+        slope_u, scale = slope * grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1)), 1.0
     _cpu.evidential_loss_backward(args, coefficients, slope_u, scale, None, None, gradient)
     if noise is not None:
         noise_arguments, _ = noise_args(
@@ -307,7 +181,7 @@ def _op_backward(
             squared=squared, clean_far=False,
         )  # fmt: skip
         at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
-        far = grad_sums[layout.far].contiguous()
+        far = grad_sums[layout.of_noisy].contiguous()
         _cpu.noise_uncertainty_backward(noise_arguments, far, at_centers, gradient, *noisy_gradient.chunk(2))
     return gradient, noisy_gradient
 
@@ -321,17 +195,24 @@ _parameters = Parameters(_op)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    of, kept = _parameters.named(inputs), _Outputs(*output)[3:]
+    of, kept = _parameters.named(inputs), Outputs(*output)[3:]
     ctx.save_for_backward(*kept, of.logits, of.label, of.noisy, of.centers, of.levels, of.valid, of.class_weights)
     ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)  # zeros like the maps that are kept
+    ctx.shapes = [t.shape for t in output[:3]]
     ctx.kind, ctx.evidence, ctx.ignore_index = of.kind, of.evidence, of.ignore_index
     ctx.noise_threshold, ctx.backend, ctx.noisy_too = of.noise_threshold, of.backend, of.noisy is not None
 
 
-def _backward(ctx, grad_sums: Tensor, grad_loss: Tensor, grad_terms: Tensor, *_: Tensor):
+def _backward(ctx, *grads: Tensor | None):
     *tensors, class_weights = ctx.saved_tensors
+    logits = tensors[3]
+    of_outputs = (
+        logits.new_zeros(shape, dtype=torch.float64) if grad is None else grad
+        for grad, shape in zip(grads[:3], ctx.shapes, strict=True)
+    )
     logits, noisy = _op_backward(
-        grad_sums, grad_loss, grad_terms, *tensors, ctx.kind, ctx.evidence, ctx.ignore_index, class_weights,
+        *of_outputs, *tensors, ctx.kind, ctx.evidence, ctx.ignore_index, class_weights,
         ctx.noise_threshold, ctx.backend,
     )  # fmt: skip
     return _parameters.gradients(logits=logits, noisy=noisy if ctx.noisy_too else None)
@@ -347,14 +228,13 @@ def _fused(
     noise: NoisyAnswers | None,
     options: SupervisionOptions,
     backend: str,
-) -> tuple[Tensor, ...]:
-    """(data, kl, dice, gradient, order, distance, far) of the operator."""
+) -> tuple[Tensor | None, ...]:
+    """(data, kl, dice, gradient, order, distance, far) of the operator, None of what was not asked for."""
     noisy = (None, None, None, None) if noise is None else noise
     sums, gradient, terms, *_ = _op(logits, label, image, *noisy, *options, backend)
-    layout = sums_layout(logits.shape[1])
-    far = sums[layout.far].sum() / sums[layout.far_number].clamp(min=1)
-    evidential = terms_of_sums(sums[None, layout.terms], options.class_weights)
-    return (*evidential, gradient, *terms.unbind(), far)
+    *evidential, far = evidential_terms(sums[None], logits.shape[1], options.class_weights, backend)
+    order, distance = (None, None) if noise is None else terms.unbind()
+    return (*evidential, None if image is None else gradient, order, distance, None if noise is None else far)
 
 
 def _terms_of(
@@ -364,7 +244,7 @@ def _terms_of(
     noise: NoisyAnswers | DenseAnswers | None,
     options: SupervisionOptions,
     backend: str,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     """The fields of `UncertaintySupervisionOutput`; those of the noisy copies only where noise is over whole images."""
     reach = max(options.gradient_threshold, options.noise_threshold)
     # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
@@ -463,29 +343,51 @@ def uncertainty_supervision(
         >>> out = sure_fast.uncertainty_supervision(logits, torch.randint(0, 3, (1, 8, 8)), image)
         >>> (out.data + out.kl + out.dice + out.gradient).backward()
     """
+    terms, dtype, _ = supervision_terms(
+        logits, label, image, noisy_logits=noisy_logits, centers=centers, levels=levels, valid=valid, margin=margin,
+        detach=detach, with_distance=with_distance, noisy_segmentation=noisy_segmentation, kind=kind,
+        evidence=evidence, ignore_index=ignore_index, class_weights=class_weights,
+        gradient_threshold=gradient_threshold, noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs,
+        normalize=normalize, per_class=per_class, seed=seed, operator=operator, spacing=spacing, channels=channels,
+        blur_sigma=blur_sigma, backend=backend,
+    )  # fmt: skip
+    none = logits.new_zeros((), dtype=dtype)
+    return UncertaintySupervisionOutput(*(none if term is None else _mean(term).to(dtype) for term in terms))
+
+
+def _mean(term: Tensor) -> Tensor:
+    """Of a term of each image."""
+    return term.sum() / max(len(term), 1) if term.dim() else term
+
+
+def supervision_terms(
+    logits: Tensor, label: Tensor, image: Tensor | None = None, *, noisy_logits: Tensor | None = None,
+    centers: Tensor | None = None, levels: Tensor | None = None, valid: Tensor | None = None, margin: float = MARGIN,
+    detach: bool = False, with_distance: bool = True, noisy_segmentation: bool = False,
+    class_weights: Sequence[float] | Tensor | None = None, pairs: str, num_pairs: int, seed: int | Tensor = 0,
+    spacing: Sequence[float] | float | None, blur_sigma: float, backend: str | None, **others: Any,
+) -> tuple[tuple[Tensor | None, ...], torch.dtype, str]:  # fmt: skip
+    """For a loss that weighs its terms first: the ten terms of `uncertainty_supervision`, not rounded from float64 yet,
+    L_gu of each image, None in the place of what was not asked for; the dtype to round to, and the backend."""
     logits = _checks.logits("logits", logits)
     label = _checks.label("label", label, logits)
-    check_options(
-        kind=kind, evidence=evidence, ignore_index=ignore_index, gradient_threshold=gradient_threshold,
-        noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs, normalize=normalize, per_class=per_class,
-        operator=operator, spacing=spacing, channels=channels, blur_sigma=blur_sigma,
-    )  # fmt: skip
+    check_options(pairs=pairs, num_pairs=num_pairs, spacing=spacing, blur_sigma=blur_sigma, **others)
     seed = seed_tensor(seed)
     steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
-    image = checked_image(image, logits, channels, blur_sigma)
+    image = checked_image(image, logits, others["channels"], blur_sigma)
     logits, noise = checked_answers(
         logits, label, noisy_logits, centers, levels, valid, margin=margin, detach=detach,
         with_distance=with_distance, segmentation=noisy_segmentation,
     )  # fmt: skip
-    weights = checked_weights("class_weights", class_weights, logits.shape[1], logits.device)
+    others |= {name: float(others[name]) for name in ("gradient_threshold", "noise_threshold")}
     options = SupervisionOptions(
-        kind, evidence, ignore_index, weights, float(gradient_threshold), float(noise_threshold),
-        num_pairs if pairs == "sampled" else 0, normalize, per_class, seed, operator, steps, channels,
+        class_weights=checked_weights("class_weights", class_weights, logits.shape[1], logits.device),
+        num_pairs=num_pairs if pairs == "sampled" else 0, seed=seed, spacing=steps, **others,
     )  # fmt: skip
-    answers = None if noise is None else noise.logits
-    chosen = _backends.choose("uncertainty_supervision", backend, logits, answers, image=image, channels=channels)
+    chosen = _backends.choose(
+        "uncertainty_supervision", backend, logits, None if noise is None else noise.logits, image=image,
+        channels=options.channels,
+    )  # fmt: skip
     terms = _terms_of(logits, label, image, noise, options, chosen)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    missing = len(UncertaintySupervisionOutput._fields) - len(terms)
-    terms = (*terms, *[terms[0].new_zeros(())] * missing)
-    return UncertaintySupervisionOutput(*(term.to(dtype) for term in terms))
+    missing = [None] * (len(UncertaintySupervisionOutput._fields) - len(terms))
+    return (*terms, *missing), terms_dtype(logits), chosen

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sure_fast
+from benchmarks.gpu.launches import META, as_on_a_gpu
 from sure_fast import _backends, _checks
 from sure_fast.data import SegmentationDataset, discover, phantom
 from sure_fast.engine import loop
@@ -15,11 +16,8 @@ from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
 from sure_fast.engine.optimization import Optimization
 from sure_fast.losses import CrossEntropyDiceLoss, DevisLoss, PriusLoss, draw_levels
-from sure_fast.ops import _calls, _triton, dense_noise_uncertainty_loss, uncertainty_supervision
-from sure_fast.ops import _dense_supervision as dense
 from sure_fast.ops.evidential_loss import checked_weights
 
-META = torch.device("meta")
 BASE = {"epochs": "4", "channels": "2,4,8", "batch_size": "2", "phantom_cases": "5", "quick": True}
 
 
@@ -49,14 +47,10 @@ def test_copies_that_wait_are_seen():
     assert len(copies.waited) == 2
 
 
-@pytest.fixture
-def as_on_a_gpu(monkeypatch):
-    """Backends take tensors of the meta device for those of a GPU."""
-    monkeypatch.setattr(_calls, "device_type", "meta")
-    monkeypatch.setattr(_calls, "missing", None)
-    monkeypatch.setattr(_triton, "why_not", lambda *_, **__: None)
-    for module in (dense, dense_noise_uncertainty_loss, uncertainty_supervision):
-        monkeypatch.setattr(module, "backend_beside_triton", lambda _: "cuda")
+@pytest.fixture(name="as_on_a_gpu")
+def _as_on_a_gpu():
+    with as_on_a_gpu():
+        yield
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")

@@ -8,6 +8,7 @@ import torch
 
 from sure_fast._cpu import EVIDENCE, KINDS
 from sure_fast.kernels import (
+    _terms,
     boundary_distance,
     dense_noise_uncertainty_loss,
     dirichlet_uncertainty,
@@ -16,6 +17,7 @@ from sure_fast.kernels import (
     noise_uncertainty_loss,
     segmentation_stats,
 )
+from sure_fast.ops._weighted import Weights
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 CASES: dict[str, Callable[[], object]] = {}
@@ -61,7 +63,7 @@ def evidential(name: str, z: torch.Tensor, labels: torch.dtype, kind: str, evide
     groups, classes = (z.shape[1], 2) if regions else (1, z.shape[1])
     coefficients = torch.zeros(groups, 4 + 3 * classes, dtype=torch.float64)
     settings = (z, y, kind, evidence, 255 if full else None, weights, regions)
-    scale = {"scale": torch.zeros((), dtype=torch.float64)} if full else {}
+    scale = {"scale": torch.zeros(2, dtype=torch.float64)} if full else {}
     add(f"evidential_loss forward {name}", evidential_loss.forward, *settings, **maps, **far)
     add(f"evidential_loss backward {name}", evidential_loss.backward, coefficients, *settings, **maps, **far, **scale)
 
@@ -84,10 +86,11 @@ def noise(name: str, z: torch.Tensor, evidence: str, *, in_bytes: bool) -> None:
         "distance": torch.zeros(z[:, 0].shape)
     }  # fmt: skip
     arguments = noise_uncertainty_loss.Arguments((z, z, z), centers, torch.zeros(2), valid, 4.0, evidence, **far)
-    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in ((2,), (4,), (2, 2, 6)))
+    sizes = ((2,), (2 if in_bytes else 4,), (2, 2, 6))
+    terms, sums, slopes = (torch.zeros(size, dtype=torch.float64) for size in sizes)
     add(f"noise_uncertainty_loss forward {name}", noise_uncertainty_loss.forward, arguments, terms, sums, slopes)
     gradients = [None if in_bytes else z.flatten(2), z.flatten(2), z.flatten(2)]
-    backward = (arguments, sums, slopes[0], gradients)
+    backward = (arguments, sums, terms, slopes, gradients)
     add(f"noise_uncertainty_loss backward {name}", noise_uncertainty_loss.backward, *backward)
 
 
@@ -129,3 +132,27 @@ for shape in ((2, 32, 32), (2, 16, 32, 32)):
             add(name, boundary_distance.forward, torch.zeros(shape, dtype=labels), unit, limit, ignore, out)
     name = f"boundary_distance {list(shape[1:])} in bytes"
     add(name, boundary_distance.forward, torch.zeros(shape, dtype=torch.int64), unit, 4.0, 255, out.to(torch.uint8))
+
+DOUBLE = torch.float64
+numbers = [torch.zeros((), dtype=DOUBLE) for _ in range(11)]
+for classes, rows, regions, far, number in (
+    (4, 1, False, True, 4),
+    (64, 2, False, False, None),
+    (2, 3, True, False, 3),
+):
+    of_terms = torch.zeros(rows, 2 + 3 * classes + 4 * far, dtype=DOUBLE)
+    settings = (None if number is None else torch.zeros(number, dtype=DOUBLE), classes, regions)
+    name = f"terms of sums {classes} classes {rows} rows{' regions' * regions}"
+    add(name, _terms.evidential, of_terms, *settings, numbers[:4])
+    for grads in (numbers[:4], [*numbers[:3], None]):
+        add(f"{name} backward", _terms.evidential_backward, grads, of_terms, *settings, of_terms)
+for normalize in (False, True):
+    add(f"terms of dense sums {normalize}", _terms.dense_noise, sums, sums, None, 2.0, normalize, numbers[:3])
+    settings = (sums, 2.0, 2, normalize, torch.zeros(12, dtype=DOUBLE))
+    add(f"terms of dense sums backward {normalize}", _terms.dense_noise_backward, numbers[:3], *settings)
+WEIGHTS = Weights(10.0, 1.0, 10.0, 5.0, 0.3, 10.0, 0.5, 0.5, 0.3)
+rounded = [torch.zeros(()) for _ in range(11)]
+of_terms = torch.zeros(10, dtype=DOUBLE)
+add("weighted terms", _terms.weighted, [*numbers[:3], sums[:2], *numbers[4:10]], WEIGHTS, rounded)
+add("weighted terms without noise", _terms.weighted, [*numbers[:3], sums[:2], *[None] * 6], WEIGHTS, rounded)
+add("weighted terms backward", _terms.weighted_backward, [rounded[0], *[None] * 10], WEIGHTS, 2, of_terms)

@@ -295,7 +295,7 @@ def test_a_label_out_of_range_is_nan_where_nobody_waits_to_look(label, kernel):
 
 @on("triton")
 def test_far_voxels_and_scaled_slopes(kernel):
-    """What the fused training step adds: u over the far voxels, and a slope of every voxel's u times a scalar."""
+    """What the fused training step adds: u over the far voxels, and a slope of every voxel's u times its image's."""
     from sure_fast.kernels import evidential_loss as kernels
 
     logits, target = case((2, 3, 20, 41), ignore=-1)
@@ -311,10 +311,15 @@ def test_far_voxels_and_scaled_slopes(kernel):
     assert torch.equal(sums[:, :-2], kernels.forward(z, y, "digamma", "exp", -1, None, False))
     loss = REFERENCE(wide, target, ignore_index=-1)
     number = int((target != -1).sum())
-    (0.5 * number * loss.data + 3.0 * u[far].sum() + 0.25 * (slope.double() * u).sum()).backward()
+    (
+        0.5 * number * loss.data
+        + 3.0 * u[far].sum()
+        + 0.25 * (slope[0].double() * u[0]).sum()
+        - 2 * (slope[1].double() * u[1]).sum()
+    ).backward()
     coefficients = torch.zeros_like(sums)
     coefficients[0, 0], coefficients[0, -2] = 0.5, 3.0
-    scale = kernel.put(torch.full((), 0.25, dtype=torch.float64))
+    scale = kernel.put(torch.tensor([0.25, -2.0], dtype=torch.float64))
     got = kernels.backward(
         coefficients, z, y, "digamma", "exp", -1, None, False,
         uncertainty=slopes, scale=scale, squared=given, far_above=16,

@@ -211,17 +211,19 @@ def test_from_bytes(shape, kernel):
     exact = exact.masked_fill(label == 2, math.nan)
     z, centers, levels, valid, exact, squared = kernel.put((z, centers, levels, valid, exact, squared))
     settings = (centers, levels, valid, 4.0, "softplus")
-    slopes, results = kernel.put(random((2, centers.shape[0] * 6), torch.float64, 3.0)), []
+    by_terms, results = kernel.put(random((2,), torch.float64, 3.0)), []
     for arguments in ({"distance": exact}, {"squared": squared, "clean_far": False}):
         a = kernels.Arguments(tuple(z), *settings, **arguments)
         terms, far, at_centers = (
             torch.full(size, math.nan, dtype=torch.float64, device=kernel.device)
-            for size in ((2,), (4,), (2, *slopes.shape))
+            for size in ((2,), (4,), (2, 2, centers.shape[0] * 6))
         )
+        far = far if "distance" in arguments else far[:2]
         kernels.forward(a, terms, far, at_centers)
         gradients = [torch.full_like(x, math.nan).flatten(2) for x in z]
-        kernels.backward(a, far, slopes, gradients)
-        results.append((terms, far[1:], at_centers, *gradients[1:]))
+        coefficients = kernel.put(torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64))
+        kernels.backward(a, coefficients, by_terms, at_centers, gradients)
+        results.append((terms, far[-3:-1] if "distance" in arguments else far, at_centers, *gradients[1:]))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
     assert float(results[1][0][1]) != 0
