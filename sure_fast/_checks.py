@@ -231,12 +231,12 @@ def inside_image(centers: Tensor, valid: Tensor, image: Sequence[int], patch: Se
     """Of patches that exist: kernels index with them. Looks at the values of CPU tensors."""
     if centers.device.type != "cpu" or centers.numel() == 0 or torch.compiler.is_compiling():
         return
-    points, margin = centers.numpy(), np.array([0] * len(image) if patch is None else [edge // 2 for edge in patch])
-    outside = ((points < margin) | (points >= np.array(image) - margin)).any(-1) & valid.numpy()
-    if outside.any():
+    margin = torch.tensor([0] * len(image) if patch is None else [edge // 2 for edge in patch])
+    outside = ((centers < margin) | (centers >= torch.tensor(list(image)) - margin)).any(-1) & valid
+    if bool(outside.any()):
         room = "" if patch is None else f" with room for a patch of {shape_text(patch)}"
         raise ValueError(
-            f"centers: expected voxel indices inside {shape_text(image)}{room}, got {points[outside][0].tolist()}"
+            f"centers: expected voxel indices inside {shape_text(image)}{room}, got {centers[outside][0].tolist()}"
         )
 
 
