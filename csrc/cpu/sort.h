@@ -96,9 +96,14 @@ class RadixSort {
                            : sort_cells(numbers, by_number, n, bits, threads)) {
       return;
     }
-    for (int shift = 0; shift < 8 * static_cast<int>(sizeof(Key)); shift += kRadixBits) {
-      pass(KeyBits<Key>{shift}, 0, kRadixBits, n, threads);
+    const int width = 8 * static_cast<int>(sizeof(Key));
+    if (width == 64) {  // mostly the upper half tells keys apart
+      for (int shift = 32; shift < width; shift += kRadixBits) {
+        pass(KeyBits<Key>{shift}, 0, kRadixBits, n, threads);
+      }
+      if (order_in_place(0, n, 4 * n)) return;
     }
+    for (int shift = 0; shift < width; shift += kRadixBits) pass(KeyBits<Key>{shift}, 0, kRadixBits, n, threads);
   }
 
   // Of sorted keys: visit(i, level) for every element, levels counted from 0 by different keys. Returns the last level.
@@ -156,18 +161,24 @@ class RadixSort {
   }
 
  private:
-  // How many times more a key shares its cell than if all cells were equally full, from a sample of the keys.
+  // How many times more a key shares its cell with other keys than if all cells were equally full, from a sample. Equal
+  // keys stay as they are and do not count; of a part of the cells those equal to the first are known.
   template <typename Cells>
   double crowding(const Cells& cells, int64_t n, int bits) const {
-    uint16_t number[1 << kSampleBits] = {};
+    constexpr int kParts = 1 << kSampleBits;
+    uint16_t equal[kParts] = {}, other[kParts] = {};
+    Key first[kParts];
     const int shift = bits > kSampleBits ? bits - kSampleBits : 0;
     const int64_t size = n < kSample ? n : kSample, each = n / size;
     for (int64_t i = 0; i < size; ++i) {  // one of each part, not all from one column of an image
       const int64_t within = static_cast<int64_t>(static_cast<uint32_t>(i) * 0x9E3779B9u >> 16) % each;
-      ++number[cells(keys[i * each + within]) >> shift];
+      const Key key = keys[i * each + within];
+      const uint32_t part = cells(key) >> shift;
+      if (equal[part] == 0) first[part] = key;
+      ++(first[part] == key ? equal : other)[part];
     }
     double pairs = 0.0;
-    for (int k = 0; k < 1 << kSampleBits; ++k) pairs += static_cast<double>(number[k]) * (number[k] - 1);
+    for (int k = 0; k < kParts; ++k) pairs += static_cast<double>(other[k]) * (other[k] - 1 + 2 * equal[k]);
     return pairs / static_cast<double>(size * (size - 1)) * static_cast<double>(1 << (bits - shift));
   }
 
