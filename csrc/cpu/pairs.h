@@ -11,7 +11,8 @@ namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-constexpr int64_t kSmall = 32;
+constexpr int kSmall = 32;
+constexpr int kVector = 8;
 
 // One element: its rank in b, where it came from, its a, and the sum over partners j of (a - a_j) so far.
 struct PairElements {
@@ -33,41 +34,14 @@ struct Met {
   alignas(64) double sum[kDigits];
 };
 
-// All pairs of at most eight elements: one vector, every element compared with all of them.
-SURE_FAST_INLINE int64_t finish_eight(const PairElements& e, int64_t begin, int64_t n, double* slope_of) {
-  constexpr int kEight = 8;
-  alignas(64) double rank[kEight] = {}, position[kEight], number[kEight] = {}, sum[kEight] = {};
-  for (int64_t i = 0; i < kEight; ++i) position[i] = static_cast<double>(i);
+// All pairs of a group of at most kMost elements, directly; writes the finished slopes. Returns twice the number of
+// pairs.
+template <int kMost>
+SURE_FAST_INLINE int64_t finish_group(const PairElements& e, int64_t begin, int64_t n, double* slope_of) {
+  alignas(64) double rank[kMost] = {}, number[kMost] = {}, sum[kMost] = {}, position[kMost];
+  for (int64_t i = 0; i < kMost; ++i) position[i] = static_cast<double>(i);
   for (int64_t i = 0; i < n; ++i) rank[i] = static_cast<double>(e.rank[begin + i]);
-  for (int64_t i = 0; i < n; ++i) {
-    const double r = rank[i], p = position[i], a = e.a[begin + i];
-#pragma omp simd
-    for (int64_t j = 0; j < kEight; ++j) {
-      const double hit = (rank[j] - r) * (position[j] - p) > 0.0 ? 1.0 : 0.0;
-      number[j] += hit;
-      sum[j] += hit * a;
-    }
-  }
-  int64_t pairs = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    slope_of[e.index[begin + i]] = e.slope[begin + i] + (e.a[begin + i] * number[i] - sum[i]);
-    pairs += static_cast<int64_t>(number[i]);
-  }
-  return pairs;
-}
-
-// All pairs of a small group, directly; writes the finished slopes. Returns twice the number of pairs.
-SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int64_t end, double* slope_of) {
-  const int64_t n = end - begin;
-  if (n == 1) {
-    slope_of[e.index[begin]] = e.slope[begin];
-    return 0;
-  }
-  if (n <= 8) return finish_eight(e, begin, n, slope_of);
-  alignas(64) double rank[kSmall] = {}, number[kSmall] = {}, sum[kSmall] = {}, position[kSmall];
-  for (int64_t i = 0; i < kSmall; ++i) position[i] = static_cast<double>(i);
-  for (int64_t i = 0; i < n; ++i) rank[i] = static_cast<double>(e.rank[begin + i]);
-  const int64_t width = (n + 7) / 8 * 8;
+  const int64_t width = kMost == kVector ? kVector : (n + kVector - 1) / kVector * kVector;
   for (int64_t i = 0; i < n; ++i) {
     const double r = rank[i], p = position[i], a = e.a[begin + i];
 #pragma omp simd
@@ -83,6 +57,16 @@ SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int6
     pairs += static_cast<int64_t>(number[i]);
   }
   return pairs;
+}
+
+// The same of at most kSmall; most groups are of a few.
+SURE_FAST_INLINE int64_t finish_small(const PairElements& e, int64_t begin, int64_t end, double* slope_of) {
+  const int64_t n = end - begin;
+  if (n == 1) {
+    slope_of[e.index[begin]] = e.slope[begin];
+    return 0;
+  }
+  return n <= kVector ? finish_group<kVector>(e, begin, n, slope_of) : finish_group<kSmall>(e, begin, n, slope_of);
 }
 
 // Deals elements begin..end of `from` into `to` by the digit at `shift`, an element of digit d to `next[d]`, which
