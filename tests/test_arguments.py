@@ -72,6 +72,8 @@ WRONG = {
     "mining_every": COUNT,
     "noise_every": COUNT,
     "noisy_copies": [3, *COUNT],
+    "noisy_index": [[0], torch.zeros(1), torch.tensor(0), torch.tensor([9]), torch.tensor([-1])],
+    "noisy_share": [0.0, 1.5, *NOT_NEGATIVE],
     "noise": CHOICE,
     "noisy_segmentation": FLAG,
     "noisy_weight": NOT_NEGATIVE,

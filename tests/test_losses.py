@@ -144,6 +144,34 @@ def test_noise_answered_beside_the_clean_images(copies):
     assert not supervised(gamma=0.0).noise_of_step(image).levels.numel()
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_copies_of_a_share_of_the_batch(backend, copies):
+    model, image, label = case((5, 1, 20, 22))
+    model, image = model.double(), image.double()
+    label = torch.stack([labels.roll(k, 0) for k, labels in enumerate(label)])  # of every image others
+    generator = torch.Generator().manual_seed(3)
+    loss = supervised(beta=7.0, gamma=2.0, noisy_copies=copies, noisy_share=0.3)
+    noise = loss.noise_of_step(image, epoch=6, generator=generator)
+    assert noise.which.shape == (2,)
+    assert len(noise.images) == 2 * copies
+    with sure_fast.use_backend(backend):
+        out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
+    clean = supervised(beta=7.0, gamma=0.0)(model(image), label, image, epoch=6)
+    alone = supervised(beta=0.0, gamma=2.0, noisy_copies=copies)
+    some = image[noise.which]
+    given = {"noise": noise._replace(which=None), "noisy_logits": model(noise.images)}
+    of_some = alone(model(some), label[noise.which], some, epoch=6, **given)
+    for name in ("noise", "order", "distance", "far", "noisy"):
+        torch.testing.assert_close(getattr(out, name), getattr(of_some, name), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(out.total, clean.total + 2 * of_some.noise, rtol=1e-9, atol=1e-9)
+    same_gradients(out.total, clean.total + 2 * of_some.noise, model)
+    drawn = {tuple(sorted(loss.noise_of_step(image, epoch=6, generator=generator).which.tolist())) for _ in range(40)}
+    assert len(drawn) > 5  # of 10 pairs
+    with pytest.raises(ValueError, match="noisy_share: expected at most 1, got 2"):
+        supervised(noisy_share=2)
+
+
 @FORMS
 def test_noise_every_few_calls_is_as_much_heavier(form):
     model, image, label = case()
@@ -415,7 +443,8 @@ def test_bad_schedules():
 
 @pytest.mark.parametrize(
     ("name", "value"), [("patch_size", 5), ("num_patches", 2), ("mining_every", 3), ("level_max", 0.5),
-                        ("noisy_copies", 2), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
+                        ("noisy_copies", 2), ("noisy_share", 0.5), ("margin", 0.1), ("detach", True),
+                        ("noisy_weight", 1.0)]
 )  # fmt: skip
 def test_an_option_of_the_other_support_is_refused(name, value):
     own, other = ({}, PAPER) if name in OF_IMAGES else (PAPER, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ LEVEL_MAX = 1.0
 """Of the noise over whole images, in units of the normalised image."""
 COPIES = 1
 """Noisy copies of a batch."""
+SHARE = 1.0
+"""Of the images of a batch, that get noisy copies."""
 NOISE_STD = 0.3
 """Of a noise patch in arXiv 2509.17098."""
 
@@ -37,8 +40,8 @@ class NoisyImages(NamedTuple):
     """Copies of a batch with noise, in patches or everywhere, and what the loss needs to know of them."""
 
     images: Tensor
-    """[2N, K, *S]: the first copy of the batch, then the second; one forward answers both. Of one copy [N, K, *S], of
-    none [0, K, *S]."""
+    """[2M, K, *S]: the first copy of M images of the batch, then the second; one forward answers both. Of one copy
+    [M, K, *S], of none [0, K, *S]."""
     centers: Tensor | None
     """Of the patches, int64 [N, P, D]; None: the noise is over the whole images."""
     valid: Tensor | None
@@ -47,6 +50,8 @@ class NoisyImages(NamedTuple):
     """Of the noise in the copies, float32 [2]; of one copy [1], of none [0]."""
     times: int = 1
     """What their L_nu is multiplied by."""
+    which: Tensor | None = None
+    """int64 [M]: the images of the batch that have copies; None: all N, in their order."""
 
     def beside(self, image: Tensor) -> Tensor:
         """The clean images and the copies, one batch for the network."""
@@ -95,7 +100,9 @@ def draw_noise_patches(
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
-def check_noise(*, support: str, noise: str, noise_std: float, level_max: float, noisy_copies: int) -> dict[str, Any]:
+def check_noise(
+    *, support: str, noise: str, noise_std: float, level_max: float, noisy_copies: int, noisy_share: float
+) -> dict[str, Any]:
     """The options of `draw_image_noise`; the kind of noise has to go with the support."""
     _checks.choice("support", support, SUPPORTS)
     _checks.choice("noise", noise, NOISE_KINDS if support == "image" else NOISE_LEVELS)
@@ -103,7 +110,10 @@ def check_noise(*, support: str, noise: str, noise_std: float, level_max: float,
     _checks.positive("level_max", level_max)
     if _checks.count("noisy_copies", noisy_copies) > 2:
         raise ValueError(f"noisy_copies: expected 1 or 2, got {noisy_copies}")
-    return {"noise": noise, "noise_std": noise_std, "level_max": level_max, "noisy_copies": noisy_copies}
+    if _checks.positive("noisy_share", noisy_share) > 1:
+        raise ValueError(f"noisy_share: expected at most 1, got {noisy_share}")
+    return {"noise": noise, "noise_std": noise_std, "level_max": level_max, "noisy_copies": noisy_copies,
+            "noisy_share": noisy_share}  # fmt: skip
 
 
 def draw_image_noise(
@@ -113,12 +123,14 @@ def draw_image_noise(
     noise_std: float = NOISE_STD,
     level_max: float = LEVEL_MAX,
     noisy_copies: int = COPIES,
+    noisy_share: float = SHARE,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
     """A copy of image [N, K, *S], or two, under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
 
     Both carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
-    "both" one of these, drawn anew at every call.
+    "both" one of these, drawn anew at every call. With `noisy_share` < 1 only M = ⌈noisy_share N⌉ of the images, drawn
+    anew too, have copies.
 
     Raises:
         TypeError, ValueError: wrong types or options; an image that requires a gradient.
@@ -132,7 +144,12 @@ def draw_image_noise(
     """
     image = _checks.batched_image("image", image)
     _checks.constant("image", image)
-    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies)
+    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies,
+                noisy_share=noisy_share)  # fmt: skip
+    which = None
+    if noisy_share < 1:
+        which = normal_like(image, generator, (len(image),)).topk(math.ceil(noisy_share * len(image))).indices
+        image = image[which]
     levels = draw_levels(image.device, generator)[:noisy_copies]
     levels = levels.sort().values if noisy_copies > 1 else levels
     levels = levels if level_max == 1.0 else levels * level_max
@@ -146,7 +163,7 @@ def draw_image_noise(
     field = normal_like(image, generator)
     shift, scale = shift.to(image), scale.to(image)
     images = [image + (shift[k] + scale[k] * field) for k in range(noisy_copies)]
-    return NoisyImages(torch.cat(images) if noisy_copies > 1 else images[0], None, None, levels)
+    return NoisyImages(torch.cat(images) if noisy_copies > 1 else images[0], None, None, levels, which=which)
 
 
 def draw_noisy_images(

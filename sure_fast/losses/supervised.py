@@ -20,7 +20,7 @@ from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model, weight_buffer
 from .gradient_uncertainty import NORMALIZE
 from .hard_patches import MINING_OPS, HardPatches, fitting_patch
-from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, NoisyImages, check_noise, draw_image_noise
+from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, SHARE, NoisyImages, check_noise, draw_image_noise
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
 BETA, GAMMA = 0.5, 0.3
@@ -29,7 +29,8 @@ ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 
 
 OF_IMAGES = {
-    "level_max": LEVEL_MAX, "noisy_copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
+    "level_max": LEVEL_MAX, "noisy_copies": COPIES, "noisy_share": SHARE, "margin": MARGIN, "detach": False,
+    "noisy_weight": NOISY_WEIGHT,
 }  # fmt: skip
 OF_PATCHES = {"patch_size": PATCH_SIZE, "num_patches": NUM_PATCHES, "mining_every": 1}
 """Options with their defaults that only noise over whole images has, or only patches."""
@@ -83,6 +84,8 @@ class UncertaintySupervisedLoss(nn.Module):
         noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
         level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
         noisy_copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
+        noisy_share: with "image", of the images of a batch, which are drawn anew at every step, those that get copies,
+            rounded up to whole ones; L_nu is of these.
         noise_every: K: L_nu applies in the first of every K calls in which it is asked for, K times as heavy; in those
             between, the network answers no noisy image.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
@@ -150,6 +153,7 @@ class UncertaintySupervisedLoss(nn.Module):
         noise_std: float = NOISE_STD,
         level_max: float = LEVEL_MAX,
         noisy_copies: int = COPIES,
+        noisy_share: float = SHARE,
         noise_every: int = 1,
         margin: float = MARGIN,
         detach: bool = False,
@@ -173,7 +177,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.weights = check_weights(order_weight, distance_weight, far_weight)
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
         self.image_noise = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max,
-                                       noisy_copies=noisy_copies)  # fmt: skip
+                                       noisy_copies=noisy_copies, noisy_share=noisy_share)  # fmt: skip
         _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
@@ -284,7 +288,8 @@ class UncertaintySupervisedLoss(nn.Module):
 
         Args:
             logits: the network's answer to `image`, [N, C, *S]; where `noise` is given without `noisy_logits`, that to
-                `noise.beside(image)`, [3N, C, *S], of one copy [2N, C, *S], of none [N, C, *S].
+                `noise.beside(image)`, [3N, C, *S], of one copy [2N, C, *S], of none [N, C, *S]; with `noisy_share` of
+                fewer copies.
             label: [N, *S] or [N, 1, *S] integer.
             image: [N, K, *S], floating, normalised.
             epoch: t >= 0, counted from 0; None: all schedules at their end, a = λ = 1.
@@ -318,8 +323,11 @@ class UncertaintySupervisedLoss(nn.Module):
             wanted |= (
                 {"centers": noise.centers, "valid": noise.valid}
                 if noise.centers is not None
-                else {**self.order, "with_distance": self.weights[1] > 0, "noisy_segmentation": self.noisy_weight > 0}
-            )
+                else {
+                    **self.order, "with_distance": self.weights[1] > 0, "noisy_segmentation": self.noisy_weight > 0,
+                    "noisy_index": noise.which,
+                }
+            )  # fmt: skip
         supervised = image if weight > 0 and self.beta > 0 else None
         if supervised is not None and self.options["pairs"] == "sampled":
             wanted["seed"] = draw_seed(generator)
@@ -367,7 +375,7 @@ class UncertaintySupervisedLoss(nn.Module):
         if noisy_logits is not None:
             if noise is None:
                 raise ValueError("noise: expected the noise of noisy_logits, got None")
-            check_noisy(noisy_logits, logits, len(noise.levels))
+            check_noisy(noisy_logits, logits, len(noise.images))
         if noise is None:
             step_model(
                 model, ", or noise",
@@ -387,7 +395,7 @@ class UncertaintySupervisedLoss(nn.Module):
 def _parted(logits: Tensor, image: Tensor, noise: NoisyImages) -> tuple[Tensor, Tensor | None]:
     """The logits of the clean images and, where there are any, those of the noisy copies."""
     number = len(_checks.tensor("image", image))
-    wanted = number * (1 + len(noise.levels))
+    wanted = number + len(noise.images)
     if len(logits) != wanted:
         raise ValueError(
             f"logits: expected those of the {wanted} images of noise.beside(image), or noisy_logits beside those of "

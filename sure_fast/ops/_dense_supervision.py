@@ -26,17 +26,17 @@ def dense_supervision(
     what was not asked for."""
     classes, weights = logits.shape[1], options.class_weights
 
-    def read(z: Tensor) -> tuple[Tensor, Tensor]:
+    def read(z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Sums and u."""
         settings = (options.kind, options.evidence, options.ignore_index, weights, False, False, True, backend)
         sums, _, _, u = _evidential(z, label, *settings)
         return sums, u
 
-    sums, u = read(logits)
+    sums, u = read(logits, label)
     terms = evidential_terms(sums, classes, weights, backend)[:3]
     noisy: tuple[Tensor | None, ...] = (None, None, None)
     if noise.segmentation:
-        rows, maps = zip(*(read(z) for z in noise.copies), strict=True)
+        rows, maps = zip(*(read(z, noise.of(label)) for z in noise.copies), strict=True)
         of_copies = torch.cat(rows) if len(rows) > 1 else rows[0]
         noisy = evidential_terms(of_copies, classes, weights, backend)[:3]
     else:
@@ -66,7 +66,7 @@ def dense_supervision(
             backend="cpu" if backend == "cpu" else backend_beside_triton(u),
         )  # fmt: skip
     ordered = kernel_terms(
-        u, first, second, distance, noise.levels, margin=noise.margin, detach=noise.detach,
+        noise.of(u), first, second, noise.of(distance), noise.levels, margin=noise.margin, detach=noise.detach,
         threshold=_checks.reach("noise_threshold", options.noise_threshold), normalize=options.normalize,
         with_distance=noise.with_distance, backend=backend,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .. import _checks
@@ -34,9 +35,11 @@ class DenseAnswers(NamedTuple):
     """The network's answers to copies of the images with noise everywhere, checked, and what is asked of them."""
 
     logits: Tensor
-    """[2N, C, *S], one batch after the other; of one copy [N, C, *S]."""
+    """[2M, C, *S], one copy of M images after the other; of one copy [M, C, *S]."""
     levels: Tensor
     """[2], of one copy [1]."""
+    which: Tensor | None
+    """int64 [M]: the images of the batch that have copies; None: all N, in their order."""
     margin: float
     detach: bool
     with_distance: bool
@@ -48,6 +51,10 @@ class DenseAnswers(NamedTuple):
         """The logits of each."""
         # of a single one a view would be copied in the backward
         return self.logits.chunk(2) if len(self.levels) > 1 else (self.logits,)
+
+    def of(self, batch: Tensor) -> Tensor:
+        """What a tensor [N, …] says of the images of which the copies are, [M, …]."""
+        return batch if self.which is None else batch.index_select(0, self.which)
 
 
 class UncertaintySupervisionOutput(NamedTuple):
@@ -127,10 +134,10 @@ def matching_image(image: object, logits: Tensor, channels: str) -> Tensor:
     return images
 
 
-def check_noisy(value: object, logits: Tensor, copies: int = 2) -> Tensor:
-    """Logits [copies · N, C, *S] of noisy copies beside those [N, C, *S] of the clean images."""
+def check_noisy(value: object, logits: Tensor, number: int) -> Tensor:
+    """Logits [number, C, *S] of noisy copies beside those [N, C, *S] of the clean images."""
     noisy = _checks.logits("noisy_logits", value)
-    wanted = (copies * logits.shape[0], *logits.shape[1:])
+    wanted = (number, *logits.shape[1:])
     if tuple(noisy.shape) != wanted:
         raise ValueError(f"noisy_logits: expected {_checks.shape_text(wanted)}, got {_checks.shape_text(noisy.shape)}")
     _checks.same_device("noisy_logits", noisy, "logits", logits)
@@ -153,6 +160,7 @@ def checked_answers(
     centers: Tensor | None,
     levels: Tensor | None,
     valid: Tensor | None,
+    index: Tensor | None = None,
     *,
     margin: float = MARGIN,
     detach: bool = False,
@@ -169,10 +177,11 @@ def checked_answers(
     if levels is None:
         raise ValueError("levels: expected those of the noise with noisy_logits, got None")
     copies = 1 if centers is None and _checks.floating("levels", levels).shape == (1,) else 2
-    logits, noisy = one_dtype(logits, check_noisy(noisy, logits, copies))
+    number = len(logits) if index is None else len(_checked_index(index, logits))
+    logits, noisy = one_dtype(logits, check_noisy(noisy, logits, copies * number))
     if centers is not None:
         given = {"margin": margin > 0, "detach": detach, "with_distance": not with_distance,
-                 "noisy_segmentation": segmentation}  # fmt: skip
+                 "noisy_segmentation": segmentation, "noisy_index": index is not None}  # fmt: skip
         for name in (name for name, idle in given.items() if idle):
             raise ValueError(f"{name}: expected only with noise over whole images, got centers of patches")
         return logits, NoisyAnswers(noisy, *_checks.patches(centers, levels, valid, label))
@@ -180,4 +189,17 @@ def checked_answers(
         raise ValueError("valid: expected centers with it, got None")
     levels = _checks.noise_levels(levels, copies)
     _checks.same_device("levels", levels, "logits", logits)
-    return logits, DenseAnswers(noisy, levels, margin, detach, with_distance, segmentation)
+    return logits, DenseAnswers(noisy, levels, index, margin, detach, with_distance, segmentation)
+
+
+def _checked_index(value: object, logits: Tensor) -> Tensor:
+    """Which images of a batch have noisy copies."""
+    index = _checks.tensor("noisy_index", value)
+    if index.dtype != torch.int64 or index.dim() != 1:
+        raise ValueError(f"noisy_index: expected int64 [M], got {index.dtype} {_checks.shape_text(index.shape)}")
+    _checks.same_device("noisy_index", index, "logits", logits)
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        outside = (index < 0) | (index >= len(logits))
+        if bool(outside.any()):
+            raise ValueError(f"noisy_index: expected indices in [0, {len(logits)}), got {int(index[outside][0])}")
+    return index

@@ -277,6 +277,7 @@ def uncertainty_supervision(
     detach: bool = False,
     with_distance: bool = True,
     noisy_segmentation: bool = False,
+    noisy_index: Tensor | None = None,
     kind: str = "digamma",
     evidence: str = "exp",
     ignore_index: int | None = None,
@@ -313,6 +314,8 @@ def uncertainty_supervision(
         centers, valid: of noise patches, as of `noise_uncertainty_loss`; None: the noise is over the whole images.
         margin, detach, with_distance: as of `dense_noise_uncertainty_loss`, with noise over whole images.
         noisy_segmentation: with noise over whole images, whether the evidential terms of the noisy copies are wanted.
+        noisy_index: int64 [M] in [0, N), with noise over whole images: which images of the batch the copies are of,
+            then 2M, of one copy M; None: all.
         kind, evidence, ignore_index, class_weights: as of `evidential_loss`. Ignored voxels are neither near nor far
             from a boundary.
         gradient_threshold: boundary band of L_gu (voxels).
@@ -345,8 +348,8 @@ def uncertainty_supervision(
     """
     terms, dtype, _ = supervision_terms(
         logits, label, image, noisy_logits=noisy_logits, centers=centers, levels=levels, valid=valid, margin=margin,
-        detach=detach, with_distance=with_distance, noisy_segmentation=noisy_segmentation, kind=kind,
-        evidence=evidence, ignore_index=ignore_index, class_weights=class_weights,
+        detach=detach, with_distance=with_distance, noisy_segmentation=noisy_segmentation, noisy_index=noisy_index,
+        kind=kind, evidence=evidence, ignore_index=ignore_index, class_weights=class_weights,
         gradient_threshold=gradient_threshold, noise_threshold=noise_threshold, pairs=pairs, num_pairs=num_pairs,
         normalize=normalize, per_class=per_class, seed=seed, operator=operator, spacing=spacing, channels=channels,
         blur_sigma=blur_sigma, backend=backend,
@@ -364,8 +367,9 @@ def supervision_terms(
     logits: Tensor, label: Tensor, image: Tensor | None = None, *, noisy_logits: Tensor | None = None,
     centers: Tensor | None = None, levels: Tensor | None = None, valid: Tensor | None = None, margin: float = MARGIN,
     detach: bool = False, with_distance: bool = True, noisy_segmentation: bool = False,
-    class_weights: Sequence[float] | Tensor | None = None, pairs: str, num_pairs: int, seed: int | Tensor = 0,
-    spacing: Sequence[float] | float | None, blur_sigma: float, backend: str | None, **others: Any,
+    noisy_index: Tensor | None = None, class_weights: Sequence[float] | Tensor | None = None, pairs: str,
+    num_pairs: int, seed: int | Tensor = 0, spacing: Sequence[float] | float | None, blur_sigma: float,
+    backend: str | None, **others: Any,
 ) -> tuple[tuple[Tensor | None, ...], torch.dtype, str]:  # fmt: skip
     """For a loss that weighs its terms first: the ten terms of `uncertainty_supervision`, not rounded from float64 yet,
     L_gu of each image, None in the place of what was not asked for; the dtype to round to, and the backend."""
@@ -376,7 +380,7 @@ def supervision_terms(
     steps = _checks.spacing(spacing, logits.dim() - 2) or [1.0] * (logits.dim() - 2)
     image = checked_image(image, logits, others["channels"], blur_sigma)
     logits, noise = checked_answers(
-        logits, label, noisy_logits, centers, levels, valid, margin=margin, detach=detach,
+        logits, label, noisy_logits, centers, levels, valid, noisy_index, margin=margin, detach=detach,
         with_distance=with_distance, segmentation=noisy_segmentation,
     )  # fmt: skip
     others |= {name: float(others[name]) for name in ("gradient_threshold", "noise_threshold")}

@@ -34,13 +34,13 @@ def uncertainty_supervision(
     (data, kl, dice); docs/method.md."""
     logits = widen(logits)
 
-    def evidential_terms(z: Tensor) -> tuple[Tensor, ...]:
+    def evidential_terms(z: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         return evidential_loss(
-            z, label, kind=options.kind, evidence=options.evidence, ignore_index=options.ignore_index,
+            z, labels, kind=options.kind, evidence=options.evidence, ignore_index=options.ignore_index,
             class_weights=options.class_weights, add_up=add_up,
         )[:3]  # fmt: skip
 
-    evidential = evidential_terms(logits)
+    evidential = evidential_terms(logits, label)
     gradient = order = distance_term = far = torch.zeros((), dtype=logits.dtype, device=logits.device)
     distance = boundary_distance(label, ignore_index=options.ignore_index)
     if options.ignore_index is not None:
@@ -73,10 +73,11 @@ def uncertainty_supervision(
         return (*evidential, gradient, *terms)
     dense = cast("DenseAnswers", noise)
     terms = dense_noise_uncertainty_loss(
-        u, u1, u2, distance, dense.levels, threshold=threshold, margin=dense.margin, detach=dense.detach,
-        normalize=options.normalize, with_distance=dense.with_distance,
+        dense.of(u), u1, u2, dense.of(distance), dense.levels, threshold=threshold, margin=dense.margin,
+        detach=dense.detach, normalize=options.normalize, with_distance=dense.with_distance,
     )  # fmt: skip
     noisy = [torch.zeros_like(order)] * 3
     if dense.segmentation:
-        noisy = [torch.stack(terms).mean() for terms in zip(*map(evidential_terms, copies), strict=True)]
+        of_copies = [evidential_terms(z, dense.of(label)) for z in copies]
+        noisy = [torch.stack(terms).mean() for terms in zip(*of_copies, strict=True)]
     return (*evidential, gradient, *terms, *noisy)

@@ -27,7 +27,8 @@ class NNUNetLoss(nn.Module):
         over the regions, its order and far terms those over the near and far voxels of all of them.
 
     Args:
-        num_epochs, start_epoch, beta, gamma, noise_every, annealing_epochs, total: as of `UncertaintySupervisedLoss`.
+        num_epochs, start_epoch, beta, gamma, noise_every, noisy_share, annealing_epochs, total: as of
+            `UncertaintySupervisedLoss`.
         scale: of the whole loss, > 0.
         level_weights: w >= 0, of the resolutions, the finest first; None: the network has one output.
         regions: targets are one 0 or 1 a region and voxel instead of labels.
@@ -49,6 +50,7 @@ class NNUNetLoss(nn.Module):
         beta: float,
         gamma: float,
         noise_every: int = 1,
+        noisy_share: float = 1.0,
         annealing_epochs: int,
         total: str = "weighted",
         scale: float = 1.0,
@@ -76,8 +78,9 @@ class NNUNetLoss(nn.Module):
         }
         self.evidential = sure_fast.EvidentialLoss(**schedule, regions=regions)
         self.supervised = sure_fast.UncertaintySupervisedLoss(
-            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noise_every=noise_every, channels=CHANNELS
-        )
+            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noise_every=noise_every,
+            noisy_share=noisy_share, channels=CHANNELS,
+        )  # fmt: skip
         self._batch: tuple[Tensor, NoisyImages] | None = None
 
     @contextmanager
@@ -91,6 +94,7 @@ class NNUNetLoss(nn.Module):
         noise = self.supervised.noise_of_step(image, epoch=self.epoch)
         self._batch = (image, noise)
         copies = len(noise.levels)
+        other = other if noise.which is None else other[noise.which]
         try:
             yield torch.cat([data, torch.cat([noise.images, torch.cat([other] * copies)], 1)]) if copies else data
         finally:
@@ -146,14 +150,20 @@ class NNUNetLoss(nn.Module):
             )
             total = total + weight * loss.beta * edges
         if len(noisy):
-            copies = noisy.split(len(logits))
+            copies, regions = noisy.chunk(len(noise.levels)), logits.shape[1]
+
+            def of_copies(batch: Tensor) -> Tensor:
+                """What a folded tensor says of the images that have copies."""
+                return batch if noise.which is None else batch.unflatten(0, (-1, regions))[noise.which].flatten(0, 1)
+
             maps = [_uncertainty_of_regions(z) for z in copies]
             options: dict[str, Any] = {**loss.order, "normalize": normalize, "with_distance": loss.weights[1] > 0}
             terms = sure_fast.dense_noise_uncertainty_loss(
-                u, maps[0], maps[1] if len(maps) > 1 else None, distance, noise.levels,
+                of_copies(u), maps[0], maps[1] if len(maps) > 1 else None, of_copies(distance), noise.levels,
                 threshold=loss.options["noise_threshold"], **options,
             )  # fmt: skip
             ordered = sum(w * term for w, term in zip(loss.weights, terms, strict=True))
+            label = label if noise.which is None else label[noise.which]
             answered = [self.evidential(z, label, self.epoch).total for z in copies]
             learnt = loss.noisy_weight * torch.stack(answered).mean()
             total = total + weight * loss.gamma * noise.times * (ordered + learnt)

@@ -23,6 +23,8 @@ class nnUNetTrainerSURE(nnUNetTrainer):
     """Weight of L_nu; 0 saves its noisy copy of the batch."""
     noise_every = 1
     """Steps from one with L_nu to the next, in which it counts as much more; they cost a plain step."""
+    noisy_share = 1.0
+    """Share of the images of a batch, rounded up, that get a noisy copy."""
     start = START_SHARE
     """Share of the epochs before the uncertainty is supervised."""
     annealing = 0.2
@@ -38,6 +40,7 @@ class nnUNetTrainerSURE(nnUNetTrainer):
             beta=self.beta,
             gamma=self.gamma,
             noise_every=self.noise_every,
+            noisy_share=self.noisy_share,
             annealing_epochs=int(self.annealing * self.num_epochs),
             scale=self.loss_scale,
             level_weights=self._level_weights(),
