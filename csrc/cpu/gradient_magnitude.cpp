@@ -1,32 +1,61 @@
 // Gradient magnitude of an image [N, K, D, H, W]: out = sqrt(sum_axes (D_axis S_others image / spacing)^2), with
 //   Sobel: D = [-1 0 1]/2, S = [1 2 1]/4, borders replicate;  central: D = central differences, one-sided at the
 //   borders, S = identity.  2D is D = 1: replicated planes smooth to themselves and have no derivative.
-// Parallel over tiles of 8 rows x 128 columns x up to 32 planes. A tile walks along D and keeps, for three planes,
-// the rows smoothed and differentiated along H; the D and W steps then finish a row in registers and L1.
-// Bytes per voxel: the image once (1.3 times with halos), the output once. float32 (float64 for float64) arithmetic, no
-// reduction. Bound by memory once a few cores share it, by about 30 vector operations per voxel on one.
+// Parallel over strips of rows x up to 32 planes. A strip walks along D, within a plane along H: each row of it is
+// smoothed and differentiated along D, and of three such rows the H and W steps finish one in registers. So the planes
+// are read one row after the other, the two that were read before from the second-level cache.
+// Bytes per voxel: the image once (and the halos of strips), the output once. float32 (float64 for float64) arithmetic,
+// no reduction. Bound by memory; in L1 9 loads, 3 stores, about 25 operations and a root a vector.
 #include "cpu/gradient_magnitude.h"
 
 #include <type_traits>
+#include <utility>
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
-constexpr int kRows = 8;
-constexpr int kColumns = 128;
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+constexpr int kColumns = 512;  // of a strip at most
+constexpr int kStrip = 8192;   // voxels of a strip's plane with its halo: three planes stay in the second-level cache
 constexpr int kPlanes = 32;
 constexpr int kLead = 16;  // keeps column 0 aligned behind its halo column
 constexpr int kPitch = kLead + kColumns + 16;
 
-// Six working rows a plane, three planes: 26 KB in float, which stays in L1.
 template <typename T>
-struct Tile {
-  T smooth[3][kRows][kPitch];      // along H: 4 S image (Sobel) or the image, for the planes z mod 3
-  T derivative[3][kRows][kPitch];  // along H: 2 D image
-  T along_w[kPitch], along_h[kPitch], along_d[kPitch];
-  T rows[kRows + 2][kPitch];  // the combined image, where it cannot be read in place
-  T result[kPitch];
+struct VectorOf {
+  typedef T All __attribute__((vector_size(kVectorBytes)));
+  typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
+  typedef Index Indices __attribute__((vector_size(kVectorBytes)));
+  static constexpr int kLanes = kVectorBytes / sizeof(T);
+
+  static SURE_FAST_INLINE_MEMBER All at(const T* from) {
+    All all;
+    memcpy(&all, from, sizeof(All));
+    return all;
+  }
+
+  // Lanes first .. first + kLanes - 1 of the two vectors side by side.
+  template <int first, int... lane>
+  static SURE_FAST_INLINE_MEMBER All part(All left, All right, std::integer_sequence<int, lane...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(left, right, (first + lane)...);
+#else
+    return __builtin_shuffle(left, right, Indices{(first + lane)...});
+#endif
+  }
+
+  template <int first>
+  static SURE_FAST_INLINE_MEMBER All part(All left, All right) {
+    return part<first>(left, right, std::make_integer_sequence<int, kLanes>{});
+  }
 };
 
 SURE_FAST_INLINE int64_t clamp_index(int64_t i, int64_t size) { return i < 0 ? 0 : (i >= size ? size - 1 : i); }
@@ -34,6 +63,24 @@ SURE_FAST_INLINE int64_t clamp_index(int64_t i, int64_t size) { return i < 0 ? 0
 struct Extent {
   int64_t image, z0, y0, x0;
   int planes, rows, columns;
+};
+
+// The rows of a strip in one plane of the image, in place or as a copy.
+template <typename T>
+struct Plane {
+  const T* first;          // column x0 of row `origin`
+  int64_t origin, pitch;   // in the image; elements from row to row
+  int64_t before, behind;  // the halo columns
+
+  SURE_FAST_INLINE_MEMBER const T* row(int64_t y) const { return first + (y - origin) * pitch; }
+};
+
+template <typename T>
+struct Tile {
+  T smooth[3][kPitch];      // of row y mod 3, along D: 4 S image (Sobel) or the image
+  T derivative[3][kPitch];  // along D: 2 D image
+  T result[kPitch];
+  T copies[3][kStrip];  // of plane z mod 3, where it cannot be read in place
 };
 
 // The weighted sum of the channels at one voxel, as T.
@@ -46,87 +93,122 @@ SURE_FAST_INLINE T combined(const GradientArgs& a, const Storage* at, int channe
   return sum;
 }
 
-// Plane z of the tile, smoothed and differentiated along H, into ring slot `slot`.
-template <bool sobel, typename T, typename Storage>
-void load_plane(const GradientArgs& a, const Extent& e, int channel, int64_t z, Tile<T>& tile, int slot) {
+// Plane z of the strip.
+template <typename T, typename Storage>
+Plane<T> load_plane(const GradientArgs& a, const Extent& e, int channel, int64_t z, T* copy) {
   const int channels = a.max_channels ? 1 : static_cast<int>(a.size[1]);
-  const int64_t step = a.stride[4];
-  const Storage* plane =
-      static_cast<const Storage*>(a.image) + e.image * a.stride[0] + channel * a.stride[1] + z * a.stride[2];
-  const T* row[kRows + 2];
-  T left[kRows + 2], right[kRows + 2];  // the halo columns
-  for (int r = 0; r < e.rows + 2; ++r) {
-    const Storage* source = plane + clamp_index(e.y0 + r - 1, a.size[3]) * a.stride[3];
-    left[r] = combined<T>(a, source + clamp_index(e.x0 - 1, a.size[4]) * step, channels, a.weight);
-    right[r] = combined<T>(a, source + clamp_index(e.x0 + e.columns, a.size[4]) * step, channels, a.weight);
-    source += e.x0 * step;
-    if constexpr (std::is_same<T, Storage>::value) {
-      if (channels == 1 && step == 1) {
-        row[r] = source;
-        continue;
-      }
-    }
-    T* copy = tile.rows[r] + kLead;
-    if (channels == 1 && step == 1) {
-      for (int x = 0; x < e.columns; ++x) copy[x] = static_cast<T>(widen(source[x]));
-    } else {
-      for (int x = 0; x < e.columns; ++x) copy[x] = combined<T>(a, source + x * step, channels, a.weight);
-    }
-    row[r] = copy;
+  const int64_t step = a.stride[4], width = a.size[4], end = e.x0 + e.columns;
+  const int64_t before = clamp_index(e.x0 - 1, width) - e.x0, behind = clamp_index(end, width) - e.x0;
+  const Storage* plane = static_cast<const Storage*>(a.image) + e.image * a.stride[0] + channel * a.stride[1] +
+                         z * a.stride[2] + e.x0 * step;
+  if constexpr (std::is_same<T, Storage>::value) {
+    if (channels == 1 && step == 1) return {plane, 0, a.stride[3], before, behind};
   }
-  for (int r = 0; r < e.rows; ++r) {
-    const T *up = row[r], *here = row[r + 1], *down = row[r + 2];
-    T *smooth = tile.smooth[slot][r] + kLead, *derivative = tile.derivative[slot][r] + kLead;
-#pragma omp simd
-    for (int x = 0; x < e.columns; ++x) {
-      smooth[x] = sobel ? up[x] + T(2) * here[x] + down[x] : here[x];
-      derivative[x] = down[x] - up[x];
+  const int64_t low = clamp_index(e.y0 - 1, a.size[3]), high = clamp_index(e.y0 + e.rows, a.size[3]);
+  const int64_t pitch = e.columns + 2;
+  for (int64_t y = low; y <= high; ++y) {
+    const Storage* source = plane + y * a.stride[3];
+    T* row = copy + (y - low) * pitch + 1;
+    if (channels == 1 && step == 1) {
+      for (int x = 0; x < e.columns; ++x) row[x] = static_cast<T>(widen(source[x]));
+    } else {
+      for (int x = 0; x < e.columns; ++x) row[x] = combined<T>(a, source + x * step, channels, a.weight);
     }
-    smooth[-1] = sobel ? left[r] + T(2) * left[r + 1] + left[r + 2] : left[r + 1];
-    derivative[-1] = left[r + 2] - left[r];
-    smooth[e.columns] = sobel ? right[r] + T(2) * right[r + 1] + right[r + 2] : right[r + 1];
-    derivative[e.columns] = right[r + 2] - right[r];
+    row[-1] = combined<T>(a, source + before * step, channels, a.weight);
+    row[e.columns] = combined<T>(a, source + behind * step, channels, a.weight);
+  }
+  return {copy + 1, low, pitch, -1, e.columns};
+}
+
+// Row y of the strip, smoothed and differentiated along D.
+template <bool sobel, typename T>
+void load_row(const Plane<T> planes[3], int64_t y, int columns, T* smooth, T* derivative) {
+  const T *front = planes[0].row(y), *here = planes[1].row(y), *back = planes[2].row(y);
+#pragma omp simd
+  for (int x = 0; x < columns; ++x) {
+    smooth[x] = sobel ? front[x] + T(2) * here[x] + back[x] : here[x];
+    derivative[x] = back[x] - front[x];
+  }
+  for (int x = -1; x <= columns; x += columns + 1) {
+    const int64_t at[3] = {x < 0 ? planes[0].before : planes[0].behind, x < 0 ? planes[1].before : planes[1].behind,
+                           x < 0 ? planes[2].before : planes[2].behind};
+    smooth[x] = sobel ? front[at[0]] + T(2) * here[at[1]] + back[at[2]] : here[at[1]];
+    derivative[x] = back[at[2]] - front[at[0]];
   }
 }
 
-// One output row from three planes; `at_h` and `at_d` double the one-sided differences of the central operator.
+// Three rows of a strip, smoothed and differentiated along D, and how far their differences reach.
+template <bool sobel, typename T>
+struct Rows {
+  const T *smooth[3], *derivative[3];
+  T scale_w, scale_h, scale_d;
+
+  // What is left to differentiate or smooth along W: for the derivative along W, along H and along D.
+  template <typename Value, typename Read>
+  SURE_FAST_INLINE_MEMBER void along_h(const Read& read, Value& w, Value& h, Value& d) const {
+    const Value above = read(smooth[0]), here = read(smooth[1]), below = read(smooth[2]);
+    w = sobel ? above + T(2) * here + below : here;
+    h = below - above;
+    d = sobel ? read(derivative[0]) + T(2) * read(derivative[1]) + read(derivative[2]) : read(derivative[1]);
+  }
+
+  template <typename Value>
+  SURE_FAST_INLINE_MEMBER Value square(Value w, Value h, Value d) const {
+    const Value gw = w * scale_w, gh = h * scale_h, gd = d * scale_d;
+    return gw * gw + gh * gh + gd * gd;
+  }
+
+  // The magnitude at one end of the image, where the central difference along W is one-sided.
+  T one_sided(int64_t x) const {
+    T w[3], h[3], d[3];
+    for (int i = 0; i < 3; ++i) along_h([&](const T* row) { return row[x + i - 1]; }, w[i], h[i], d[i]);
+    return std::sqrt(square(T(2) * (w[2] - w[0]), h[1], d[1]));
+  }
+
+  void magnitude(int columns, T* out) const {
+    using V = VectorOf<T>;
+    using All = typename V::All;
+    constexpr int L = V::kLanes;
+    const auto read_at = [&](int x, All& w, All& h, All& d) {
+      along_h([&](const T* row) { return V::at(row + x); }, w, h, d);
+    };
+    All w[3], h[3], d[3];
+    read_at(-L, w[0], h[0], d[0]);
+    read_at(0, w[1], h[1], d[1]);
+    for (int x = 0; x < columns; x += L) {
+      read_at(x + L, w[2], h[2], d[2]);
+      const auto left = [](const All* v) { return V::template part<L - 1>(v[0], v[1]); };
+      const auto right = [](const All* v) { return V::template part<1>(v[1], v[2]); };
+      const auto smoothed = [&](const All* v) { return sobel ? left(v) + T(2) * v[1] + right(v) : v[1]; };
+      alignas(kVectorBytes) T sum[L];
+      const All squares = square(right(w) - left(w), smoothed(h), smoothed(d));
+      memcpy(sum, &squares, sizeof(sum));
+      for (int i = 0; i < L; ++i) sum[i] = std::sqrt(sum[i]);
+      if (x + L <= columns) {
+        memcpy(out + x, sum, sizeof(sum));
+      } else {
+        memcpy(out + x, sum, sizeof(T) * static_cast<size_t>(columns - x));
+      }
+      for (int i = 0; i < 2; ++i) {
+        w[i] = w[i + 1];
+        h[i] = h[i + 1];
+        d[i] = d[i + 1];
+      }
+    }
+  }
+};
+
+// One output row; `combine` keeps the larger of what is there.
 template <bool sobel, typename T, typename Storage>
-void finish_row(const GradientArgs& a, const Extent& e, Tile<T>& tile, const int slot[3], int r, T at_h, T at_d,
-                bool combine, Storage* out) {
-  const T *s0 = tile.smooth[slot[0]][r] + kLead, *s1 = tile.smooth[slot[1]][r] + kLead,
-          *s2 = tile.smooth[slot[2]][r] + kLead;
-  const T *d0 = tile.derivative[slot[0]][r] + kLead, *d1 = tile.derivative[slot[1]][r] + kLead,
-          *d2 = tile.derivative[slot[2]][r] + kLead;
-  T *w = tile.along_w + kLead, *h = tile.along_h + kLead, *d = tile.along_d + kLead;
-  const T unit = sobel ? T(1.0 / 32) : T(0.5);  // 1/2 of the derivative, 1/4 of each smoothing
-  const T scale_w = static_cast<T>(a.scale[2]) * unit, scale_h = static_cast<T>(a.scale[1]) * unit * at_h,
-          scale_d = static_cast<T>(a.scale[0]) * unit * at_d;
-#pragma omp simd
-  for (int x = 0; x < e.columns; ++x) {
-    w[x] = sobel ? s0[x] + T(2) * s1[x] + s2[x] : s1[x];
-    h[x] = sobel ? d0[x] + T(2) * d1[x] + d2[x] : d1[x];
-    d[x] = s2[x] - s0[x];
-  }
-  for (int x = -1; x <= e.columns; x += e.columns + 1) {
-    w[x] = sobel ? s0[x] + T(2) * s1[x] + s2[x] : s1[x];
-    h[x] = sobel ? d0[x] + T(2) * d1[x] + d2[x] : d1[x];
-    d[x] = s2[x] - s0[x];
-  }
-  auto magnitude = [&](int64_t x, T at_w) {
-    const T gw = (w[x + 1] - w[x - 1]) * at_w;
-    const T gh = (sobel ? h[x - 1] + T(2) * h[x] + h[x + 1] : h[x]) * scale_h;
-    const T gd = (sobel ? d[x - 1] + T(2) * d[x] + d[x + 1] : d[x]) * scale_d;
-    return std::sqrt(gw * gw + gh * gh + gd * gd);
-  };
-  T* result = tile.result;
+void finish_row(const GradientArgs& a, const Extent& e, const Rows<sobel, T>& rows, bool combine, T* result,
+                Storage* out) {
   if constexpr (std::is_same<T, Storage>::value) {
     if (!combine) result = out;
   }
-#pragma omp simd
-  for (int x = 0; x < e.columns; ++x) result[x] = magnitude(x, scale_w);
+  rows.magnitude(e.columns, result);
   if (!sobel) {
-    if (e.x0 == 0) result[0] = magnitude(0, T(2) * scale_w);
-    if (e.x0 + e.columns == a.size[4]) result[e.columns - 1] = magnitude(e.columns - 1, T(2) * scale_w);
+    if (e.x0 == 0) result[0] = rows.one_sided(0);
+    if (e.x0 + e.columns == a.size[4]) result[e.columns - 1] = rows.one_sided(e.columns - 1);
   }
   if (static_cast<void*>(result) == static_cast<void*>(out)) return;
   for (int x = 0; x < e.columns; ++x) {
@@ -139,49 +221,78 @@ void finish_row(const GradientArgs& a, const Extent& e, Tile<T>& tile, const int
   }
 }
 
+// Plane z of the output from three planes of the image.
 template <bool sobel, typename T, typename Storage>
-void run_tile(const GradientArgs& a, const Extent& e, Tile<T>& tile, Storage* out) {
+void run_plane(const GradientArgs& a, const Extent& e, const Plane<T> planes[3], int64_t z, bool combine, Tile<T>& tile,
+               Storage* out) {
+  const int64_t depth = a.size[2], height = a.size[3];
+  const T unit = sobel ? T(1.0 / 32) : T(0.5);  // 1/2 of the derivative, 1/4 of each smoothing
+  const auto scale = [&](int axis, bool at_end) {
+    return static_cast<T>(a.scale[axis]) * unit * (!sobel && at_end ? T(2) : T(1));
+  };
+  int64_t loaded = clamp_index(e.y0 - 1, height) - 1;  // rows up to here are in the tile, at y mod 3
+  for (int64_t y = e.y0; y < e.y0 + e.rows; ++y) {
+    const int64_t at[3] = {clamp_index(y - 1, height), y, clamp_index(y + 1, height)};
+    while (loaded < at[2]) {
+      ++loaded;
+      load_row<sobel>(planes, loaded, e.columns, tile.smooth[loaded % 3] + kLead, tile.derivative[loaded % 3] + kLead);
+    }
+    Rows<sobel, T> rows;
+    for (int i = 0; i < 3; ++i) {
+      rows.smooth[i] = tile.smooth[at[i] % 3] + kLead;
+      rows.derivative[i] = tile.derivative[at[i] % 3] + kLead;
+    }
+    rows.scale_w = scale(2, false);
+    rows.scale_h = scale(1, y == 0 || y == height - 1);
+    rows.scale_d = scale(0, z == 0 || z == depth - 1);
+    finish_row(a, e, rows, combine, tile.result, out + y * a.size[4]);
+  }
+}
+
+template <bool sobel, typename T, typename Storage>
+void run_strip(const GradientArgs& a, const Extent& e, Tile<T>& tile, Storage* out) {
   const int64_t depth = a.size[2], height = a.size[3], width = a.size[4];
   const int channels = a.max_channels ? static_cast<int>(a.size[1]) : 1;
   for (int k = 0; k < channels; ++k) {
-    int64_t loaded = clamp_index(e.z0 - 1, depth) - 1;  // planes up to here are in the ring, at slot z mod 3
+    int64_t loaded = clamp_index(e.z0 - 1, depth) - 1;  // planes up to here are there, at z mod 3
+    Plane<T> there[3];
     for (int64_t z = e.z0; z < e.z0 + e.planes; ++z) {
       const int64_t low = clamp_index(z - 1, depth), high = clamp_index(z + 1, depth);
       while (loaded < high) {
         ++loaded;
-        load_plane<sobel, T, Storage>(a, e, k, loaded, tile, static_cast<int>(loaded % 3));
+        there[loaded % 3] = load_plane<T, Storage>(a, e, k, loaded, tile.copies[loaded % 3]);
       }
-      const int slot[3] = {static_cast<int>(low % 3), static_cast<int>(z % 3), static_cast<int>(high % 3)};
-      const T at_d = !sobel && (z == 0 || z == depth - 1) ? T(2) : T(1);
-      for (int r = 0; r < e.rows; ++r) {
-        const int64_t y = e.y0 + r;
-        const T at_h = !sobel && (y == 0 || y == height - 1) ? T(2) : T(1);
-        finish_row<sobel, T, Storage>(a, e, tile, slot, r, at_h, at_d, k > 0,
-                                      out + ((e.image * depth + z) * height + y) * width + e.x0);
-      }
+      const Plane<T> planes[3] = {there[low % 3], there[z % 3], there[high % 3]};
+      run_plane<sobel>(a, e, planes, z, k > 0, tile, out + (e.image * depth + z) * height * width + e.x0);
     }
   }
 }
 
+// How many equal parts of at most `most` there are.
+SURE_FAST_INLINE int64_t parts_of(int64_t size, int64_t most) { return (size + most - 1) / most; }
+
 template <typename T, typename Storage>
 void run(const GradientArgs& a, Storage* out) {
   const int64_t depth = a.size[2], height = a.size[3], width = a.size[4];
-  const int64_t tiles_z = (depth + kPlanes - 1) / kPlanes, tiles_y = (height + kRows - 1) / kRows,
-                tiles_x = (width + kColumns - 1) / kColumns;
-  parallel_tasks(a.size[0] * tiles_z * tiles_y * tiles_x, a.threads, [&](int64_t task) {
+  const int64_t parts_x = parts_of(width, kColumns), columns = parts_of(width, parts_x);
+  const int64_t parts_y = parts_of(height, kStrip / (columns + 2) - 2), rows = parts_of(height, parts_y);
+  const int64_t parts_z = parts_of(depth, kPlanes), planes = parts_of(depth, parts_z);
+  parallel_tasks(a.size[0] * parts_z * parts_y * parts_x, a.threads, [&](int64_t task) {
     alignas(64) Tile<T> tile;
+    memset(tile.smooth, 0, sizeof(tile.smooth));
+    memset(tile.derivative, 0, sizeof(tile.derivative));
     Extent e;
-    e.x0 = task % tiles_x * kColumns;
-    e.y0 = task / tiles_x % tiles_y * kRows;
-    e.z0 = task / (tiles_x * tiles_y) % tiles_z * kPlanes;
-    e.image = task / (tiles_x * tiles_y * tiles_z);
-    e.planes = static_cast<int>(depth - e.z0 < kPlanes ? depth - e.z0 : kPlanes);
-    e.rows = static_cast<int>(height - e.y0 < kRows ? height - e.y0 : kRows);
-    e.columns = static_cast<int>(width - e.x0 < kColumns ? width - e.x0 : kColumns);
+    e.x0 = task % parts_x * columns;
+    e.y0 = task / parts_x % parts_y * rows;
+    e.z0 = task / (parts_x * parts_y) % parts_z * planes;
+    e.image = task / (parts_x * parts_y * parts_z);
+    e.planes = static_cast<int>(depth - e.z0 < planes ? depth - e.z0 : planes);
+    e.rows = static_cast<int>(height - e.y0 < rows ? height - e.y0 : rows);
+    e.columns = static_cast<int>(width - e.x0 < columns ? width - e.x0 : columns);
     if (a.central) {
-      run_tile<false, T, Storage>(a, e, tile, out);
+      run_strip<false, T, Storage>(a, e, tile, out);
     } else {
-      run_tile<true, T, Storage>(a, e, tile, out);
+      run_strip<true, T, Storage>(a, e, tile, out);
     }
   });
 }
