@@ -67,7 +67,7 @@ class NinjaBuild(build_ext):
         include = (
             f"-I{quote(ROOT / 'csrc')} -I{quote(pybind11.get_include())} -I{quote(sysconfig.get_paths()['include'])}"
         )
-        flags = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
+        flags = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra -Wno-psabi"
         if os.environ.get("SURE_FAST_SANITIZE") == "1":
             flags = flags.replace("-O3", "-O1")
             flags += " -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"

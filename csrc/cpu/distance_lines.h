@@ -49,8 +49,15 @@ template <typename T>
 inline void row_squares(const uint8_t* boundary, const SquaresOf<T>& squares, int64_t W, T* out) {
   int64_t next = 0;  // the first voxel not written
   for (int64_t w = 0; w < W; ++w) {
-    uint64_t eight;
-    if (w + 8 <= W && (memcpy(&eight, boundary + w, 8), eight == UINT64_MAX)) {
+    uint64_t eight = 1;
+    if (w + 8 <= W) memcpy(&eight, boundary + w, 8);
+    if (eight == UINT64_MAX) {
+      w += 7;
+      continue;
+    }
+    if (eight == 0 && next == w) {
+      for (int64_t i = 0; i < 8; ++i) out[w + i] = T(0);
+      next = w + 8;
       w += 7;
       continue;
     }

@@ -8,55 +8,17 @@
 // no reduction. Bound by memory; in L1 9 loads, 3 stores, about 25 operations and a root a vector.
 #include "cpu/gradient_magnitude.h"
 
-#include <type_traits>
-#include <utility>
+#include "cpu/vectors.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
 
 constexpr int kColumns = 512;  // of a strip at most
 constexpr int kStrip = 8192;   // voxels of a strip's plane with its halo: three planes stay in the second-level cache
 constexpr int kPlanes = 32;
 constexpr int kLead = 16;  // keeps column 0 aligned behind its halo column
 constexpr int kPitch = kLead + kColumns + 16;
-
-template <typename T>
-struct VectorOf {
-  typedef T All __attribute__((vector_size(kVectorBytes)));
-  typedef typename std::conditional<sizeof(T) == 4, int32_t, int64_t>::type Index;
-  typedef Index Indices __attribute__((vector_size(kVectorBytes)));
-  static constexpr int kLanes = kVectorBytes / sizeof(T);
-
-  static SURE_FAST_INLINE_MEMBER All at(const T* from) {
-    All all;
-    memcpy(&all, from, sizeof(All));
-    return all;
-  }
-
-  // Lanes first .. first + kLanes - 1 of the two vectors side by side.
-  template <int first, int... lane>
-  static SURE_FAST_INLINE_MEMBER All part(All left, All right, std::integer_sequence<int, lane...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(left, right, (first + lane)...);
-#else
-    return __builtin_shuffle(left, right, Indices{(first + lane)...});
-#endif
-  }
-
-  template <int first>
-  static SURE_FAST_INLINE_MEMBER All part(All left, All right) {
-    return part<first>(left, right, std::make_integer_sequence<int, kLanes>{});
-  }
-};
 
 SURE_FAST_INLINE int64_t clamp_index(int64_t i, int64_t size) { return i < 0 ? 0 : (i >= size ? size - 1 : i); }
 

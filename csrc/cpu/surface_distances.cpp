@@ -6,16 +6,18 @@
 // distance allows. Surfaces far apart, where that would cost more than the box, take boundary_distance's pass along H.
 // Order statistics by radix selection: three passes over the distances, which are not sorted. Sums: float over 1024
 // distances, float64 beyond.
-// Parallel over images, or over the planes of one. Bytes per voxel: both labels, 4 as uint16; in the box 10 more.
+// Parallel over images, or over the planes of one. Bytes per voxel: both labels, 4 as uint16; in the box 14 more.
 // Bound by the passes over the labels and the rows.
 #include "cpu/surface_distances.h"
 
 #include "cpu/distance_lines.h"
+#include "cpu/vectors.h"
 
 namespace sure_fast {
 namespace SURE_FAST_NS {
 namespace {
 
+constexpr int kTogether = Sixteen::kLanes;  // voxels of a row that search together
 constexpr int kSelectBits = 11;
 constexpr int kSelectBins = 1 << kSelectBits;
 const double kNone = static_cast<double>(__builtin_nanf(""));
@@ -37,19 +39,25 @@ Box box_of(const int32_t* b) {
 struct Scratch {
   uint8_t* surface;              // 0 on a surface voxel, else 255; both maps, [2, largest]
   float* squared;                // within a row, or within a plane, [largest]
-  float* at_surface;             // squared distances of the surface voxels, [largest]
+  float* at_surface;             // squared distances of the surface voxels of both maps, [2, largest]
   uint8_t* any;                  // rows with a surface voxel, [2, D, H]
   int64_t* number;               // surface voxels of a plane, then those before it, [2, D + 1]
   float* line;                   // a thread's [H, W]
   double* envelope;              // a thread's [3, H + 1]
   Squares depth, height, width;  // of the steps along D, H, W
+  float step;                    // along W
+  float farther;                 // the squared distance along D or H of a row that is not the next one
 
   Scratch(const SurfaceArgs& a, int64_t largest, int inner, Arena& arena)
-      : depth(arena, a.size[1]), height(arena, a.size[2]), width(arena, a.size[3]) {
+      : depth(arena, a.size[1]),
+        height(arena, a.size[2]),
+        width(arena, a.size[3]),
+        step(static_cast<float>(a.step[2])),
+        farther(static_cast<float>(4 * (a.step[0] < a.step[1] ? a.step[0] * a.step[0] : a.step[1] * a.step[1]))) {
     const int64_t D = a.size[1], H = a.size[2], W = a.size[3];
     surface = arena.take<uint8_t>(2 * largest);
-    squared = arena.take<float>(largest);
-    at_surface = arena.take<float>(largest);
+    squared = arena.take<float>(largest + kTogether);  // the last block of a row may reach out of it
+    at_surface = arena.take<float>(2 * largest);
     any = arena.take<uint8_t>(2 * D * H);
     number = arena.take<int64_t>(2 * (D + 1));
     line = arena.take<float>(inner * H * W);
@@ -66,7 +74,7 @@ SURE_FAST_INLINE void widen_box(int32_t* box, int64_t d, int64_t h, int64_t w0, 
   }
 }
 
-constexpr int64_t kSame = 32;
+constexpr int64_t kSame = 32;  // labels in a vector
 
 // Whether kSame labels are all this one.
 SURE_FAST_INLINE bool all_same(const uint16_t* labels, uint16_t label) {
@@ -74,6 +82,19 @@ SURE_FAST_INLINE bool all_same(const uint16_t* labels, uint16_t label) {
 #pragma omp simd reduction(| : differ)
   for (int64_t i = 0; i < kSame; ++i) differ |= labels[i] ^ label;
   return differ == 0;
+}
+
+// The end of the run of equal labels that holds `start`.
+SURE_FAST_INLINE int64_t run_end(const uint16_t* labels, int64_t start, int64_t W) {
+  const uint16_t label = labels[start];
+  int64_t w = start + 1;
+  while (w + kSame <= W && all_same(labels + w, label)) w += kSame;
+  for (uint64_t four; w + 4 <= W; w += 4) {
+    memcpy(&four, labels + w, sizeof(four));
+    if (four != label * uint64_t{0x0001000100010001}) break;
+  }
+  while (w < W && labels[w] == label) ++w;
+  return w;
 }
 
 // One row as uint16, its runs entered into the boxes. Returns the number of labels outside [0, C).
@@ -91,15 +112,9 @@ int64_t row_boxes(const Labels& labels, const Labels& target, int64_t at, int64_
       for (int v = 0; v < count; ++v) out[w0 + v] = other[v] < 0 ? 0 : out[w0 + v];
     }
   }
-  int64_t start = 0;
-  for (int64_t w = 1; w <= W; ++w) {
-    if (w + kSame <= W && all_same(out + w, out[start])) {
-      w += kSame - 1;
-      continue;
-    }
-    if (w < W && out[w] == out[start]) continue;
-    widen_box(boxes + out[start] * kSurfaceBox, d, h, start, w - 1);
-    start = w;
+  for (int64_t start = 0, end; start < W; start = end) {
+    end = run_end(out, start, W);
+    widen_box(boxes + out[start] * kSurfaceBox, d, h, start, end - 1);
   }
   return bad;
 }
@@ -129,71 +144,125 @@ int64_t surface_row(const SurfaceArgs& a, const uint16_t* label, const Box& box,
   const int64_t plane = a.planar ? 0 : H * W;
   const uint16_t *north = row - W, *south = row + W, *front = row - plane, *back = row + plane;
   // A difference is 0 where a voxel is of the class, so that one comparison serves the six neighbours.
-#pragma omp simd
-  for (int64_t w = 1; w < count - 1; ++w) {
+  const auto voxel = [&](int64_t w) {
     const uint16_t beside = static_cast<uint16_t>((row[w - 1] ^ c) | (row[w + 1] ^ c) | (north[w] ^ c) |
                                                   (south[w] ^ c) | (front[w] ^ c) | (back[w] ^ c));
-    out[w] = (row[w] == c) & (beside != 0) ? 0 : 255;
+    return static_cast<uint8_t>((row[w] == c) & (beside != 0) ? 0 : 255);
+  };
+  const auto block = [&](int64_t first) {
+#pragma omp simd
+    for (int64_t w = first; w < first + kSame; ++w) out[w] = voxel(w);
+  };
+  int64_t w = 1;
+  for (; w + kSame < count; w += kSame) block(w);
+  if (count > kSame + 1) {  // the last block lies over the one before rather than leave voxels one by one
+    block(count - 1 - kSame);
+  } else {
+    for (; w < count - 1; ++w) out[w] = voxel(w);
   }
   out[0] = row[0] == c ? 0 : 255;
   out[count - 1] = row[count - 1] == c ? 0 : 255;
   return zeros(out, count);
 }
 
-// min over j of x[j stride] + ((i - j) step)^2 + base, where less than `best`; counts the voxels looked at.
-SURE_FAST_INLINE float along(const float* x, int64_t stride, int64_t i, int64_t length, const float* cost, float base,
-                             float best, int64_t& looked) {
+// Lanes of best = min over j of x[j stride] and y[j stride], + ((i - j) step)^2 + base, where that is less. Counts the
+// steps.
+SURE_FAST_INLINE void along(const float* x, const float* y, int64_t stride, int64_t i, int64_t length,
+                            const float* cost, float base, Sixteen::All& best, int64_t& looked) {
   int64_t k = 0;
-  for (; k < length && cost[k] + base < best && (k <= i || k < length - i); ++k) {
-    const float before = k <= i ? x[(i - k) * stride] + cost[k] + base : kInf;
-    const float after = k < length - i ? x[(i + k) * stride] + cost[k] + base : kInf;
-    best = before < best ? before : best;
-    best = after < best ? after : best;
+  for (; (k <= i || k < length - i) && any_above(best, cost[k] + base); ++k) {
+    const int64_t before = (k <= i ? i - k : i + k) * stride, after = (k < length - i ? i + k : i - k) * stride;
+    const Sixteen::All of_x = lower(Sixteen::at(x + before), Sixteen::at(x + after)),
+                       of_y = lower(Sixteen::at(y + before), Sixteen::at(y + after));
+    best = lower(lower(of_x, of_y) + (cost[k] + base), best);
   }
   looked += k;
-  return best;
 }
 
-// Squared distance of voxel (d, h, w) of the box to the nearest surface, from those within rows; it is below `best`.
-float search(const Scratch& s, const Box& box, int64_t d, int64_t h, int64_t w, float best, int64_t& looked) {
+// The same from the nine rows around row (d, h), which most surfaces need no more than, without a branch.
+SURE_FAST_INLINE void nearby(const Scratch& s, const Box& box, int64_t d, int64_t h, int64_t w, Sixteen::All& best) {
   const int64_t D = box.size[0], H = box.size[1], W = box.size[2];
-  for (int64_t k = 0; k < D && s.depth.up[k] < best && (k <= d || k < D - d); ++k) {
-    for (int side = k == 0; side < 2; ++side) {
-      const int64_t other = side == 0 ? d - k : d + k;
-      if (other < 0 || other >= D) continue;
-      best = along(s.squared + other * H * W + w, W, h, H, s.height.up, s.depth.up[k], best, looked);
+  for (int64_t i = -1; i <= 1; ++i) {
+    const int64_t plane = d + i < 0 || d + i >= D ? d : d + i;
+    for (int64_t j = -1; j <= 1; ++j) {
+      const int64_t row = h + j < 0 || h + j >= H ? h : h + j;
+      const float cost = s.depth.up[i != 0 && D > 1] + s.height.up[j != 0 && H > 1];
+      best = lower(Sixteen::at(s.squared + (plane * H + row) * W + w) + cost, best);
     }
   }
-  return best;
 }
+
+// Squared distances of a block of row (d, h) of the box to the nearest surface, from those within rows; they are at
+// most `best`.
+void search(const Scratch& s, const Box& box, int64_t d, int64_t h, int64_t w, Sixteen::All& best, int64_t& looked) {
+  const int64_t D = box.size[0], H = box.size[1], W = box.size[2];
+  nearby(s, box, d, h, w, best);
+  if (!any_above(best, s.farther)) return;
+  for (int64_t k = 0; (k <= d || k < D - d) && any_above(best, s.depth.up[k]); ++k) {
+    const int64_t before = k <= d ? d - k : d + k, after = k < D - d ? d + k : d - k;
+    along(s.squared + before * H * W + w, s.squared + after * H * W + w, W, h, H, s.height.up, s.depth.up[k], best,
+          looked);
+  }
+}
+
+// A voxel and its squared distance, which bounds those of others: no distance grows faster than the way there.
+struct Known {
+  int64_t h, w;
+  float squared;
+
+  // Lowers the squared distances of a block of row at_h to these bounds.
+  SURE_FAST_INLINE_MEMBER void bound(const Scratch& s, int64_t at_h, int64_t at_w, Sixteen::All& best) const {
+    alignas(64) float bounds[kTogether];
+    const float root = __builtin_sqrtf(squared), across = s.height.up[at_h - h];
+    for (int i = 0; i < kTogether; ++i) {
+      const float away = static_cast<float>(static_cast<int32_t>(at_w - w) + i) * s.step;
+      const float reach = root + __builtin_sqrtf(across + away * away);
+      bounds[i] = reach * reach * 1.0001f;
+    }
+    best = lower(Sixteen::at(bounds), best);
+  }
+};
 
 // Squared distances of the surface voxels of plane d, from those within rows or, with `planes`, within planes.
 // Returns false when a search within rows has cost more than the pass along H would.
 bool plane_distances(const Scratch& s, const Box& box, const uint8_t* surface, const uint8_t* any, int64_t d,
                      bool planes, float* out) {
   const int64_t D = box.size[0], H = box.size[1], W = box.size[2];
-  const int64_t enough = 4 * H * W + 4096;
-  int64_t looked = 0, last_h = 0, last_w = 0;
-  float last = kInf;
+  const int64_t enough = (4 * H * W + 4096) / kTogether;
+  int64_t looked = 0;
+  Known known = {0, 0, kInf};
   for (int64_t h = 0; h < H; ++h) {
     if (!any[h]) continue;
-    for (int64_t w = 0; w < W; ++w) {
-      uint64_t eight;
-      if (w + 8 <= W && (memcpy(&eight, surface + h * W + w, 8), eight == UINT64_MAX)) {
-        w += 7;
-        continue;
+    for (int64_t w = 0; w < W; w += kTogether) {
+      const uint8_t* from = surface + h * W + w;
+      uint8_t own[kTogether];
+      if (W - w >= kTogether) {
+        memcpy(own, from, sizeof(own));
+      } else {
+        for (int64_t i = 0; i < kTogether; ++i) own[i] = i < W - w ? from[i] : 255;
       }
-      if (surface[h * W + w] != 0) continue;
-      if (planes) {
-        *out++ = along(s.squared + h * W + w, H * W, d, D, s.depth.up, 0.0f, kInf, looked);
-        continue;
+      uint64_t outside[kTogether / 8];
+      memcpy(outside, own, sizeof(own));
+      if ((outside[0] & outside[1]) == UINT64_MAX) continue;
+      const float* column = s.squared + h * W + w;
+      Sixteen::All best = where_zero(own, column + d * H * W);
+      if (any_above(best, 0.0f)) {
+        if (planes) {
+          along(column, column, H * W, d, D, s.depth.up, 0.0f, best, looked);
+        } else {
+          known.bound(s, h, w, best);
+          search(s, box, d, h, w, best, looked);
+          if (looked > enough) return false;
+        }
       }
-      const int64_t dw = w < last_w ? last_w - w : w - last_w;
-      const float reach = __builtin_sqrtf(last) + __builtin_sqrtf(s.height.up[h - last_h] + s.width.up[dw]);
-      *out++ = last = search(s, box, d, h, w, reach * reach * 1.0001f, looked);
-      last_h = h;
-      last_w = w;
-      if (looked > enough) return false;
+      for (int part = 0; part < kTogether; part += 8) {
+        for (uint64_t left = ~outside[part / 8]; left != 0;) {
+          const int i = part + __builtin_ctzll(left) / 8;
+          left &= ~(uint64_t{255} << (8 * (i - part)));
+          known = {h, w + i, best[i]};
+          *out++ = known.squared;
+        }
+      }
     }
   }
   return true;
@@ -291,7 +360,7 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
       for (int64_t h = d * H; h < (d + 1) * H; ++h) row_squares(other + h * W, s.width, W, s.squared + h * W);
     });
     const auto distances = [&](int64_t d, bool planes) {
-      float* out = s.at_surface + s.number[side * (D + 1) + d];
+      float* out = s.at_surface + side * largest + s.number[side * (D + 1) + d];
       return plane_distances(s, box, own + d * plane, s.any + (side * D + d) * H, d, planes, out);
     };
     far = false;
@@ -310,8 +379,10 @@ void one_class(const SurfaceArgs& a, const uint16_t* const labels[2], const Box&
       });
       parallel_tasks(D, threads, [&](int64_t d) { distances(d, true); });
     }
-    statistics(a, s.at_surface, total[side], record + 2 + 4 * side);
   }
+  parallel_tasks(2, threads, [&](int64_t side) {
+    statistics(a, s.at_surface + side * largest, total[side], record + 2 + 4 * side);
+  });
 }
 
 }  // namespace
