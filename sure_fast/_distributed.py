@@ -38,6 +38,11 @@ def across_ranks(group: dist.ProcessGroup | None = None) -> Iterator[None]:
         _group = before
 
 
+def number_of_ranks() -> int:
+    """Of torch.distributed; 1 without it."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def is_across_ranks() -> bool:
     """Whether sums are added up over ranks."""
     return _group is not None

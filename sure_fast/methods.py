@@ -145,7 +145,7 @@ _SUPERVISED_NEEDS = {
         ("beta",),
     ),
     **dict.fromkeys(
-        ("support", "noise_threshold", "noise_every", *OF_PATCHES, *OF_IMAGES, "noise", "noise_std", "order_weight",
+        ("support", "noise_threshold", "noisy_share", *OF_PATCHES, *OF_IMAGES, "noise", "noise_std", "order_weight",
          "distance_weight", "far_weight"),
         ("gamma",),
     ),
@@ -161,7 +161,7 @@ _SUPERVISED: dict[str, Any] = {
 
 _SHOWN = {"dice": "dice_loss", "gradient": "L_gu", "noise": "L_nu"}
 PAPER: dict[str, Any] = {
-    "evidence": "softplus", "normalize": None, "noise": "mean", "ramp": "exponential",
+    "evidence": "softplus", "normalize": None, "noise": "mean", "noisy_share": 1.0, "ramp": "exponential",
     "beta": 100.0, "gamma": 1.0, "order_weight": ORDER_WEIGHT, "distance_weight": DISTANCE_WEIGHT,
     "far_weight": FAR_WEIGHT,
 }  # fmt: skip

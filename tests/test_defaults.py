@@ -80,7 +80,7 @@ def test_the_presets_are_the_loss():
     )  # fmt: skip
     weights = [paper[f"{name}_weight"] for name in ("order", "distance", "far")]
     assert weights == [ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT]
-    dense_only = {"level_max", "noisy_copies", "noisy_share", "margin", "detach", "noisy_weight"}
+    dense_only = {"level_max", "noisy_copies", "margin", "detach", "noisy_weight"}
     patches_only = {"patch_size", "num_patches", "mining_every"}
     assert set(parameters) - set(paper) >= {"support", *dense_only}
     assert set(parameters) - set(METHODS[DEFAULT].options) >= {"support", *patches_only}

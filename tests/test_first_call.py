@@ -22,7 +22,8 @@ def case(channels=1, size=(20, 22), classes=3):
 
 
 def supervised(**options):
-    return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, **options})
+    """With noisy copies of every image, where nothing else is asked for."""
+    return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, "noisy_share": 1.0, **options})
 
 
 def patches(**options):
@@ -164,6 +165,21 @@ def test_trying_a_network_leaves_no_trace(make):
     assert [module.training for module in network] == [True, True, False]
     assert network.training
     loss(logits, label, image, epoch=0, model=lambda x: pytest.fail("asked before its epoch"))
+
+
+def test_a_network_is_tried_with_the_fewest_noisy_images():
+    model, image, label = case()
+    image, label = (t.repeat_interleave(3, 0)[:5] for t in (image, label))
+    seen = []
+    network = torch.nn.Sequential(model)
+    network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    loss = supervised(noisy_share=0.5)
+    loss(model(image), label, image, epoch=0, model=network)
+    for _ in range(2):
+        loss(model(image), label, image, epoch=5, model=network)
+    assert seen == [2, 3, 2]
+    with pytest.raises(ValueError, match="got RuntimeError: too few images"):
+        supervised(noisy_share=0.25)(model(image), label, image, epoch=0, model=Particular())
 
 
 class Particular(torch.nn.Module):

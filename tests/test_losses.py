@@ -28,7 +28,8 @@ FORMS = pytest.mark.parametrize("form", [{}, PAPER], ids=["dense", "paper"])
 
 
 def supervised(**options):
-    return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, **options})
+    """With noisy copies of every image, where nothing else is asked for."""
+    return sure_fast.UncertaintySupervisedLoss(**{"num_epochs": 10, "start_epoch": 3, "noisy_share": 1.0, **options})
 
 
 def test_modules_are_their_ops():
@@ -121,40 +122,32 @@ def test_one_noisy_copy(backend):
 def test_noise_answered_beside_the_clean_images(copies):
     model, image, label = case()
     model, image = model.double(), image.double()
-    loss = supervised(beta=2.0, gamma=3.0, noisy_copies=copies, noise_every=2)
-    for epoch in (0, 2):  # nothing is supervised yet, and nothing counts
+    loss = supervised(beta=2.0, gamma=3.0, noisy_copies=copies)
+    for epoch in (0, 2):  # nothing is supervised yet
         assert loss.noise_of_step(image, epoch=epoch).beside(image) is image
-    for call in range(4):
-        generator = torch.Generator().manual_seed(call)
-        noise = loss.noise_of_step(image, epoch=6, generator=generator)
-        assert (len(noise.levels), len(noise.images)) == ((0, 0) if call % 2 else (copies, 2 * copies))
-        out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
-        if call % 2:
-            assert out.noise == out.noisy == 0 < out.gradient
-            continue
-        apart = loss(model(image), label, image, epoch=6, noise=noise, noisy_logits=model(noise.images))
-        torch.testing.assert_close(out, apart)
-        once = supervised(beta=2.0, gamma=3.0, noisy_copies=copies)
-        again = once.noise_of_step(image, epoch=6, generator=torch.Generator().manual_seed(call))
-        assert torch.equal(again.images, noise.images)
-        plain = once(model(again.beside(image)), label, image, epoch=6, noise=again)
-        torch.testing.assert_close(out.noise, 2 * plain.noise)
-        same_gradients(out.total, apart.total, model)
-    assert loss.calls == 4
-    assert not supervised(gamma=0.0).noise_of_step(image).levels.numel()
+    noise = loss.noise_of_step(image, epoch=6)
+    assert (len(noise.levels), len(noise.images)) == (copies, 2 * copies)
+    out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
+    apart = loss(model(image), label, image, epoch=6, noise=noise, noisy_logits=model(noise.images))
+    torch.testing.assert_close(out, apart)
+    same_gradients(out.total, apart.total, model)
+    none = supervised(gamma=0.0).noise_of_step(image)
+    assert not none.levels.numel()
+    without = loss(model(none.beside(image)), label, image, epoch=6, noise=none)
+    assert without.noise == without.noisy == 0 < without.gradient
 
 
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_copies_of_a_share_of_the_batch(backend, copies):
+def test_copies_of_some_images(backend, copies):
     model, image, label = case((5, 1, 20, 22))
     model, image = model.double(), image.double()
     label = torch.stack([labels.roll(k, 0) for k, labels in enumerate(label)])  # of every image others
     generator = torch.Generator().manual_seed(3)
-    loss = supervised(beta=7.0, gamma=2.0, noisy_copies=copies, noisy_share=0.3)
+    loss = supervised(beta=7.0, gamma=2.0, noisy_copies=copies, noisy_share=0.4)
     noise = loss.noise_of_step(image, epoch=6, generator=generator)
     assert noise.which.shape == (2,)
-    assert len(noise.images) == 2 * copies
+    assert (len(noise.images), noise.times) == (2 * copies, 1)
     with sure_fast.use_backend(backend):
         out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
     clean = supervised(beta=7.0, gamma=0.0)(model(image), label, image, epoch=6)
@@ -168,20 +161,41 @@ def test_copies_of_a_share_of_the_batch(backend, copies):
     same_gradients(out.total, clean.total + 2 * of_some.noise, model)
     drawn = {tuple(sorted(loss.noise_of_step(image, epoch=6, generator=generator).which.tolist())) for _ in range(40)}
     assert len(drawn) > 5  # of 10 pairs
-    with pytest.raises(ValueError, match="noisy_share: expected at most 1, got 2"):
-        supervised(noisy_share=2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "share", "copies"),
+    [(1, 0.25, [1, 0, 0, 0] * 2), (2, 0.25, [1, 0] * 4), (8, 0.25, [2] * 8), (3, 0.25, [1, 1, 1, 0] * 2),
+     (2, 0.4, [1, 1, 1, 1, 0] * 2), (10, 0.3, [3] * 8), (3, 1.0, [3] * 8), (2, 1 / 3, [1, 1, 0] * 3)],
+)  # fmt: skip
+def test_a_share_of_the_images_whatever_the_batch(batch, share, copies):
+    loss = supervised(noisy_share=share)
+    images = torch.randn(batch, 1, 8, 8)
+    for wanted in copies:
+        noise = loss.noise_of_step(images, epoch=6)
+        assert len(noise.images) == wanted
+        assert noise.times == pytest.approx(wanted / (batch * share) if wanted else 1)
+    assert loss.shared == 0
+    assert len(loss.noise_of_step(images[:0], epoch=6).images) == 0
+
+
+@pytest.mark.parametrize("wrong", [0.0004, 2])
+def test_a_share_that_is_none(wrong):
+    with pytest.raises(ValueError, match=rf"noisy_share: expected a number from 0.001 to 1, got {wrong}"):
+        supervised(noisy_share=wrong)
 
 
 @FORMS
-def test_noise_every_few_calls_is_as_much_heavier(form):
-    model, image, label = case()
+def test_a_share_of_the_steps_is_as_much_heavier(form):
+    """With patches always; with noise over images where the batch is one image."""
+    model, image, label = case((2 if form else 1, 1, 20, 22))
     asked = []
 
     def network(images):
         asked.append(len(images))
         return model(images)
 
-    lazy, always = supervised(**form, noise_every=3), supervised(**form)
+    lazy, always = supervised(**{**form, "noisy_share": 1 / 3}), supervised(**form)
     logits = network(image)
     for epoch in (0, 2):  # without supervision nothing counts
         lazy(logits, label, image, epoch=epoch, model=model)
@@ -196,14 +210,12 @@ def test_noise_every_few_calls_is_as_much_heavier(form):
         plain = want.segmentation - a * lazy.gamma * lazy.noisy_weight * want.noisy * (form == {})
         of_noise = a * lazy.gamma * out.noise
         torch.testing.assert_close(out.total, plain + a * lazy.beta * want.gradient + of_noise)
-        assert out.gradient == want.gradient
-    assert lazy.calls == 5
+        torch.testing.assert_close(out.gradient, want.gradient)
+    assert lazy.shared == 5 % 3
     drawn = lazy.draw_noise(model, logits, label, image)
     given = {"noise": drawn, "noisy_logits": model(drawn.images)}
     outs = [loss(logits, label, image, epoch=6, **given) for loss in (lazy, always)]
     assert outs[0].total == outs[1].total > 0
-    with pytest.raises(ValueError, match="noise_every: expected at least 1, got 0"):
-        supervised(noise_every=0)
 
 
 def test_noise_over_images_is_one_field_at_two_levels():
@@ -443,8 +455,7 @@ def test_bad_schedules():
 
 @pytest.mark.parametrize(
     ("name", "value"), [("patch_size", 5), ("num_patches", 2), ("mining_every", 3), ("level_max", 0.5),
-                        ("noisy_copies", 2), ("noisy_share", 0.5), ("margin", 0.1), ("detach", True),
-                        ("noisy_weight", 1.0)]
+                        ("noisy_copies", 2), ("margin", 0.1), ("detach", True), ("noisy_weight", 1.0)]
 )  # fmt: skip
 def test_an_option_of_the_other_support_is_refused(name, value):
     own, other = ({}, PAPER) if name in OF_IMAGES else (PAPER, {})

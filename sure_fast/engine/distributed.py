@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .._distributed import number_of_ranks
 from .config import ConfigError
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return number_of_ranks()
 
 
 def is_main() -> bool:

@@ -96,9 +96,9 @@ def set_state(generator: torch.Generator, state: torch.Tensor) -> None:
 
 
 class LossState:
-    """How often the loss was asked for L_nu, and drew noise: what it does next follows from that."""
+    """Where the loss is in its share of noisy copies, and how often it drew noise: what it does next follows."""
 
-    COUNTS = ("calls", "draws")
+    COUNTS = ("shared", "draws")
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss

@@ -124,8 +124,8 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
             plain_steps.append(one)
             forwards.append(trainer.forwards - forwards_before)
             stages.append({name: trainer.stages[name] - before[name] for name in STAGES})
-    every = {name: config.method.options.get(name, 1) for name in ("noise_every", "mining_every")}
-    group = math.lcm(math.prod(every.values()), config.optimizer.accumulate)
+    of_noise = {name: config.method.options.get(name, 1) for name in ("noisy_share", "mining_every")}
+    group = math.lcm(_noise_period(trainer.loss, config.optimizer.batch_size), config.optimizer.accumulate)
     medians = {name: _median([row[name] for row in stages], group) for name in STAGES}
     ratios = [
         sum(sum(row.values()) - row["optimizer"] for row in stages[k : k + group])
@@ -143,7 +143,7 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         "precision": config.network.amp,
         "compile": config.network.compile,
         "channels_last": config.network.channels_last,
-        **every,
+        **of_noise,
         "steps": steps,
         "seconds": {"data": _median(waited, group), **medians},
         "plain_seconds": _median([seconds for seconds, _ in plain_steps], group),
@@ -152,6 +152,16 @@ def benchmark(trainer: Trainer, steps: int) -> dict[str, Any]:
         "step_over_plain": statistics.median(ratios),
         "peak_memory_bytes": _peak_memory(trainer.device),
     }
+
+
+def _noise_period(loss: Any, batch_size: int) -> int:
+    """Steps after which noisy copies, and searches for hard samples, come as before."""
+    if not getattr(loss, "gamma", 0) or not hasattr(loss, "noisy_share"):
+        return 1
+    whole = loss.noisy_share[1]
+    if loss.support == "patch":
+        return whole * loss.mining_every
+    return whole // math.gcd(whole, batch_size)
 
 
 def _starts(steps: int, group: int) -> range:

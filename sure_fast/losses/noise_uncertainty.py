@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -30,8 +30,8 @@ LEVEL_MAX = 1.0
 """Of the noise over whole images, in units of the normalised image."""
 COPIES = 1
 """Noisy copies of a batch."""
-SHARE = 1.0
-"""Of the images of a batch, that get noisy copies."""
+SHARE = 0.25
+"""Of the images, that get noisy copies."""
 NOISE_STD = 0.3
 """Of a noise patch in arXiv 2509.17098."""
 
@@ -48,7 +48,7 @@ class NoisyImages(NamedTuple):
     """bool [N, P], with centers."""
     levels: Tensor
     """Of the noise in the copies, float32 [2]; of one copy [1], of none [0]."""
-    times: int = 1
+    times: float = 1
     """What their L_nu is multiplied by."""
     which: Tensor | None = None
     """int64 [M]: the images of the batch that have copies; None: all N, in their order."""
@@ -100,9 +100,7 @@ def draw_noise_patches(
     return drawn * noise_std + by_copy if noise == "mean" else drawn * by_copy
 
 
-def check_noise(
-    *, support: str, noise: str, noise_std: float, level_max: float, noisy_copies: int, noisy_share: float
-) -> dict[str, Any]:
+def check_noise(*, support: str, noise: str, noise_std: float, level_max: float, noisy_copies: int) -> dict[str, Any]:
     """The options of `draw_image_noise`; the kind of noise has to go with the support."""
     _checks.choice("support", support, SUPPORTS)
     _checks.choice("noise", noise, NOISE_KINDS if support == "image" else NOISE_LEVELS)
@@ -110,10 +108,20 @@ def check_noise(
     _checks.positive("level_max", level_max)
     if _checks.count("noisy_copies", noisy_copies) > 2:
         raise ValueError(f"noisy_copies: expected 1 or 2, got {noisy_copies}")
-    if _checks.positive("noisy_share", noisy_share) > 1:
-        raise ValueError(f"noisy_share: expected at most 1, got {noisy_share}")
-    return {"noise": noise, "noise_std": noise_std, "level_max": level_max, "noisy_copies": noisy_copies,
-            "noisy_share": noisy_share}  # fmt: skip
+    return {"noise": noise, "noise_std": noise_std, "level_max": level_max, "noisy_copies": noisy_copies}
+
+
+def check_share(share: float) -> tuple[int, int]:
+    """As a fraction, of which whole numbers of images are made again and again, whatever was rounded."""
+    fraction = Fraction(_checks.positive("noisy_share", share)).limit_denominator(1000)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"noisy_share: expected a number from 0.001 to 1, got {share}")
+    return fraction.numerator, fraction.denominator
+
+
+def share_of(images: int, part: int, whole: int) -> int:
+    """How many of so many images have copies, rounded up."""
+    return -(-images * part // whole)
 
 
 def draw_image_noise(
@@ -123,14 +131,14 @@ def draw_image_noise(
     noise_std: float = NOISE_STD,
     level_max: float = LEVEL_MAX,
     noisy_copies: int = COPIES,
-    noisy_share: float = SHARE,
+    number: int | None = None,
     generator: torch.Generator | None = None,
 ) -> NoisyImages:
     """A copy of image [N, K, *S], or two, under noise everywhere, of levels l₁ < l₂ drawn up to `level_max`.
 
     Both carry the same standard normal field n: with noise "mean" x + l + noise_std n, with "std" x + l n, and with
-    "both" one of these, drawn anew at every call. With `noisy_share` < 1 only M = ⌈noisy_share N⌉ of the images, drawn
-    anew too, have copies.
+    "both" one of these, drawn anew at every call. With `number` M only so many of the images, drawn anew too, have
+    copies.
 
     Raises:
         TypeError, ValueError: wrong types or options; an image that requires a gradient.
@@ -144,11 +152,10 @@ def draw_image_noise(
     """
     image = _checks.batched_image("image", image)
     _checks.constant("image", image)
-    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies,
-                noisy_share=noisy_share)  # fmt: skip
+    check_noise(support="image", noise=noise, noise_std=noise_std, level_max=level_max, noisy_copies=noisy_copies)
     which = None
-    if noisy_share < 1:
-        which = normal_like(image, generator, (len(image),)).topk(math.ceil(noisy_share * len(image))).indices
+    if number is not None and _checks.count("number", number, least=0, most=len(image)) != len(image):
+        which = normal_like(image, generator, (len(image),)).topk(number).indices
         image = image[which]
     levels = draw_levels(image.device, generator)[:noisy_copies]
     levels = levels.sort().values if noisy_copies > 1 else levels

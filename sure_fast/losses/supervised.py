@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backends, _checks
+from .._distributed import number_of_ranks
 from ..ops._supervision import check_noisy, check_options
 from ..ops._weighted import Weights, weighted_terms
 from ..ops.dense_noise_uncertainty_loss import MARGIN
@@ -20,7 +21,17 @@ from . import schedule
 from ._step import answer, draw_seed, step_image, step_model, try_model, weight_buffer
 from .gradient_uncertainty import NORMALIZE
 from .hard_patches import MINING_OPS, HardPatches, fitting_patch
-from .noise_uncertainty import COPIES, LEVEL_MAX, NOISE_STD, SHARE, NoisyImages, check_noise, draw_image_noise
+from .noise_uncertainty import (
+    COPIES,
+    LEVEL_MAX,
+    NOISE_STD,
+    SHARE,
+    NoisyImages,
+    check_noise,
+    check_share,
+    draw_image_noise,
+    share_of,
+)
 from .schedule import ANNEALING_EPOCHS, NUM_EPOCHS, RAMPS
 
 BETA, GAMMA = 0.5, 0.3
@@ -29,8 +40,7 @@ ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 
 
 OF_IMAGES = {
-    "level_max": LEVEL_MAX, "noisy_copies": COPIES, "noisy_share": SHARE, "margin": MARGIN, "detach": False,
-    "noisy_weight": NOISY_WEIGHT,
+    "level_max": LEVEL_MAX, "noisy_copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
 }  # fmt: skip
 OF_PATCHES = {"patch_size": PATCH_SIZE, "num_patches": NUM_PATCHES, "mining_every": 1}
 """Options with their defaults that only noise over whole images has, or only patches."""
@@ -48,7 +58,7 @@ class SupervisionOutput(NamedTuple):
     gradient: Tensor
     """L_gu, unweighted."""
     noise: Tensor
-    """L_nu: its weighted terms summed, without γ; with noise_every times K, or 0."""
+    """L_nu: its weighted terms summed, without γ; with noisy_share what it counts for in this step, or 0."""
     order: Tensor
     distance: Tensor
     far: Tensor
@@ -84,10 +94,10 @@ class UncertaintySupervisedLoss(nn.Module):
         noise_std: standard deviation of the noise with "mean", in units of the (normalised) image.
         level_max: with "image", up to where the levels are drawn; of patches they are drawn up to 1.
         noisy_copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
-        noisy_share: with "image", of the images of a batch, which are drawn anew at every step, those that get copies,
-            rounded up to whole ones; L_nu is of these.
-        noise_every: K: L_nu applies in the first of every K calls in which it is asked for, K times as heavy; in those
-            between, the network answers no noisy image.
+        noisy_share: of the images, those that get noisy copies, in (0, 1], to three digits. With "image" so many of
+            each batch, drawn anew, or where that is no whole number one more or less from call to call; L_nu is of
+            these. With "patch" all of a batch or none: in one call of 1 / noisy_share. L_nu counts so much more where
+            there are more copies than that share, and in calls without is 0.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
         noisy_weight: with "image", of the segmentation loss of the noisy copies.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
@@ -103,7 +113,7 @@ class UncertaintySupervisedLoss(nn.Module):
     Notes:
         All terms come from one call of `uncertainty_supervision`. With γ > 0, from start_epoch on, the network answers
         the noisy copies of the batch, in one batch, and with patches before that a noisy one without gradients, which
-        finds the hard samples. `noise_every` counts in `calls`, `mining_every` in `draws`. They run in the mode the
+        finds the hard samples. `noisy_share` counts in `shared`, `mining_every` in `draws`. They run in the mode the
         network is in: with batch normalisation in training mode they contribute to its running statistics. What they
         will need is looked at from the first call on; a network that is an nn.Module then answers the batch once more,
         without gradients and without a trace: buffers and random numbers stay as they were.
@@ -118,8 +128,9 @@ class UncertaintySupervisedLoss(nn.Module):
     """
 
     class_weights: Tensor | None
-    calls = 0
-    """In which L_nu was asked for so far, counted with noise_every > 1; a run that goes on sets it."""
+    shared = 0
+    """Images (with patches: calls) for which L_nu was asked so far, after which `noisy_share` begins anew; a run that
+    goes on sets it."""
     draws = 0
     """Calls of `draw_noise` so far, counted with mining_every > 1; a run that goes on sets it."""
     _tried = False
@@ -154,7 +165,6 @@ class UncertaintySupervisedLoss(nn.Module):
         level_max: float = LEVEL_MAX,
         noisy_copies: int = COPIES,
         noisy_share: float = SHARE,
-        noise_every: int = 1,
         margin: float = MARGIN,
         detach: bool = False,
         noisy_weight: float = NOISY_WEIGHT,
@@ -167,8 +177,9 @@ class UncertaintySupervisedLoss(nn.Module):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        counts = {"num_epochs": num_epochs, "noise_every": noise_every, "mining_every": mining_every}
-        self.num_epochs, self.noise_every, self.mining_every = (_checks.count(*count) for count in counts.items())
+        counts = {"num_epochs": num_epochs, "mining_every": mining_every}
+        self.num_epochs, self.mining_every = (_checks.count(*count) for count in counts.items())
+        self.noisy_share = check_share(noisy_share)
         self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.total, self.annealing_epochs, self.support, self.backend = total, annealing_epochs, support, backend
@@ -177,7 +188,7 @@ class UncertaintySupervisedLoss(nn.Module):
         self.weights = check_weights(order_weight, distance_weight, far_weight)
         self.order = {"margin": _checks.positive("margin", margin, zero=True), "detach": _checks.flag("detach", detach)}
         self.image_noise = check_noise(support=support, noise=noise, noise_std=noise_std, level_max=level_max,
-                                       noisy_copies=noisy_copies, noisy_share=noisy_share)  # fmt: skip
+                                       noisy_copies=noisy_copies)  # fmt: skip
         _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
@@ -213,7 +224,7 @@ class UncertaintySupervisedLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> NoisyImages:
-        """Returns the noisy copies; with patches two, at hard samples that one noisy forward finds.
+        """Returns noisy copies of every image; with patches two, at hard samples that one noisy forward finds.
 
         Args:
             model: image [N, K, *S] -> logits [N, C, *S]; with patches called once, without gradients, or not at all
@@ -221,13 +232,19 @@ class UncertaintySupervisedLoss(nn.Module):
             logits, label, image: as of `forward`.
             generator: makes the draws repeatable.
         """
+        return self._draw(model, logits, label, image, None, generator)
+
+    def _draw(
+        self, model: Callable[[Tensor], Tensor], logits: Tensor, label: Tensor, image: Tensor, number: int | None,
+        generator: torch.Generator | None,
+    ) -> NoisyImages:  # fmt: skip
         with torch.no_grad():
             logits = _checks.logits("logits", logits)
             image = step_image(image, logits, self.options["channels"])  # no MetaTensor reaches the network
             label = _checks.label("label", label, logits)
             _checks.generator(generator)
             if self.support == "image":
-                return draw_image_noise(image, **self.image_noise, generator=generator)
+                return draw_image_noise(image, **self.image_noise, number=number, generator=generator)
             mining = self.mining_every == 1 or self.draws % self.mining_every == 0
             if self.mining_every > 1:  # the compiled loss would be traced again for every number of draws
                 self.draws += 1
@@ -266,10 +283,12 @@ class UncertaintySupervisedLoss(nn.Module):
             )
         _checks.generator(generator)
         image = _checks.batched_image("image", image)
-        if self.gamma > 0 and self.supervision_weight(epoch) > 0 and self._noise_is_due():
-            with torch.no_grad():
-                drawn = draw_image_noise(image, **self.image_noise, generator=generator)
-            return drawn._replace(times=self.noise_every)
+        if self.gamma > 0 and self.supervision_weight(epoch) > 0:
+            number, times = self._copied(len(image))
+            if times:
+                with torch.no_grad():
+                    drawn = draw_image_noise(image, **self.image_noise, number=number, generator=generator)
+                return drawn._replace(times=times)
         return NoisyImages(image[:0], None, None, torch.zeros(0, device=image.device))
 
     def forward(
@@ -311,12 +330,13 @@ class UncertaintySupervisedLoss(nn.Module):
         label = _checks.label("label", label, logits)
         image = self._check_step(logits, image, model, noise, noisy_logits, generator, later=weight == 0)
         wanted: dict[str, Any] = {}
-        times = 1
-        if noise is None and weight > 0 and self.gamma > 0 and self._noise_is_due():
+        times: float = 1
+        if noise is None and weight > 0 and self.gamma > 0:
             assert model is not None
-            noise = self.draw_noise(model, logits.detach(), label, image, generator=generator)
-            noise = noise._replace(times=self.noise_every)
-            noisy_logits = answer(model, noise.images, logits)
+            number, times = self._copied(len(image))
+            if times:
+                noise = self._draw(model, logits.detach(), label, image, number, generator)._replace(times=times)
+                noisy_logits = answer(model, noise.images, logits) if len(noise.images) else logits[:0]
         if noise is not None and len(noise.levels) and weight > 0 and self.gamma > 0:
             times = noise.times
             wanted = {"noisy_logits": noisy_logits, "levels": noise.levels}
@@ -344,12 +364,29 @@ class UncertaintySupervisedLoss(nn.Module):
         )  # fmt: skip
         return SupervisionOutput(*weighted_terms(terms, weights, dtype, backend))
 
-    def _noise_is_due(self) -> bool:
-        """Whether L_nu applies in this call, which counts."""
-        due = self.noise_every == 1 or self.calls % self.noise_every == 0
-        if self.noise_every > 1:  # the compiled loss would be traced again for every number of calls
-            self.calls += 1
-        return due
+    def _copied(self, images: int) -> tuple[int, float]:
+        """How many of these images have noisy copies, and what the mean over them counts for; the call counts.
+
+        Of many ranks each has its own number, but all take part, with no image if need be, as the sums of the copies
+        are added up over the ranks.
+        """
+        part, whole = self.noisy_share
+        if part == whole:
+            return images, 1
+        asked = images if self.support == "image" else 1
+        due = share_of(self.shared + asked, *self.noisy_share) - share_of(self.shared, *self.noisy_share)
+        left = (self.shared + asked) % whole
+        if left != self.shared:  # the compiled loss would be traced again for every number of calls
+            self.shared = left
+        times = due * whole / (asked * part) if asked else 0
+        if self.support != "image":
+            return images if due else 0, times
+        return due, times or float(number_of_ranks() > 1)
+
+    def _fewest(self, images: int) -> int:
+        """Of so many images those with noisy copies, where there are any."""
+        part, whole = self.noisy_share
+        return images if self.support != "image" else min(images, max(1, images * part // whole))
 
     def _check_step(
         self,
@@ -387,7 +424,8 @@ class UncertaintySupervisedLoss(nn.Module):
             _backends.check(self.backend, *self.ops)  # use_backend may ask for what no constructor has seen
             if later and not torch.compiler.is_compiling() and not self._tried:
                 assert model is not None
-                try_model(model, image, logits)
+                fewest = self._fewest(len(image))
+                try_model(model, image[:fewest], logits[:fewest])
                 self._tried = True
         return image
 

@@ -60,10 +60,10 @@ def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     train.main([*FLAGS, "--benchmark", "2", "--preset", "softmax"])
     plain = json.loads(capsys.readouterr().out)
     assert (plain["seconds"]["noisy"], plain["forwards"]) == (0, 3)
-    for every, forwards in ((1, 6), (2, 4.5)):  # a noisy copy beside the clean batch
-        train.main([*FLAGS, "--benchmark", "2", "--preset", "dense", "--set", f"method.noise_every={every}"])
+    for share, forwards in ((1.0, 6), (0.5, 4.5)):  # a noisy copy beside the clean batch
+        train.main([*FLAGS, "--benchmark", "2", "--preset", "dense", "--set", f"method.noisy_share={share}"])
         found = json.loads(capsys.readouterr().out)
-        assert (found["forwards"], found["noise_every"]) == (forwards, every)
+        assert (found["forwards"], found["noisy_share"]) == (forwards, share)
         assert 0 < found["seconds"]["noisy"] <= 1.01 * found["seconds"]["network"]
 
 

@@ -46,7 +46,7 @@ RUNS = {
         ),
         *(
             "--set=method.mining_every=3",
-            "--set=method.noise_every=2",
+            "--set=method.noisy_share=0.4",
             "--set=network.norm=batch",
             "--amp=fp16",
             "--set=run.patience=1",

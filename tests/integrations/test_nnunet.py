@@ -110,16 +110,16 @@ def test_no_noise_in_a_cascade():
     assert not torch.equal(noisy[:, :1], data[:, :1])
 
 
-def test_noise_every_few_steps():
+def test_noise_in_a_share_of_the_images():
     data, targets = case()
-    network, loss = Pyramid(), NNUNetLoss(**SETTINGS, level_weights=[0.5, 0.5], noise_every=3)
+    network, loss = Pyramid(), NNUNetLoss(**SETTINGS, level_weights=[0.5, 0.5], noisy_share=1 / 3)
     loss.epoch = 5
     sizes = []
     for _ in range(5):
         with loss.supervising(data) as images:
             sizes.append(len(images))
             assert loss(network(images), targets).isfinite()
-    assert sizes == [4, 2, 2, 4, 2]
+    assert sizes == [3, 3, 2, 3, 3]  # copies of 2/3 of an image, rounded up
 
 
 def test_ignore_label():

@@ -27,7 +27,7 @@ class NNUNetLoss(nn.Module):
         over the regions, its order and far terms those over the near and far voxels of all of them.
 
     Args:
-        num_epochs, start_epoch, beta, gamma, noise_every, noisy_share, annealing_epochs, total: as of
+        num_epochs, start_epoch, beta, gamma, noisy_share, annealing_epochs, total: as of
             `UncertaintySupervisedLoss`.
         scale: of the whole loss, > 0.
         level_weights: w >= 0, of the resolutions, the finest first; None: the network has one output.
@@ -49,7 +49,6 @@ class NNUNetLoss(nn.Module):
         start_epoch: int | None = None,
         beta: float,
         gamma: float,
-        noise_every: int = 1,
         noisy_share: float = 1.0,
         annealing_epochs: int,
         total: str = "weighted",
@@ -78,8 +77,7 @@ class NNUNetLoss(nn.Module):
         }
         self.evidential = sure_fast.EvidentialLoss(**schedule, regions=regions)
         self.supervised = sure_fast.UncertaintySupervisedLoss(
-            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noise_every=noise_every,
-            noisy_share=noisy_share, channels=CHANNELS,
+            **schedule, start_epoch=start_epoch, beta=beta, gamma=gamma, noisy_share=noisy_share, channels=CHANNELS,
         )  # fmt: skip
         self._batch: tuple[Tensor, NoisyImages] | None = None
 
