@@ -19,7 +19,7 @@ CASES = {
 }
 
 
-FORMS = {"": {**PAPER, "support": "patch", "beta": 30.0}, " with noise over images": {}}
+FORMS = {"": {**PAPER, "support": "patch", "beta": 30.0}, " with noise over images": {"noisy_share": 1.0}}
 
 
 class Batch:

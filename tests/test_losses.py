@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import sure_fast
 from sure_fast.losses import PriusLoss, draw_image_noise, draw_noisy_images
@@ -527,7 +528,10 @@ def test_noise_beside_a_metatensor_and_in_channels_last():
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("made", [supervised(), supervised(**PAPER), PriusLoss(num_epochs=10, start_epoch=3)])
+@pytest.mark.parametrize(
+    "made",
+    [supervised(), supervised(noisy_share=0.25), supervised(**PAPER), PriusLoss(num_epochs=10, start_epoch=3)],
+)
 def test_a_compiled_loss_takes_batches_of_any_size(made):
     compiled = torch.compile(made, backend="aot_eager")
     for number in (4, 3, 2):  # the last batch of an epoch is smaller: from the second size on shapes are symbols
@@ -535,6 +539,17 @@ def test_a_compiled_loss_takes_batches_of_any_size(made):
         for epoch in (0, 5):
             out = compiled(model(image).detach(), label, image, epoch=epoch, model=model)
             assert out.total.isfinite()
+
+
+def test_a_compiled_loss_is_traced_once_for_each_number_of_copies():
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model, image, label = case()
+    loss = supervised(noisy_share=0.25)
+    compiled = torch.compile(lambda z: loss(z, label, image, epoch=5, model=model).total, backend=counter)
+    for _ in range(8):
+        compiled(model(image).detach())
+    assert counter.frame_count == 2  # one copy, none
 
 
 @FORMS

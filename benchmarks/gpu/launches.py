@@ -22,6 +22,7 @@ from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sure_fast
+from sure_fast.losses.noise_uncertainty import share_of
 from sure_fast.ops import (
     _calls,
     _dense_supervision,
@@ -140,10 +141,14 @@ def counted() -> Iterator[Launches]:
         yield launches
 
 
-PAPER = {"support": "patch", "noise": "mean", "normalize": None, "evidence": "softplus", "ramp": "exponential"}
+PAPER = {
+    "support": "patch", "noise": "mean", "noisy_share": 1.0, "normalize": None, "evidence": "softplus",
+    "ramp": "exponential",
+}  # fmt: skip
 FORMS: dict[str, dict[str, Any]] = {
     "default": {},
-    "default, two noisy copies": {"noisy_copies": 2},
+    "a copy of every image": {"noisy_share": 1.0},
+    "two copies of every image": {"noisy_share": 1.0, "noisy_copies": 2},
     "paper": PAPER,
     "paper, no mining": {**PAPER, "mining_every": 2},
 }
@@ -163,7 +168,8 @@ def step(form: str, shape: tuple[int, ...] = (2, 16, 16, 16), classes: int = 4) 
         return z.requires_grad_()
 
     if loss.joint:
-        leaves = [answer(images * (1 + loss.image_noise["noisy_copies"]))]
+        copies = loss.image_noise["noisy_copies"] * share_of(images, *loss.noisy_share)
+        leaves = [answer(images + copies)]
         with counted() as launches:
             noise = loss.noise_of_step(image, epoch=9)
             total = loss(leaves[0], label, image, epoch=9, noise=noise).total

@@ -36,7 +36,7 @@ class Step:
         self.image = torch.randn((n, 1, *size), generator=generator).to(DEVICE.name)
         logits = torch.randn((2 * n, CLASSES, *size), generator=generator)
         self.logits = logits.to(DEVICE.name, torch.bfloat16).requires_grad_()
-        self.loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, backend=backend)
+        self.loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, noisy_share=1.0, backend=backend)
         torch.manual_seed(0)
         self.noise = self.loss.noise_of_step(self.image, epoch=9)
 

@@ -128,10 +128,10 @@ class UncertaintySupervisedLoss(nn.Module):
     """
 
     class_weights: Tensor | None
-    shared = 0
+    shared: int
     """Images (with patches: calls) for which L_nu was asked so far, after which `noisy_share` begins anew; a run that
     goes on sets it."""
-    draws = 0
+    draws: int
     """Calls of `draw_noise` so far, counted with mining_every > 1; a run that goes on sets it."""
     _tried = False
 
@@ -180,6 +180,7 @@ class UncertaintySupervisedLoss(nn.Module):
         counts = {"num_epochs": num_epochs, "mining_every": mining_every}
         self.num_epochs, self.mining_every = (_checks.count(*count) for count in counts.items())
         self.noisy_share = check_share(noisy_share)
+        self.shared = self.draws = 0
         self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.total, self.annealing_epochs, self.support, self.backend = total, annealing_epochs, support, backend
