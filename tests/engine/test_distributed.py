@@ -26,11 +26,12 @@ METHODS = {
     "devis": {"preset": "devis"},
     "softmax": {"preset": "softmax"},
 }
+NOISY = {"preset": "dense", "noisy_share": "0.4", "start_epoch": "0"}
 
 
 def gradients(folder, output, batch_size, method):
     """Of every step of an epoch of five cases, at weights that do not change."""
-    config = make({**BASE, **METHODS[method], "data": str(folder), "batch_size": str(batch_size)})
+    config = make({**BASE, **method, "data": str(folder), "batch_size": str(batch_size)})
     cases = discover(folder)
     plan = plan_for(config, [(24, 24, 12)], 1, cases.info)
     dataset = SegmentationDataset(list(cases)[:5], tuple(plan.patch_size), seed=config.run.seed)
@@ -47,7 +48,7 @@ def rank_of_two(rank, folder, output, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     gradients_of_ranks.BUCKET = 4000
     with distributed.joined("cpu"):
-        found = {method: gradients(folder, output, 2, method) for method in METHODS}
+        found = {name: gradients(folder, output, 2, method) for name, method in {**METHODS, "noisy": NOISY}.items()}
         torch.save(found, output / f"{rank}.pt")
         spoiled(folder, output)
         assert distributed.gather(rank) == [0, 1]
@@ -108,13 +109,18 @@ def test_gradients_of_two_ranks_are_those_of_one_with_both_batches(tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for method in METHODS:
         # Four cases in the first step, two a rank; one in the second, which leaves rank 1 without any.
-        alone = gradients(tmp_path / "data", tmp_path, 4, method)
+        alone = gradients(tmp_path / "data", tmp_path, 4, METHODS[method])
         assert len(alone) == (1 if method == "accumulated" else 2)
         for k, step in enumerate(alone):
             assert max(float(grad.abs().max()) for grad in step) > 1e-3
             for here, there, grad in zip(ranks[0][method][k], ranks[1][method][k], step, strict=True):
                 assert torch.equal(here, there)
                 torch.testing.assert_close(here, grad, rtol=1e-5, atol=1e-5 * max(1.0, float(grad.abs().max())))
+    # In the second step rank 0 has a noisy copy and rank 1 no image.
+    for first, second in zip(ranks[0]["noisy"], ranks[1]["noisy"], strict=True):
+        assert all(
+            torch.equal(here, there) and bool(here.isfinite().all()) for here, there in zip(first, second, strict=True)
+        )
 
 
 @pytest.mark.slow
