@@ -75,27 +75,27 @@ SURE_FAST_DEVICE T block_sum(T x, T* shared) {
   return shared[0];
 }
 
-constexpr int kScanThreads = 512;
-
 // totals[0 .. tiles) become the sums before each, totals[tiles] the sum of all. The whole block calls it.
-template <typename T>
-SURE_FAST_DEVICE void scan_list(T* totals, int64_t tiles, T zero, ScanShared<T, kScanThreads>& shared) {
+template <int kThreads, typename T>
+SURE_FAST_DEVICE void scan_list(T* totals, int64_t tiles, T zero, ScanShared<T, kThreads>& shared) {
   T carry = zero;
-  for (int64_t first = 0; first <= tiles; first += kScanThreads) {
+  for (int64_t first = 0; first <= tiles; first += kThreads) {
     const int64_t i = first + threadIdx.x;
     T total;
-    const T before = block_exclusive<kScanThreads>(i < tiles ? totals[i] : zero, zero, shared, total);
+    const T before = block_exclusive<kThreads>(i < tiles ? totals[i] : zero, zero, shared, total);
     if (i <= tiles) totals[i] = carry + before;
     carry = carry + total;
     __syncthreads();
   }
 }
 
+constexpr int kScanThreads = 512;
+
 // The same by one block; tiles = number elements, `tile` a tile.
 template <typename T>
 __global__ void __launch_bounds__(kScanThreads)
     scan_totals(T* totals, const uint32_t* number, int64_t fixed_number, int64_t tile, T zero) {
-  __shared__ ScanShared<T, kScanThreads> shared;
+  SURE_FAST_SHARED(shared, ScanShared<T, kScanThreads>);
   const int64_t elements = number != nullptr ? static_cast<int64_t>(*number) : fixed_number;
   scan_list(totals, (elements + tile - 1) / tile, zero, shared);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/block.h"
+#include "cuda/grid.h"
 
 namespace sure_fast {
 namespace {
@@ -15,11 +16,13 @@ struct Compaction {
   uint32_t* words;   // a bit an element
   uint32_t* totals;  // of each tile, then those before it; the last one is the length of the list
   uint32_t* list;
+  Gate gate;  // of the grids that follow
 
   Compaction(Arena& arena, int64_t elements)
       : words(arena.take<uint32_t>(ceil_div<int64_t>(elements, kCompactTile) * kTileWords)),
         totals(arena.take<uint32_t>(ceil_div<int64_t>(elements, kCompactTile) + 1)),
-        list(arena.take<uint32_t>(elements)) {}
+        list(arena.take<uint32_t>(elements)),
+        gate(arena) {}
 
   // Where the length is, on the device.
   const uint32_t* length(int64_t elements) const { return totals + ceil_div<int64_t>(elements, kCompactTile); }
@@ -28,8 +31,9 @@ struct Compaction {
 // keep(i) says whether element i counts; it is called once for each.
 template <typename Keep>
 __global__ void __launch_bounds__(kCompactThreads)
-    mark_elements(Keep keep, int64_t elements, uint32_t* words, uint32_t* totals) {
-  __shared__ ScanShared<uint32_t, kCompactThreads> shared;
+    mark_elements(Keep keep, int64_t elements, uint32_t* words, uint32_t* totals, Gate gate) {
+  SURE_FAST_SHARED(shared, ScanShared<uint32_t, kCompactThreads>);
+  if (blockIdx.x == 0 && threadIdx.x == 0) gate.close();
   constexpr int kRounds = kCompactTile / kCompactThreads;
   const int64_t tiles = (elements + kCompactTile - 1) / kCompactTile;
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -49,8 +53,9 @@ __global__ void __launch_bounds__(kCompactThreads)
 
 __global__ void __launch_bounds__(kCompactThreads)
     list_elements(const uint32_t* words, const uint32_t* totals, int64_t elements, uint32_t* list) {
-  __shared__ ScanShared<uint32_t, kCompactThreads> shared;
-  __shared__ uint32_t word_of[kTileWords], place_of[kTileWords];
+  SURE_FAST_SHARED(shared, ScanShared<uint32_t, kCompactThreads>);
+  SURE_FAST_SHARED(word_of, uint32_t[kTileWords]);
+  SURE_FAST_SHARED(place_of, uint32_t[kTileWords]);
   const int64_t tiles = (elements + kCompactTile - 1) / kCompactTile;
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     if (totals[tile] == totals[tile + 1]) continue;
@@ -78,7 +83,7 @@ template <typename Keep>
 void compact(const Stream& stream, const Keep& keep, int64_t elements, const Compaction& c) {
   const int64_t tiles = ceil_div<int64_t>(elements, kCompactTile);
   launch(stream, "mark_elements", fill(stream, tiles), kCompactThreads, mark_elements<Keep>, keep, elements, c.words,
-         c.totals);
+         c.totals, c.gate);
   launch(stream, "scan_totals", 1, kScanThreads, scan_totals<uint32_t>, c.totals, nullptr, elements, kCompactTile, 0u);
   launch(stream, "list_elements", fill(stream, tiles), kCompactThreads, list_elements, c.words, c.totals, elements,
          c.list);

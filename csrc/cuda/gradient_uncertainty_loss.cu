@@ -80,9 +80,10 @@ template <typename Value>
 __global__ void __launch_bounds__(kPairThreads)
     compare_all(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t chunks, uint32_t* number,
                 Fixed* slope) {
-  __shared__ Value tile_g[kPairThreads], tile_u[kPairThreads];
-  __shared__ Fixed tile_weight[kPairThreads];
-  __shared__ unsigned long long tile_label[kPairThreads];
+  SURE_FAST_SHARED(tile_g, Value[kPairThreads]);
+  SURE_FAST_SHARED(tile_u, Value[kPairThreads]);
+  SURE_FAST_SHARED(tile_weight, Fixed[kPairThreads]);
+  SURE_FAST_SHARED(tile_label, unsigned long long[kPairThreads]);
   const int64_t row = blockIdx.x / chunks, begin = begins[row], end = begins[row + 1];
   const int64_t first = begin + blockIdx.x % chunks * kPairThreads;
   if (first >= end) return;
@@ -121,7 +122,7 @@ template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 3)
     sum_slices(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t slices, const uint32_t* order,
                const uint32_t* number, const Fixed* slope, PairSum* sums) {
-  __shared__ PairSum shared[kRowThreads];
+  SURE_FAST_SHARED(shared, PairSum[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   const double center_u = scales[slice.row].center_u;
   PairSum own = {0, 0.0};
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kRowThreads, 3)
 __global__ void __launch_bounds__(kRowThreads, 4)
     finish_rows(const PairSum* sums, int64_t parts, const unsigned long long* row_pairs, int times, bool fixed,
                 bool normalize, RowScale* scales, double* loss) {
-  __shared__ PairSum shared[kRowThreads];
+  SURE_FAST_SHARED(shared, PairSum[kRowThreads]);
   const int64_t row = blockIdx.x;
   PairSum own = {0, 0.0};
   for (int64_t k = threadIdx.x; k < parts; k += kRowThreads) own = own + sums[row * parts + k];
@@ -174,7 +175,7 @@ template <typename Value>
 __global__ void __launch_bounds__(kPairThreads)
     find_runs(Rankings<Value> r, Sorted sorted, const uint32_t* begins, uint32_t* run_begin, unsigned long long* ahead,
               unsigned long long* totals) {
-  __shared__ unsigned long long shared[kPairThreads];
+  SURE_FAST_SHARED(shared, unsigned long long[kPairThreads]);
   const int64_t m = *r.length;
   const uint32_t* order = sorted.list();
   for (int64_t tile = blockIdx.x; tile * kRunTile < m; tile += gridDim.x) {
@@ -197,7 +198,7 @@ __global__ void __launch_bounds__(kPairThreads)
 // ahead: from run lengths to the ordered pairs before each element; ahead[m] is their number.
 __global__ void __launch_bounds__(kPairThreads)
     sum_runs(const uint32_t* length, const unsigned long long* totals, unsigned long long* ahead) {
-  __shared__ ScanShared<unsigned long long, kPairThreads> shared;
+  SURE_FAST_SHARED(shared, ScanShared<unsigned long long, kPairThreads>);
   constexpr int kEach = kRunTile / kPairThreads;
   const int64_t m = *length;
   for (int64_t tile = blockIdx.x; tile * kRunTile <= m; tile += gridDim.x) {
@@ -223,7 +224,7 @@ __global__ void __launch_bounds__(kPairThreads)
     draw_pairs(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t first_row, int64_t parts,
                int64_t num_pairs, uint64_t seed, Sorted sorted, const uint32_t* run_begin,
                const unsigned long long* ahead, Fixed* slope, PairSum* sums) {
-  __shared__ PairSum shared[kPairThreads];
+  SURE_FAST_SHARED(shared, PairSum[kPairThreads]);
   const uint32_t* order = ahead != nullptr ? sorted.list() : nullptr;
   const int64_t row = blockIdx.x / parts, part = blockIdx.x % parts;
   const uint32_t begin = begins[row], m = begins[row + 1] - begin;
@@ -297,7 +298,7 @@ struct Scratch {
 template <typename Value>
 int64_t by_sorting(const PairArgs& a, const Stream& stream, const Scratch<Value>& s, const Rankings<Value>& r,
                    Arena arena, double* loss, Value* slope) {
-  const RankingMemory<Value> memory(arena, s.compaction.list, s.capacity, sort_blocks(stream, s.capacity),
+  const RankingMemory<Value> memory(arena, s.compaction, s.capacity, sort_blocks(stream, s.capacity),
                                     a.label.data != nullptr);
   Arena lent = memory.lent;
   const Dealing<FixedWeight<Value>> dealing(lent, memory.last.payload, s.capacity, r.rows, r.length, s.begins,
@@ -309,7 +310,7 @@ int64_t by_sorting(const PairArgs& a, const Stream& stream, const Scratch<Value>
   const int64_t blocks = fill(stream, ceil_div<int64_t>(r.capacity, 256));
   launch(stream, "start_dealing", blocks, 256, start_dealing<Value>, maps, memory.order, keys, DealDigits(s.capacity),
          dealing);
-  deal(stream, dealing, s.capacity);
+  deal(stream, dealing, s.capacity, s.compaction.gate);
   launch(stream, "sum_slices", r.rows * s.slices, kRowThreads, sum_slices<Value>, maps, s.scales, s.begins, s.slices,
          memory.order, nullptr, dealing.slope[1], s.sums);
   launch(stream, "finish_rows", r.rows, kRowThreads, finish_rows, s.sums, s.slices, dealing.pairs, 2, true, a.normalize,
@@ -344,7 +345,7 @@ int64_t by_drawing(const PairArgs& a, const Stream& stream, const Scratch<Value>
   const bool labels = a.label.data != nullptr;
   const int64_t most = labels ? s.capacity : 0, tiles = ceil_div<int64_t>(most, kRunTile) + 1;
   Fixed* sums = arena.take<Fixed>(s.capacity);
-  const SortBuffers<uint32_t> sort(arena, most, labels ? sort_blocks(stream, s.capacity) : 0);
+  const SortBuffers<uint32_t> sort(arena, most, labels ? sort_blocks(stream, s.capacity) : 0, s.compaction.gate);
   const LabelMemory label_memory(arena, labels);
   uint32_t* run_begin = arena.take<uint32_t>(most);
   unsigned long long* ahead = arena.take<unsigned long long>(most + 1);

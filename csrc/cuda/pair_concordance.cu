@@ -31,7 +31,7 @@ template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     count_slices(Rankings<Value> r, const uint32_t* begins, int64_t slices, const uint32_t* order,
                  const uint32_t* sequence, double tolerance, RowCounts* counts) {
-  __shared__ RowCounts shared[kRowThreads];
+  SURE_FAST_SHARED(shared, RowCounts[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   const int64_t m = *r.length, begin = begins[slice.row], end = begins[slice.row + 1];
   const auto a = [&](int64_t p) { return r.u[order[p]]; };
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 __global__ void __launch_bounds__(kRowThreads, 4)
     finish_counts(const RowCounts* counts, int64_t slices, const uint32_t* begins, const unsigned long long* concordant,
                   int64_t* out) {
-  __shared__ RowCounts shared[kRowThreads];
+  SURE_FAST_SHARED(shared, RowCounts[kRowThreads]);
   const int64_t row = blockIdx.x;
   const RowCounts own = threadIdx.x < slices ? counts[row * slices + threadIdx.x] : RowCounts{0, 0, 0, 0, 0};
   const RowCounts x = block_sum<kRowThreads>(own, shared);
@@ -79,8 +79,7 @@ template <typename Value>
 int64_t run(const RowPairArgs& a, const Stream& stream, double tolerance, void* workspace, int64_t* counts) {
   Arena arena(workspace);
   const MaskedRows rows(a, arena);
-  const RankingMemory<Value> memory(arena, rows.compaction.list, rows.capacity, sort_blocks(stream, rows.capacity),
-                                    false);
+  const RankingMemory<Value> memory(arena, rows.compaction, rows.capacity, sort_blocks(stream, rows.capacity), false);
   const Arena behind = arena;
   Dealing<NoWeight>(arena, memory.last.payload, rows.capacity, rows.rows, nullptr, rows.begins, NoWeight{});
   RowCounts* sums = arena.take<RowCounts>(rows.rows * rows.slices);
@@ -95,7 +94,7 @@ int64_t run(const RowPairArgs& a, const Stream& stream, double tolerance, void* 
     const Sorted keys = order_rankings(stream, memory, r);
     launch(stream, "start_counting", fill(stream, ceil_div<int64_t>(r.capacity, 256)), 256, start_counting, keys,
            DealDigits(rows.capacity), dealing);
-    deal(stream, dealing, rows.capacity);
+    deal(stream, dealing, rows.capacity, rows.compaction.gate);
     launch(stream, "count_slices", r.rows * rows.slices, kRowThreads, count_slices<Value>, r, rows.begins, rows.slices,
            memory.order, memory.runs.sequence, tolerance, sums);
     launch(stream, "finish_counts", r.rows, kRowThreads, finish_counts, sums, rows.slices, rows.begins, dealing.pairs,

@@ -136,11 +136,9 @@ struct DigitShared {
   int rows[2];
 };
 
+// Of each tile the totals of its digits.
 template <typename Weigh>
-__global__ void __launch_bounds__(kDealThreads) deal_totals(Dealing<Weigh> d, DealDigit digit) {
-  __shared__ DigitShared shared;
-  const int64_t m = *d.length;
-  if (digit.skipped(m)) return;
+SURE_FAST_DEVICE void add_digits(const Dealing<Weigh>& d, const DealDigit& digit, int64_t m, DigitShared& shared) {
   const int digits = 1 << digit.width, column = static_cast<int>(threadIdx.x) % kColumns;
   for (int64_t tile = blockIdx.x; tile * kDealTile < m; tile += gridDim.x) {
     const int64_t begin = tile * kDealTile;
@@ -170,16 +168,6 @@ __global__ void __launch_bounds__(kDealThreads) deal_totals(Dealing<Weigh> d, De
     }
     __syncthreads();
   }
-}
-
-// One block a digit: from the totals of the tiles to those before each.
-template <typename Weigh>
-__global__ void __launch_bounds__(kScanThreads) scan_deal_totals(Dealing<Weigh> d, DealDigit digit) {
-  __shared__ ScanShared<Total, kScanThreads> shared;
-  const int64_t m = *d.length;
-  if (digit.skipped(m)) return;
-  scan_list(d.totals + static_cast<int64_t>(blockIdx.x) * (d.tiles + 1), (m + kDealTile - 1) / kDealTile, Total{0, 0},
-            shared);
 }
 
 struct Element {
@@ -398,13 +386,10 @@ SURE_FAST_DEVICE void store_dealt(const Dealing<Weigh>& d, const DealDigit& digi
   }
 }
 
+// By one digit: the tiles of whole groups, whose totals were scanned.
 template <typename Weigh>
-__global__ void __launch_bounds__(kDealThreads, Weigh::kWeighted ? 3 : 2)
-    deal_digit(Dealing<Weigh> d, DealDigit digit) {
-  __shared__ DealShared<Weigh::kWeighted> shared;
-  __shared__ DigitPlaces places;
-  const int64_t m = *d.length;
-  if (digit.skipped(m)) return;
+SURE_FAST_DEVICE void deal_digit(const Dealing<Weigh>& d, const DealDigit& digit, int64_t m,
+                                 DealShared<Weigh::kWeighted>& shared, DigitPlaces& places) {
   const int first = static_cast<int>(threadIdx.x) * kDealItems;
   for (int64_t tile = blockIdx.x; tile * kDealTile < m; tile += gridDim.x) {
     const int64_t begin = tile * kDealTile;
@@ -432,9 +417,7 @@ __global__ void __launch_bounds__(kDealThreads, Weigh::kWeighted ? 3 : 2)
 
 // The bits below kDealBits, each tile by itself; leaves the slope of the element of key p at position p of half 1.
 template <typename Weigh>
-__global__ void __launch_bounds__(kDealThreads) deal_tile(Dealing<Weigh> d) {
-  __shared__ DealShared<Weigh::kWeighted> shared;
-  const int64_t m = *d.length;
+SURE_FAST_DEVICE void deal_tiles(const Dealing<Weigh>& d, int64_t m, DealShared<Weigh::kWeighted>& shared) {
   const int first = static_cast<int>(threadIdx.x) * kDealItems;
   for (int64_t tile = blockIdx.x; tile * kDealTile < m; tile += gridDim.x) {
     const int64_t begin = tile * kDealTile;
@@ -459,19 +442,42 @@ __global__ void __launch_bounds__(kDealThreads) deal_tile(Dealing<Weigh> d) {
   }
 }
 
+template <bool kWeighted>
+union PassShared {
+  DigitShared digits;
+  ScanShared<Total, kDealThreads> scan;
+  struct {
+    DealShared<kWeighted> elements;
+    DigitPlaces places;
+  } tile;
+};
+
+template <typename Weigh>
+__global__ void __launch_bounds__(kDealThreads, Weigh::kWeighted ? 3 : 2)
+    deal_all(Dealing<Weigh> d, DealDigits digits, Gate gate) {
+  SURE_FAST_SHARED(shared, PassShared<Weigh::kWeighted>);
+  const int64_t m = *d.length;
+#pragma unroll 1
+  for (int p = digits.number - 1; p >= 0; --p) {
+    const DealDigit digit = digits[p];
+    if (digit.skipped(m)) continue;
+    add_digits(d, digit, m, shared.digits);
+    gate.meet();
+    for (int64_t q = blockIdx.x; q < int64_t{1} << digit.width; q += gridDim.x) {
+      scan_list(d.totals + q * (d.tiles + 1), (m + kDealTile - 1) / kDealTile, Total{0, 0}, shared.scan);
+    }
+    gate.meet();
+    deal_digit(d, digit, m, shared.tile.elements, shared.tile.places);
+    gate.meet();
+  }
+  deal_tiles(d, m, shared.tile.elements);
+}
+
 // Deals elements that stand in half DealDigits(capacity).start(*length), as many as they are; d.pairs is cleared. The
 // slope of the element of key p is then d.slope[1][p].
 template <typename Weigh>
-void deal(const Stream& stream, const Dealing<Weigh>& d, int64_t capacity) {
-  const int64_t blocks = fill(stream, d.tiles);
-  const DealDigits digits(capacity);
-  for (int p = digits.number - 1; p >= 0; --p) {
-    const DealDigit digit = digits[p];
-    launch(stream, "deal_totals", blocks, kDealThreads, deal_totals<Weigh>, d, digit);
-    launch(stream, "scan_deal_totals", 1 << digit.width, kScanThreads, scan_deal_totals<Weigh>, d, digit);
-    launch(stream, "deal_digit", blocks, kDealThreads, deal_digit<Weigh>, d, digit);
-  }
-  launch(stream, "deal_tile", blocks, kDealThreads, deal_tile<Weigh>, d);
+void deal(const Stream& stream, const Dealing<Weigh>& d, int64_t capacity, const Gate& gate) {
+  launch_together(stream, "deal_all", d.tiles, kDealThreads, deal_all<Weigh>, d, DealDigits(capacity), gate);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 // bits with the row, in as many passes as the device finds needed; of a wider range by one block, slowly.
 #pragma once
 
+#include "cuda/compact.h"
 #include "cuda/labels.h"
 #include "cuda/sort.h"
 #include "math/order.h"
@@ -81,7 +82,7 @@ SURE_FAST_DEVICE uint32_t bits_of_number(unsigned long long most) {
 
 template <typename Value>
 __global__ void __launch_bounds__(kRankThreads) label_extremes(Rankings<Value> r, LabelExtremes* parts) {
-  __shared__ LabelExtremes shared[kRankThreads];
+  SURE_FAST_SHARED(shared, LabelExtremes[kRankThreads]);
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x, m = *r.length;
   LabelExtremes own = {~0ull, 0};
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < m; i += step) {
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(kRankThreads) label_extremes(Rankings<Value> r
 
 __global__ void __launch_bounds__(kRankThreads)
     finish_labels(const LabelExtremes* parts, int64_t number, int row_bits, LabelRange* range) {
-  __shared__ LabelExtremes shared[kRankThreads];
+  SURE_FAST_SHARED(shared, LabelExtremes[kRankThreads]);
   const LabelExtremes own = threadIdx.x < number ? parts[threadIdx.x] : LabelExtremes{~0ull, 0};
   const LabelExtremes all = block_sum<kRankThreads>(own, shared);
   if (threadIdx.x != 0) return;
@@ -106,16 +107,16 @@ __global__ void __launch_bounds__(kRankThreads)
 // The passes over the bits of label and row that are not in a GroupKey, where the range is wide: an even number of
 // them, so that the list stays in its place.
 template <typename Value>
-__global__ void __launch_bounds__(kSortThreads)
+__global__ void __launch_bounds__(kSortThreads, 1)
     sort_wide_labels(GroupKey<Value> group, Sorted sorted, int row_passes, uint32_t* keys) {
-  __shared__ MoveShared shared;
+  SURE_FAST_SHARED(shared, MoveShared);
   if (!group.range->wide) return;
   const int label_passes = row_passes % 2 == 0 ? 4 : 3, width = label_passes == 4 ? 8 : kDigitBits;
   const Slice all = {0, static_cast<int64_t>(*group.r.length)};
   int half = sorted.half();
   for (int pass = 0; pass < label_passes + row_passes; ++pass, half ^= 1) {
     const bool of_label = pass < label_passes;
-    const Digit digit = {0, of_label ? width : kDigitBits, nullptr};
+    const Digit digit = {0, of_label ? width : kDigitBits};
     const uint32_t* payload = pick(sorted.payload, half);
     clear_digits(shared.next, digit);
     for (int64_t i = threadIdx.x; i < all.last; i += kSortThreads) {
@@ -191,11 +192,19 @@ SURE_FAST_DEVICE Runs begins_run(const Rankings<Value>& r, const uint32_t* sorte
   return {sort_key(r.g[at]) != sort_key(r.g[before]) ? 1u : 0u, 0};
 }
 
+// What follows from the order by groups and g.
+struct RunNumbers {
+  uint32_t* sequence;  // the order itself
+  uint32_t* run;       // of each position: the number of its run
+  uint32_t* group;     // of its group; null: not wanted
+  Runs* totals;        // of the tiles
+  Runs* bits;          // of the numbers
+};
+
+// Of each tile how many runs begin in it.
 template <typename Value>
-__global__ void __launch_bounds__(kRankThreads) count_runs(Rankings<Value> r, Sorted sorted, Runs* totals) {
-  __shared__ ScanShared<Runs, kRankThreads> shared;
-  const int64_t m = *r.length;
-  const uint32_t* list = sorted.list();
+SURE_FAST_DEVICE void count_runs(const Rankings<Value>& r, const uint32_t* list, int64_t m, Runs* totals,
+                                 ScanShared<Runs, kRankThreads>& shared) {
   for (int64_t tile = blockIdx.x; tile * kRunTile < m; tile += gridDim.x) {
     Runs own = {0, 0}, total;
     for (int64_t i = tile * kRunTile + threadIdx.x; i < (tile + 1) * kRunTile && i < m; i += kRankThreads) {
@@ -207,22 +216,18 @@ __global__ void __launch_bounds__(kRankThreads) count_runs(Rankings<Value> r, So
   }
 }
 
-// What follows from the order by groups and g.
-struct RunNumbers {
-  uint32_t* sequence;  // the order itself
-  uint32_t* run;       // of each position: the number of its run
-  uint32_t* group;     // of its group; null: not wanted
-  Runs* totals;        // of the tiles
-  Runs* bits;          // of the numbers
-};
-
 template <typename Value>
-__global__ void __launch_bounds__(kRankThreads) number_runs(Rankings<Value> r, Sorted sorted, RunNumbers out) {
-  __shared__ ScanShared<Runs, kRankThreads> shared;
+__global__ void __launch_bounds__(kRankThreads)
+    number_runs(Rankings<Value> r, Sorted sorted, RunNumbers out, Gate gate) {
+  SURE_FAST_SHARED(shared, ScanShared<Runs, kRankThreads>);
   constexpr int kEach = kRunTile / kRankThreads;
-  const int64_t m = *r.length;
+  const int64_t m = *r.length, tiles = (m + kRunTile - 1) / kRunTile;
   const uint32_t* list = sorted.list();
-  for (int64_t tile = blockIdx.x; tile * kRunTile < m; tile += gridDim.x) {
+  count_runs(r, list, m, out.totals, shared);
+  gate.meet();
+  if (blockIdx.x == 0) scan_list(out.totals, tiles, Runs{0, 0}, shared);
+  gate.meet();
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const int64_t first = tile * kRunTile + threadIdx.x * kEach;
     Runs begins[kEach], own = {0, 0}, total;
 #pragma unroll
@@ -242,7 +247,7 @@ __global__ void __launch_bounds__(kRankThreads) number_runs(Rankings<Value> r, S
     __syncthreads();
   }
   if (blockIdx.x != 0 || threadIdx.x != 0) return;
-  const Runs all = out.totals[(m + kRunTile - 1) / kRunTile];
+  const Runs all = out.totals[tiles];
   *out.bits = {all.runs > 0 ? bits_of_number(all.runs - 1) : 0, all.groups > 0 ? bits_of_number(all.groups - 1) : 0};
 }
 
@@ -279,24 +284,26 @@ struct RankingMemory {
   Arena lent;
   LabelMemory labels;
 
-  // list: the elements, which make room
-  RankingMemory(Arena& arena, uint32_t* list, int64_t capacity, int64_t blocks, bool with_labels)
+  // compaction: of the elements, whose list makes room
+  RankingMemory(Arena& arena, const Compaction& compaction, int64_t capacity, int64_t blocks, bool with_labels)
       : order(arena.take<uint32_t>(capacity)), lent(nullptr), labels(arena, with_labels) {
     last.payload[0] = arena.take<uint32_t>(capacity);
-    last.payload[1] = list;
+    last.payload[1] = compaction.list;
     runs.bits = arena.take<Runs>(1);
     lent = arena;
     runs.sequence = arena.take<uint32_t>(capacity);
-    values.payload[0] = list;
+    values.payload[0] = compaction.list;
     values.payload[1] = arena.take<uint32_t>(capacity);
     runs.run = arena.take<uint32_t>(capacity);
     runs.group = with_labels ? order : nullptr;  // which is not in use before the last sort
     runs.totals = arena.take<Runs>(ceil_div<int64_t>(capacity, kRunTile) + 1);
     for (int i = 0; i < 2; ++i) values.keys[i] = arena.take<typename KeyOf<Value>::type>(capacity);
     values.counts = values.take_counts(arena, blocks);
+    values.gate = compaction.gate;
     numbers = SortBuffers<uint32_t>(values);
     for (int i = 0; i < 2; ++i) last.keys[i] = numbers.keys[i];
     last.counts = values.counts;
+    last.gate = values.gate;
   }
 };
 
@@ -313,10 +320,8 @@ Sorted order_rankings(const Stream& stream, const RankingMemory<Value>& memory, 
   const ValueKey<Value> by_g = {r.g, r, nullptr}, by_u = {r.u, r, memory.runs.sequence};
   Sorted sorted = sort_by(stream, memory.values, Start::given, 0, by_g, kBits, nullptr, r.capacity, r.length);
   sorted = sort_groups(stream, memory.numbers, Start::given, sorted.half(), r, memory.labels, true);
-  launch(stream, "count_runs", fill(stream, tiles), kRankThreads, count_runs<Value>, r, sorted, memory.runs.totals);
-  launch(stream, "scan_totals", 1, kScanThreads, scan_totals<Runs>, memory.runs.totals, r.length, int64_t{0}, kRunTile,
-         Runs{0, 0});
-  launch(stream, "number_runs", fill(stream, tiles), kRankThreads, number_runs<Value>, r, sorted, memory.runs);
+  launch_together(stream, "number_runs", tiles, kRankThreads, number_runs<Value>, r, sorted, memory.runs,
+                  memory.values.gate);
   const int most = bits_needed(r.capacity), groups = group_bits(r) < most ? group_bits(r) : most;
   sorted = sort_by(stream, memory.values, Start::falling, 0, by_u, kBits, nullptr, r.capacity, r.length);
   if (groups > 0) {

@@ -40,7 +40,7 @@ SURE_FAST_DEVICE Moments operator+(const Moments& x, const Moments& y) {
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     slice_extremes(Rankings<Value> r, const uint32_t* begins, int64_t slices, Extremes* extremes) {
-  __shared__ Extremes shared[kRowThreads];
+  SURE_FAST_SHARED(shared, Extremes[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   Extremes own = {~0ull, 0, ~0ull, 0};
   for (int64_t e = slice.first + threadIdx.x; e < slice.last; e += kRowThreads) {
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 
 __global__ void __launch_bounds__(kRowThreads, 4)
     row_scales(const Extremes* extremes, int64_t slices, const uint32_t* begins, int64_t num_pairs, RowScale* scales) {
-  __shared__ Extremes shared[kRowThreads];
+  SURE_FAST_SHARED(shared, Extremes[kRowThreads]);
   const int64_t row = blockIdx.x, t = threadIdx.x;
   const Extremes own = t < slices ? extremes[row * slices + t] : Extremes{~0ull, 0, ~0ull, 0};
   const Extremes x = block_sum<kRowThreads>(own, shared);
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     slice_moments(Rankings<Value> r, const RowScale* scales, const uint32_t* begins, int64_t slices, Moments* moments) {
-  __shared__ Moments shared[kRowThreads];
+  SURE_FAST_SHARED(shared, Moments[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   const double center_u = scales[slice.row].center_u, center_g = scales[slice.row].g.center;
   Moments own = {0.0, 0.0, 0.0, 0.0};
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 // What `normalize` divides by; finish_rows turns `shrink` from 1 / (m s_u^2) into the whole.
 __global__ void __launch_bounds__(kRowThreads, 4)
     row_moments(const Moments* moments, int64_t slices, const uint32_t* begins, RowScale* scales) {
-  __shared__ Moments shared[kRowThreads];
+  SURE_FAST_SHARED(shared, Moments[kRowThreads]);
   const int64_t row = blockIdx.x, t = threadIdx.x;
   const Moments own = t < slices ? moments[row * slices + t] : Moments{0.0, 0.0, 0.0, 0.0};
   const Moments sum = block_sum<kRowThreads>(own, shared);

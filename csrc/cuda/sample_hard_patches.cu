@@ -91,7 +91,7 @@ __global__ void clear_lists(unsigned* number, unsigned* listed, int64_t lists) {
 // The class each voxel stands for as a candidate, and how many there are of each.
 template <typename Value, typename Distance>
 __global__ void __launch_bounds__(kThreads, 4) classify(HardPatchArgs a, Lists lists, uint32_t chunks) {
-  __shared__ unsigned number[256];
+  SURE_FAST_SHARED(number, unsigned[256]);
   number[threadIdx.x] = 0;
   __syncthreads();
   const int64_t image = blockIdx.x / chunks, volume = a.size[1] * a.size[2] * a.size[3];
@@ -126,7 +126,7 @@ SURE_FAST_DEVICE void enter(const Lists& lists, int64_t list, unsigned long long
 }
 
 __global__ void __launch_bounds__(kThreads, 4) list_candidates(HardPatchArgs a, Lists lists, uint32_t chunks) {
-  __shared__ unsigned long long lowest[256];
+  SURE_FAST_SHARED(lowest, unsigned long long[256]);
   const int64_t image = blockIdx.x / chunks, volume = a.size[1] * a.size[2] * a.size[3];
   const int64_t first_list = image * (a.num_classes + 1);
   if (threadIdx.x <= a.num_classes) lowest[threadIdx.x] = lowest_listed(lists.number[first_list + threadIdx.x]);
@@ -240,8 +240,8 @@ SURE_FAST_DEVICE void write_centers(const HardPatchArgs& a, const Draws& draws, 
 // An image: for each class its draws, then the slots that are left.
 __global__ void __launch_bounds__(kThreads, 4)
     draw_patches(HardPatchArgs a, Lists lists, int64_t* centers, uint8_t* valid) {
-  __shared__ DrawShared shared;
-  __shared__ Candidate best[kThreads];
+  SURE_FAST_SHARED(shared, DrawShared);
+  SURE_FAST_SHARED(best, Candidate[kThreads]);
   const Draws draws = draws_of(a, lists, valid, blockIdx.x);
   for (int64_t s = threadIdx.x; s < draws.slots; s += kThreads) draws.valid[s] = 0;
   for (int64_t i = threadIdx.x; i < draws.table.room; i += kThreads) draws.table.cells[i] = 0;

@@ -1,11 +1,13 @@
-// Stable radix sort of a list whose length only the device knows: digits of up to 11 bits, three launches a pass. A
-// fixed grid; each block takes a slice of the list, counts its digits, and after the counts were scanned moves its
-// elements tile by tile. The first count also fetches the keys, the last move leaves them behind. Equal digits of a
-// warp find each other by match_any, so that ranks need no atomics. How many bits the keys have may be known to the
-// device alone: passes beyond them end at once. Bytes an element: 4 + key in a count, twice that in a move.
+// Stable radix sort of a list whose length only the device knows: digits of up to 11 bits, all passes in one grid whose
+// blocks wait for each other (grid.h). Each block takes a slice of the list, counts its digits, and after the counts
+// were scanned moves its elements tile by tile. The first count also fetches the keys, the last move leaves them
+// behind. Equal digits of a warp find each other by match_any, so that ranks need no atomics. How many bits the keys
+// have may be known to the device alone: it leaves out the passes beyond them. Bytes an element: 4 + key in a count,
+// twice that in a move.
 #pragma once
 
 #include "cuda/block.h"
+#include "cuda/grid.h"
 
 namespace sure_fast {
 namespace {
@@ -24,9 +26,10 @@ struct SortBuffers {
   Key* keys[2];
   uint32_t* payload[2];
   uint32_t* counts;  // [digits, blocks], then [digits] totals
+  Gate gate;
 
   SortBuffers() = default;
-  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks) {
+  SortBuffers(Arena& arena, int64_t capacity, int64_t blocks, const Gate& open) : gate(open) {
     for (int i = 0; i < 2; ++i) keys[i] = arena.take<Key>(capacity);
     for (int i = 0; i < 2; ++i) payload[i] = arena.take<uint32_t>(capacity);
     counts = take_counts(arena, blocks);
@@ -34,7 +37,7 @@ struct SortBuffers {
 
   // The same memory for keys that are no longer.
   template <typename Wider>
-  explicit SortBuffers(const SortBuffers<Wider>& s) : counts(s.counts) {
+  explicit SortBuffers(const SortBuffers<Wider>& s) : counts(s.counts), gate(s.gate) {
     for (int i = 0; i < 2; ++i) {
       keys[i] = reinterpret_cast<Key*>(s.keys[i]);
       payload[i] = s.payload[i];
@@ -63,12 +66,8 @@ SURE_FAST_DEVICE T* pick(T* const (&pointers)[2], int half) {
 // By which bits of the keys a pass sorts.
 struct Digit {
   int shift, width;
-  const uint32_t* bits;  // of the keys, on the device; null: there are no fewer than passes
 
   SURE_FAST_DEVICE_MEMBER int values() const { return 1 << width; }
-  SURE_FAST_DEVICE_MEMBER bool skipped() const {
-    return bits != nullptr && shift > 0 && static_cast<uint32_t>(shift) >= *bits;
-  }
   template <typename Key>
   SURE_FAST_DEVICE_MEMBER uint32_t of(Key key) const {
     return static_cast<uint32_t>(key >> shift) & ((1u << width) - 1u);
@@ -79,16 +78,15 @@ struct Digit {
 struct Sorted {
   uint32_t* payload[2];
   int start, width, passes;
-  const uint32_t* bits;
+  const uint32_t* bits;  // of the keys, on the device; null: there are no fewer than passes
 
-  SURE_FAST_DEVICE_MEMBER const uint32_t* list() const {
-    int done = passes;
-    if (bits != nullptr) {
-      done = (static_cast<int>(*bits) + width - 1) / width;
-      done = done < 1 ? 1 : done > passes ? passes : done;  // the first is never skipped
-    }
-    return pick(payload, (start + done) & 1);
+  // How many passes there are.
+  SURE_FAST_DEVICE_MEMBER int done() const {
+    int needed = bits == nullptr ? passes : 1;  // the first one fetches
+    while (needed < passes && static_cast<uint32_t>(needed * width) < *bits) ++needed;
+    return needed;
   }
+  SURE_FAST_DEVICE_MEMBER const uint32_t* list() const { return pick(payload, (start + done()) & 1); }
   // Where the host knows it.
   SURE_FAST_COMMON_MEMBER int half() const { return (start + passes) & 1; }
 };
@@ -124,15 +122,10 @@ constexpr int kFetched = 4;  // elements a thread waits for together
 template <typename Fetch>
 SURE_FAST_DEVICE void write_beside(const Fetch&, uint32_t) {}
 
-// The first pass: keys and, where it is not given, the payload are written in passing.
+// Counts the first digit of a slice; keys and, where it is not given, the payload are written in passing.
 template <typename Key, typename Fetch>
-__global__ void __launch_bounds__(kSortThreads)
-    fetch_and_count(Fetch fetch, Digit digit, Start start, uint32_t* payload, const uint32_t* length, Key* keys,
-                    uint32_t* counts) {
-  __shared__ uint32_t number[kDigits];
-  clear_digits(number, digit);
-  const int64_t n = *length;
-  const Slice slice = own_slice(n);
+SURE_FAST_DEVICE void fetch_and_count(const Fetch& fetch, const Digit& digit, Start start, const Slice& slice,
+                                      int64_t n, uint32_t* payload, Key* keys, uint32_t* number) {
   for (int64_t first = slice.first + threadIdx.x; first < slice.last; first += kFetched * kSortThreads) {
     uint32_t x[kFetched];
     Key key[kFetched];
@@ -153,37 +146,31 @@ __global__ void __launch_bounds__(kSortThreads)
       atomicAdd(&number[digit.of(key[k])], 1u);
     }
   }
-  store_digits(number, digit, counts);
 }
 
 template <typename Key>
-__global__ void __launch_bounds__(kSortThreads)
-    count_digits(const Key* keys, const uint32_t* length, Digit digit, uint32_t* counts) {
-  __shared__ uint32_t number[kDigits];
-  if (digit.skipped()) return;
-  clear_digits(number, digit);
-  const Slice slice = own_slice(*length);
+SURE_FAST_DEVICE void count_digits(const Key* keys, const Digit& digit, const Slice& slice, uint32_t* number) {
 #pragma unroll 8
   for (int64_t i = slice.first + threadIdx.x; i < slice.last; i += kSortThreads) {
     atomicAdd(&number[digit.of(keys[i])], 1u);
   }
-  store_digits(number, digit, counts);
 }
 
-// One warp a digit: its counts of all blocks become what lies before each.
-__global__ void __launch_bounds__(kSortThreads) scan_digits(uint32_t* counts, int64_t blocks, Digit digit) {
-  const int own_digit = static_cast<int>(blockIdx.x) * kSortWarps + warp_index();
-  if (own_digit >= digit.values() || digit.skipped()) return;
-  uint32_t* own = counts + own_digit * blocks;
-  uint32_t carry = 0;
-  for (int64_t first = 0; first < blocks; first += kWarp) {
-    const int64_t i = first + lane_index();
-    const uint32_t count = i < blocks ? own[i] : 0;
-    const uint32_t upto = warp_inclusive(count);
-    if (i < blocks) own[i] = carry + upto - count;
-    carry += __shfl_sync(kAllLanes, upto, kWarp - 1);
+// A warp a digit: its counts of all blocks become what lies before each.
+SURE_FAST_DEVICE void scan_digits(uint32_t* counts, const Digit& digit) {
+  const int64_t blocks = gridDim.x;
+  for (int64_t d = blockIdx.x * kSortWarps + warp_index(); d < digit.values(); d += blocks * kSortWarps) {
+    uint32_t* own = counts + d * blocks;
+    uint32_t carry = 0;
+    for (int64_t first = 0; first < blocks; first += kWarp) {
+      const int64_t i = first + lane_index();
+      const uint32_t count = i < blocks ? own[i] : 0;
+      const uint32_t upto = warp_inclusive(count);
+      if (i < blocks) own[i] = carry + upto - count;
+      carry += __shfl_sync(kAllLanes, upto, kWarp - 1);
+    }
+    if (lane_index() == 0) counts[digit.values() * blocks + d] = carry;
   }
-  if (lane_index() == 0) counts[digit.values() * blocks + own_digit] = carry;
 }
 
 struct MoveShared {
@@ -195,6 +182,7 @@ struct MoveShared {
   };
 };
 constexpr int kPairsEach = kDigits / 2 / kSortThreads;  // pairs of digits a thread adds up
+constexpr int kRankPairs = kSortRounds / 2;             // ranks are of 16 bits: two share a register
 
 // next: from numbers of the digits to where each begins. The whole block calls it.
 SURE_FAST_DEVICE void begin_digits(MoveShared& shared, const Digit& digit) {
@@ -221,7 +209,8 @@ SURE_FAST_DEVICE void rank_in_warp(const Key* key, int left, const Digit& digit,
     const uint32_t own = real ? digit.of(key[round]) : kDigits;
     const unsigned same = __match_any_sync(kAllLanes, own);
     const uint32_t before = real ? ahead[own] : 0;
-    rank[round] = before + static_cast<uint32_t>(__popc(same & lanes_before(lane)));
+    const uint32_t here = before + static_cast<uint32_t>(__popc(same & lanes_before(lane)));
+    rank[round / 2] = round % 2 == 0 ? here : rank[round / 2] | here << 16;
     __syncwarp();
     if (real && (same & lanes_before(lane)) == 0) {
       ahead[own] = static_cast<uint16_t>(before + static_cast<uint32_t>(__popc(same)));
@@ -260,7 +249,8 @@ SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const ui
     for (int k = 0; k < kAtOnce; ++k) {
       if ((part + k) * kWarp >= left) continue;
       const uint32_t own = digit.of(key[part + k]);
-      const uint32_t to = shared.next[own] + shared.ahead[warp_index()][own] + rank[part + k];
+      const uint32_t to = shared.next[own] + shared.ahead[warp_index()][own] +
+                          (rank[(part + k) / 2] >> ((part + k) % 2 * 16) & 0xFFFFu);
       if (out_keys != nullptr) out_keys[to] = key[part + k];
       out_payload[to] = x[k];
     }
@@ -271,15 +261,17 @@ SURE_FAST_DEVICE void write_moved(const Key* key, const uint32_t* rank, const ui
 template <typename Key>
 SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const Slice& slice, const Digit& digit,
                                  MoveShared& shared, Key* out_keys, uint32_t* out_payload) {
-  const int t = static_cast<int>(threadIdx.x);
-  for (int64_t tile = slice.first; tile < slice.last; tile += kSortTile) {
-    const int64_t first = tile + warp_index() * kSortRounds * kWarp + lane_index();
-    const int left = static_cast<int>(slice.last - first < kSortTile ? slice.last - first : kSortTile);
+  const int t = static_cast<int>(threadIdx.x), own = warp_index() * kSortRounds * kWarp + lane_index();
+  keys += slice.first + own;
+  payload += slice.first + own;
+  for (uint32_t rest = static_cast<uint32_t>(slice.last - slice.first); rest > 0;
+       rest -= rest < kSortTile ? rest : kSortTile) {
+    const int left = static_cast<int>(rest < kSortTile ? rest : kSortTile) - own;
     Key key[kSortRounds];
-    uint32_t rank[kSortRounds], sum[kPairsEach];
+    uint32_t rank[kRankPairs], sum[kPairsEach];
 #pragma unroll
     for (int round = 0; round < kSortRounds; ++round) {
-      key[round] = round * kWarp < left ? keys[first + round * kWarp] : Key(0);
+      key[round] = round * kWarp < left ? keys[round * kWarp] : Key(0);
     }
     for (int w = 0; w < kSortWarps; ++w) {
       for (int pair = t; pair < digit.values() / 2; pair += kSortThreads) shared.pairs[w][pair] = 0;
@@ -289,7 +281,7 @@ SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const
     __syncthreads();
     add_warps(shared, digit, sum);
     __syncthreads();
-    write_moved(key, rank, payload + first, left, digit, shared, out_keys, out_payload);
+    write_moved(key, rank, payload, left, digit, shared, out_keys, out_payload);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kPairsEach; ++k) {
@@ -298,16 +290,13 @@ SURE_FAST_DEVICE void move_slice(const Key* keys, const uint32_t* payload, const
       shared.next[2 * pair] += sum[k] & 0xFFFFu;
       shared.next[2 * pair + 1] += sum[k] >> 16;
     }
+    keys += kSortTile;
+    payload += kSortTile;
   }
 }
 
-// out_keys: null where they are not needed any more.
-template <typename Key>
-__global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
-    move_elements(const Key* keys, const uint32_t* payload, const uint32_t* length, Digit digit, const uint32_t* counts,
-                  Key* out_keys, uint32_t* out_payload) {
-  __shared__ MoveShared shared;
-  if (digit.skipped()) return;
+// Where the block's elements of each digit go, from the scanned counts. The whole block calls it.
+SURE_FAST_DEVICE void find_next(const uint32_t* counts, const Digit& digit, MoveShared& shared) {
   const int64_t blocks = gridDim.x;
   for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
     shared.next[d] = counts[digit.values() * blocks + d];
@@ -317,7 +306,39 @@ __global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
   for (int d = static_cast<int>(threadIdx.x); d < digit.values(); d += kSortThreads) {
     shared.next[d] += counts[d * blocks + blockIdx.x];
   }
-  move_slice(keys, payload, own_slice(*length), digit, shared, out_keys, out_payload);
+}
+
+// Counts a digit of the block's slice, of which the first pass fetches the keys. The whole block calls it.
+template <typename Key, typename Fetch>
+SURE_FAST_DEVICE void count_slice(const Fetch& fetch, const SortBuffers<Key>& s, Start start, int pass, int half,
+                                  const Digit& digit, int64_t n, uint32_t* number) {
+  const Slice slice = own_slice(n);
+  clear_digits(number, digit);
+  if (pass == 0) {
+    fetch_and_count(fetch, digit, start, slice, n, pick(s.payload, half), pick(s.keys, half), number);
+  } else {
+    count_digits(pick(s.keys, half), digit, slice, number);
+  }
+  store_digits(number, digit, s.counts);
+}
+
+template <typename Key, typename Fetch>
+__global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
+    sort_list(Fetch fetch, SortBuffers<Key> s, Start start, Sorted sorted, const uint32_t* length) {
+  SURE_FAST_SHARED(shared, MoveShared);
+#pragma unroll 1
+  for (int pass = 0; pass < sorted.done(); ++pass) {
+    const int half = (sorted.start + pass) & 1;
+    const Digit digit = {pass * sorted.width, sorted.width};
+    if (pass > 0) s.gate.meet();
+    count_slice(fetch, s, start, pass, half, digit, *length, shared.next);
+    s.gate.meet();
+    scan_digits(s.counts, digit);
+    s.gate.meet();
+    find_next(s.counts, digit, shared);
+    move_slice(pick(s.keys, half), pick(s.payload, half), own_slice(*length), digit, shared,
+               pass + 1 < sorted.done() ? pick(s.keys, half ^ 1) : nullptr, pick(s.payload, half ^ 1));
+  }
 }
 
 // Sorts a payload, which begins as `start` says in `half`, stably by the lowest `bits` bits of fetch(payload), or by
@@ -325,21 +346,10 @@ __global__ void __launch_bounds__(kSortThreads, sizeof(Key) == 4 ? 3 : 2)
 template <typename Key, typename Fetch>
 Sorted sort_by(const Stream& stream, const SortBuffers<Key>& s, Start start, int half, const Fetch& fetch, int bits,
                const uint32_t* fewer, int64_t capacity, const uint32_t* length) {
-  const int64_t blocks = sort_blocks(stream, capacity);
   const int passes = bits > 0 ? ceil_div(bits, kDigitBits) : 1, width = bits > 0 ? ceil_div(bits, passes) : 1;
   const Sorted sorted = {{s.payload[0], s.payload[1]}, half, width, passes, fewer};
-  for (int pass = 0; pass < passes; ++pass, half ^= 1) {
-    const Digit digit = {pass * width, width, fewer};
-    if (pass == 0) {
-      launch(stream, "fetch_and_count", blocks, kSortThreads, fetch_and_count<Key, Fetch>, fetch, digit, start,
-             s.payload[half], length, s.keys[half], s.counts);
-    } else {
-      launch(stream, "count_digits", blocks, kSortThreads, count_digits<Key>, s.keys[half], length, digit, s.counts);
-    }
-    launch(stream, "scan_digits", ceil_div(1 << width, kSortWarps), kSortThreads, scan_digits, s.counts, blocks, digit);
-    launch(stream, "move_elements", blocks, kSortThreads, move_elements<Key>, s.keys[half], s.payload[half], length,
-           digit, s.counts, pass + 1 < passes ? s.keys[half ^ 1] : nullptr, s.payload[half ^ 1]);
-  }
+  launch_together(stream, "sort_list", sort_blocks(stream, capacity), kSortThreads, sort_list<Key, Fetch>, fetch, s,
+                  start, sorted, length);
   return sorted;
 }
 

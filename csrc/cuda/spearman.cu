@@ -32,7 +32,7 @@ SURE_FAST_DEVICE void find_run(const Rankings<Value>& r, const Value* values, co
 template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4) rank_slices(Rankings<Value> r, const uint32_t* begins, int64_t slices,
                                                               const uint32_t* order, uint32_t* rank, RankSums* sums) {
-  __shared__ RankSums shared[kRowThreads];
+  SURE_FAST_SHARED(shared, RankSums[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   const int64_t begin = begins[slice.row], end = begins[slice.row + 1];
   RankSums own = {0, 0, 0, 0};
@@ -52,7 +52,7 @@ template <typename Value>
 __global__ void __launch_bounds__(kRowThreads, 4)
     correlate_slices(Rankings<Value> r, const uint32_t* begins, int64_t slices, const uint32_t* order,
                      const uint32_t* rank, RankSums* sums) {
-  __shared__ RankSums shared[kRowThreads];
+  SURE_FAST_SHARED(shared, RankSums[kRowThreads]);
   const RowSlice slice = row_slice(begins, slices);
   const int64_t begin = begins[slice.row], end = begins[slice.row + 1], n = end - begin;
   RankSums own = {0, 0, 0, 0};
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kRowThreads, 4)
 
 __global__ void __launch_bounds__(kRowThreads, 4)
     finish_correlations(const RankSums* sums, int64_t slices, const uint32_t* begins, double* out) {
-  __shared__ RankSums shared[kRowThreads];
+  SURE_FAST_SHARED(shared, RankSums[kRowThreads]);
   const int64_t row = blockIdx.x;
   const RankSums own = threadIdx.x < slices ? sums[row * slices + threadIdx.x] : RankSums{0, 0, 0, 0};
   const RankSums x = block_sum<kRowThreads>(own, shared);
@@ -88,7 +88,7 @@ int64_t run(const RowPairArgs& a, const Stream& stream, void* workspace, double*
   using Key = typename KeyOf<Value>::type;
   Arena arena(workspace);
   const MaskedRows rows(a, arena);
-  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(stream, rows.capacity));
+  const SortBuffers<Key> sort(arena, rows.capacity, sort_blocks(stream, rows.capacity), rows.compaction.gate);
   const SortBuffers<uint32_t> by_row(sort);
   const LabelMemory no_labels(arena, false);
   uint32_t* rank = arena.take<uint32_t>(rows.capacity);

@@ -212,7 +212,7 @@ SURE_FAST_DEVICE SurfaceSum operator+(const SurfaceSum& x, const SurfaceSum& y) 
 __global__ void __launch_bounds__(kThreads, 4)
     surface_statistics(SurfaceArgs a, const SurfaceTask* tasks, int64_t number, const uint32_t* begins,
                        const uint32_t* order, const float* squared, double* records) {
-  __shared__ SurfaceSum shared[kThreads];
+  SURE_FAST_SHARED(shared, SurfaceSum[kThreads]);
   const int64_t part = blockIdx.x, side = part >= number, k = part - side * number;
   const int64_t begin = begins[part], n = begins[part + 1] - begin;
   const int64_t other = begins[(1 - side) * number + k + 1] - begins[(1 - side) * number + k];
@@ -242,11 +242,11 @@ struct Measure {
   float *rows, *planes, *squared;
   SortBuffers<uint32_t> sort;
 
-  Measure(Arena& arena, const Stream& stream, int64_t voxels, int64_t listed)
+  Measure(Arena& arena, const Stream& stream, int64_t voxels, int64_t listed, const Gate& gate)
       : rows(arena.take<float>(2 * voxels)),
         planes(arena.take<float>(2 * voxels)),
         squared(arena.take<float>(listed)),
-        sort(arena, listed, sort_blocks(stream, listed)) {}
+        sort(arena, listed, sort_blocks(stream, listed), gate) {}
 };
 
 }  // namespace
@@ -278,7 +278,7 @@ void surface_list(const SurfaceArgs& a, const Stream& stream, const uint16_t* la
 
 int64_t surface_measure_workspace(const SurfaceArgs&, const Stream& stream, int64_t, int64_t voxels, int64_t listed) {
   Arena arena(nullptr);
-  Measure(arena, stream, voxels, listed);
+  Measure(arena, stream, voxels, listed, Gate{});
   return arena.used();
 }
 
@@ -287,7 +287,7 @@ void surface_measure(const SurfaceArgs& a, const Stream& stream, const SurfaceTa
                      double* records) {
   Arena list_arena(lists), arena(workspace);
   const Compaction surfaces(list_arena, 2 * voxels);
-  const Measure m(arena, stream, voxels, listed);
+  const Measure m(arena, stream, voxels, listed, surfaces.gate);
   const uint32_t* length = surfaces.length(2 * voxels);
   const int64_t blocks = fill(stream, ceil_div<int64_t>(2 * voxels, kThreads), 16);
   const int64_t listed_blocks = fill(stream, ceil_div<int64_t>(listed, kThreads), 16);

@@ -20,8 +20,9 @@ from sure_fast.ops import _calls
 ROOT = Path(__file__).parent.parent.parent
 CSRC = ROOT / "csrc"
 EMULATION = ROOT / "tests" / "cuda" / "emulation"
-SANITIZE = os.environ.get("SURE_FAST_SANITIZE") == "1"
-FOLDER = ROOT / "build" / ("emulation_sanitized" if SANITIZE else "emulation")
+SANITIZE = os.environ.get("SURE_FAST_SANITIZE", "")
+"""1: memory and undefined behaviour, races: what threads of a grid do to each other (emulation/races.h)."""
+FOLDER = ROOT / "build" / {"1": "emulation_sanitized", "races": "emulation_races"}.get(SANITIZE, "emulation")
 ORDERS = {"forward": (0, 0), "reverse": (1, 0), "random": (2, 7), "random again": (2, 8)}
 """Of the threads of a block and of blocks: kind and seed, as set_order takes them."""
 
@@ -40,22 +41,32 @@ def build(folder: Path, name: str = "_cuda", sources: Sequence[Path] = LIBRARY) 
     flags = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-ipa-reference"]
     flags += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-DSURE_FAST_CUDA_EMULATION"]
     flags += [f"-I{path}" for path in includes]
-    if SANITIZE:
+    if SANITIZE == "races":
+        flags += ["-g", "-DSURE_FAST_RACES", "-pthread"]
+    elif SANITIZE:
         flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compiler = os.environ.get("CXX", "g++").split()
 
     def compile_one(source: Path) -> Path:
         out = folder / f"{source.parent.name}.{source.name}.o"
+        witnessed = ["-fsanitize=thread", "--param=tsan-distinguish-volatile=1"]
+        own = witnessed if SANITIZE == "races" and source.name != "emulation.cpp" else []
         if not _is_fresh(out):
-            run([*compiler, *flags, "-x", "c++", "-MMD", "-MF", f"{out}.d", "-c", str(source), "-o", str(out)])
+            run([*compiler, *flags, *own, "-x", "c++", "-MMD", "-MF", f"{out}.d", "-c", str(source), "-o", str(out)])
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     target = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not target.exists() or any(o.stat().st_mtime > target.stat().st_mtime for o in objects):
-        run([*compiler, *flags, "-shared", *map(str, objects), "-o", str(target)])
+        shared = ["-shared", "-fsanitize=thread"] if SANITIZE == "races" else ["-shared"]
+        run([*compiler, *flags, *shared, *map(str, objects), "-o", str(target)])
     return target
+
+
+def build_faulty() -> Path:
+    """Kernels with the faults that the emulator should find, as a module of its own."""
+    return build(FOLDER, "faulty", (EMULATION / "faulty.cpp", EMULATION / "emulation.cpp"))
 
 
 def _is_fresh(out: Path) -> bool:

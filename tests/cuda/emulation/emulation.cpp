@@ -2,7 +2,10 @@
 
 #include <sys/mman.h>
 
+#include "races.h"
+
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -14,21 +17,21 @@
 
 emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
-extern "C" char __start_cuda_shared[], __stop_cuda_shared[];
-
 namespace emulation {
 namespace {
 
 constexpr int kMostThreads = 1024;
 constexpr size_t kStack = 64 << 10;
+constexpr size_t kShared = 48 << 10;  // what a kernel may declare
 
-enum class State { ready, at_block, at_warp, done };
+enum class State { ready, at_block, at_warp, asleep, done };
 
 struct Fiber {
   State state;
   Site site;
-  unsigned parity;
+  unsigned parity, block_parity;
   char* stack;
+  void* witness;
 #if defined(__x86_64__)
   void* at;
 #else
@@ -36,8 +39,24 @@ struct Fiber {
 #endif
 };
 
-Fiber fibers[kMostThreads];
-uint64_t slots[kMostThreads / 32][2][32];
+struct Piece {
+  Site site;
+  void* at;
+};
+
+struct Block {
+  Fiber fibers[kMostThreads];
+  uint64_t slots[kMostThreads / 32][2][32];
+  races::Meeting meeting[2], warp_meeting[kMostThreads / 32][2];
+  alignas(16) char shared[kShared];
+  size_t shared_used;
+  std::vector<Piece> pieces;  // of shared memory
+  bool begun, done;
+};
+
+std::vector<std::unique_ptr<Block>> blocks;  // those that run at the same time
+Fiber* fibers = nullptr;                     // of the block that runs
+Block* block_now = nullptr;
 int threads_now = 0, current = 0, order_now = 0;
 uint64_t random_state = 1;
 const std::function<void()>* body_now = nullptr;
@@ -66,29 +85,45 @@ asm(".text\n"
     "  ret\n"
     ".size sure_fast_emulation_switch, . - sure_fast_emulation_switch\n");
 
-void to_main() { sure_fast_emulation_switch(&fibers[current].at, main_at); }
-void to_fiber(Fiber& fiber) { sure_fast_emulation_switch(&main_at, fiber.at); }
+void leave_fiber() { sure_fast_emulation_switch(&fibers[current].at, main_at); }
+void enter_fiber(Fiber& fiber) { sure_fast_emulation_switch(&main_at, fiber.at); }
 #else
 ucontext_t main_at;
 
-void to_main() { swapcontext(&fibers[current].at, &main_at); }
-void to_fiber(Fiber& fiber) { swapcontext(&main_at, &fiber.at); }
+void leave_fiber() { swapcontext(&fibers[current].at, &main_at); }
+void enter_fiber(Fiber& fiber) { swapcontext(&main_at, &fiber.at); }
 #endif
 
+races::Meeting grid_begins, grid_ends, fences;
+
+void to_main() {
+  races::go_on_as(races::host());
+  leave_fiber();
+}
+
+void to_fiber(Fiber& fiber) {
+  races::go_on_as(fiber.witness);
+  enter_fiber(fiber);
+}
+
 void enter() {
+  races::learn(grid_begins);
   (*body_now)();
+  races::tell(grid_ends);
   fibers[current].state = State::done;
   to_main();
 }
 
 void start(Fiber& fiber) {
   fiber.state = State::ready;
-  fiber.parity = 0;
+  fiber.parity = fiber.block_parity = 0;
   if (fiber.stack == nullptr) {
     fiber.stack = static_cast<char*>(
         mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (fiber.stack == MAP_FAILED) throw std::runtime_error("emulation: no memory for a stack");
   }
+  races::renew(fiber.witness);
+  races::forget(fiber.stack, kStack);
 #if defined(__x86_64__)
   void** top = reinterpret_cast<void**>(fiber.stack + kStack);
   *--top = nullptr;  // where `enter` would return to; keeps the stack aligned as after a call
@@ -136,31 +171,100 @@ bool release_warps(const char* name) {
   return released;
 }
 
-void run_block(const char* name) {
-  std::memset(__start_cuda_shared, 0xCB, static_cast<size_t>(__stop_cuda_shared - __start_cuda_shared));
-  for (int t = 0; t < threads_now; ++t) start(fibers[t]);
+// 0 .. number - 1 as they take turns.
+std::vector<int64_t> turns(int64_t number) {
+  std::vector<int64_t> turn(static_cast<size_t>(number));
+  std::iota(turn.begin(), turn.end(), int64_t{0});
+  if (order_now == 1) std::reverse(turn.begin(), turn.end());
+  if (order_now == 2) {
+    for (size_t i = turn.size(); i > 1; --i) std::swap(turn[i - 1], turn[random_number() % i]);
+  }
+  return turn;
+}
+
+// Runs the threads that are ready. Returns whether one of them did more than to wake up and sleep again.
+bool run_threads() {
+  bool moved = false;
+  for (int64_t t : turns(threads_now)) {
+    Fiber& fiber = fibers[t];
+    const bool slept = fiber.state == State::asleep;
+    if (fiber.state != State::ready && !slept) continue;
+    fiber.state = State::ready;
+    current = static_cast<int>(t);
+    threadIdx.x = static_cast<unsigned>(t);
+    to_fiber(fiber);
+    moved |= !slept || fiber.state != State::asleep;
+  }
+  return moved;
+}
+
+// Runs the block until its threads are done or some of them wait for another block. Returns whether anything happened.
+bool run_block(const char* name) {
+  bool moved = false;
   while (true) {
-    std::vector<int> turn(static_cast<size_t>(threads_now));
-    std::iota(turn.begin(), turn.end(), 0);
-    if (order_now == 1) std::reverse(turn.begin(), turn.end());
-    if (order_now == 2) {
-      for (size_t i = turn.size(); i > 1; --i) std::swap(turn[i - 1], turn[random_number() % i]);
-    }
-    for (int t : turn) {
-      if (fibers[t].state != State::ready) continue;
-      current = t;
-      threadIdx.x = static_cast<unsigned>(t);
-      to_fiber(fibers[t]);
-    }
+    moved |= run_threads();
     if (release_warps(name)) continue;
-    const long done =
-        std::count_if(fibers, fibers + threads_now, [](const Fiber& f) { return f.state == State::done; });
-    if (done == threads_now) return;
+    const auto number = [](State state) {
+      return std::count_if(fibers, fibers + threads_now, [=](const Fiber& f) { return f.state == state; });
+    };
+    const long done = number(State::done);
+    block_now->done = done == threads_now;
+    if (block_now->done || number(State::asleep) > 0) return moved;
     for (int t = 0; t < threads_now; ++t) {
       if (done > 0 && fibers[t].state == State::at_block) fail(name, "some threads have left, others wait", t);
       if (!same_site(fibers[t].site, fibers[0].site)) fail(name, "threads wait in different places", t);
     }
     for (int t = 0; t < threads_now; ++t) fibers[t].state = State::ready;
+  }
+}
+
+// Goes on with a block.
+bool go_on(const char* name, Block& block, int64_t index) {
+  block_now = &block;
+  fibers = block.fibers;
+  blockIdx.x = static_cast<unsigned>(index);
+  if (!block.begun) {
+    for (int t = 0; t < threads_now; ++t) start(fibers[t]);
+    block.pieces.clear();
+    block.shared_used = 0;
+    races::forget(block.meeting, sizeof(block.meeting));
+    races::forget(block.warp_meeting, sizeof(block.warp_meeting));
+    races::forget(block.shared, kShared);
+    std::memset(block.shared, 0xCB, kShared);
+    races::forget(block.shared, kShared);  // what was written just now
+  }
+  block.begun = true;
+  return run_block(name);
+}
+
+int sleeper() {
+  return static_cast<int>(
+      std::find_if(fibers, fibers + threads_now, [](const Fiber& f) { return f.state == State::asleep; }) - fibers);
+}
+
+// Blocks one after the other.
+void run_apart(const char* name, int64_t number) {
+  for (int64_t index : turns(number)) {
+    Block& block = *blocks[0];
+    block.begun = block.done = false;
+    go_on(name, block, index);
+    if (!block.done) fail(name, "a block waits for others, which need not run at the same time", sleeper());
+  }
+}
+
+// Blocks that wait for each other.
+void run_together(const char* name, int64_t number) {
+  for (int64_t i = 0; i < number; ++i)
+    blocks[static_cast<size_t>(i)]->begun = blocks[static_cast<size_t>(i)]->done = false;
+  for (int64_t left = number; left > 0;) {
+    bool moved = false;
+    for (int64_t index : turns(number)) {
+      Block& block = *blocks[static_cast<size_t>(index)];
+      if (block.done) continue;
+      moved |= go_on(name, block, index);
+      left -= block.done;
+    }
+    if (!moved) fail(name, "every block waits for another", sleeper());
   }
 }
 
@@ -180,12 +284,42 @@ int64_t launches() { return launches_now; }
 
 int lane() { return current & 31; }
 
-void wait_for_block(Site site) { wait(State::at_block, site); }
+void wait_for_block(Site site) {
+  races::Meeting& meeting = block_now->meeting[fibers[current].block_parity ^= 1];
+  races::tell(meeting);
+  wait(State::at_block, site);
+  races::learn(meeting);
+}
+
+void sleep(Site site) { wait(State::asleep, site); }
+
+void* shared_memory(size_t bytes, Site site) {
+  for (const Piece& piece : block_now->pieces) {
+    if (same_site(piece.site, site)) return piece.at;
+  }
+  void* at = block_now->shared + block_now->shared_used;
+  block_now->shared_used += (bytes + 15) / 16 * 16;
+  if (block_now->shared_used > kShared) std::abort();  // ptxas refuses it
+  block_now->pieces.push_back({site, at});
+  return at;
+}
+
+void fence() {
+  races::tell(fences);
+  races::learn(fences);
+}
+
+void wait_for_warp(Site site) {
+  races::Meeting& meeting = block_now->warp_meeting[current / 32][fibers[current].parity ^ 1];
+  races::tell(meeting);
+  exchange(0, site);
+  races::learn(meeting);
+}
 
 const uint64_t* exchange(uint64_t value, Site site) {
   Fiber& fiber = fibers[current];
   fiber.parity ^= 1;  // no lane writes a second time before all have read
-  uint64_t* all = slots[current / 32][fiber.parity];
+  uint64_t* all = block_now->slots[current / 32][fiber.parity];
   all[current & 31] = value;
   wait(State::at_warp, site);
   return all;
@@ -197,7 +331,7 @@ void check_mask(unsigned mask, Site site) {
   std::abort();
 }
 
-void run(const char* name, int64_t blocks, int threads, const std::function<void()>& body) {
+void run(const char* name, bool together, int64_t number, int threads, const std::function<void()>& body) {
   if (threads < 32 || threads > kMostThreads || threads % 32 != 0) {
     throw std::runtime_error(std::string("emulation: ") + name + ": blocks of " + std::to_string(threads) + " threads");
   }
@@ -211,17 +345,16 @@ void run(const char* name, int64_t blocks, int threads, const std::function<void
   threads_now = threads;
   body_now = &body;
   blockDim.x = static_cast<unsigned>(threads);
-  gridDim.x = static_cast<unsigned>(blocks);
-  std::vector<int64_t> turn(static_cast<size_t>(blocks));
-  std::iota(turn.begin(), turn.end(), int64_t{0});
-  if (order_now == 1) std::reverse(turn.begin(), turn.end());
-  if (order_now == 2) {
-    for (size_t i = turn.size(); i > 1; --i) std::swap(turn[i - 1], turn[random_number() % i]);
-  }
-  for (int64_t block : turn) {
-    blockIdx.x = static_cast<unsigned>(block);
-    run_block(name);
-  }
+  gridDim.x = static_cast<unsigned>(number);
+  while (blocks.size() < static_cast<size_t>(together ? number : 1)) blocks.push_back(std::make_unique<Block>());
+  races::tell(grid_begins);
+  together ? run_together(name, number) : run_apart(name, number);
+  races::learn(grid_ends);
 }
 
 }  // namespace emulation
+
+#if defined(SURE_FAST_RACES)
+// What is read as volatile.
+extern "C" void __tsan_volatile_read4(void*) {}
+#endif

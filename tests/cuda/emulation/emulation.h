@@ -1,7 +1,8 @@
 // A CUDA grid on one CPU thread, for tests of the kernels: blocks one after the other, each thread of a block a fiber
 // that runs until it waits. Blocks and threads take turns forward, in reverse, or at random (set_order): a kernel
 // without races gives the same bits in every order. Shared memory is poisoned before each block. Threads that wait in
-// different places, or have left while others wait, are an error. Collectives of a warp need all of its lanes.
+// different places, or have left while others wait, are an error. Collectives of a warp need all of its lanes. Of a
+// grid launched to run together a thread that sleeps lets the other blocks go on; blocks that only sleep are an error.
 #pragma once
 
 #include <cmath>
@@ -14,7 +15,6 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__ static __attribute__((section("cuda_shared")))
 
 namespace emulation {
 
@@ -27,12 +27,17 @@ struct Site {
   int line;
 };
 
-void run(const char* name, int64_t blocks, int threads, const std::function<void()>& body);
+// together: blocks may wait for each other
+void run(const char* name, bool together, int64_t blocks, int threads, const std::function<void()>& body);
 void set_order(int order, uint64_t seed);  // 0: forward, 1: reverse, 2: random
 void count_launches(bool only);            // from here on, starting from 0; only: without running what is launched
 int64_t launches();
 
 void wait_for_block(Site site);
+void wait_for_warp(Site site);
+void sleep(Site site);
+void* shared_memory(size_t bytes, Site site);  // of the block, the same at each site
+void fence();
 const uint64_t* exchange(uint64_t value, Site site);  // what the 32 lanes gave
 int lane();
 
@@ -49,6 +54,12 @@ T value_of(uint64_t bits) {
   T value;
   std::memcpy(&value, &bits, sizeof(T));
   return value;
+}
+
+template <typename T>
+T* shared(Site site) {
+  static_assert(alignof(T) <= 16, "shared memory is aligned to 16 bytes");
+  return static_cast<T*>(shared_memory(sizeof(T), site));
 }
 
 void check_mask(unsigned mask, Site site);
@@ -93,31 +104,11 @@ inline unsigned ballot(Site site, unsigned mask, bool value) {
   return set;
 }
 
-template <typename T>
-T atomic_add(T* place, T value) {
-  const T before = *place;
-  *place = static_cast<T>(before + value);
-  return before;
-}
-
-template <typename T>
-T atomic_min(T* place, T value) {
-  const T before = *place;
-  *place = value < before ? value : before;
-  return before;
-}
-
-template <typename T>
-T atomic_max(T* place, T value) {
-  const T before = *place;
-  *place = value > before ? value : before;
-  return before;
-}
-
-template <typename T>
-T atomic_or(T* place, T value) {
-  const T before = *place;
-  *place = before | value;
+// Threads take turns, so that a load and a store are one; they are told apart from plain ones (races.h).
+template <typename T, typename Change>
+T atomically(T* place, const Change& change) {
+  const T before = __atomic_load_n(place, __ATOMIC_RELAXED);
+  __atomic_store_n(place, static_cast<T>(change(before)), __ATOMIC_RELAXED);
   return before;
 }
 
@@ -128,7 +119,9 @@ extern emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 #define SURE_FAST_SITE \
   emulation::Site { __FILE__, __LINE__ }
 #define __syncthreads() emulation::wait_for_block(SURE_FAST_SITE)
-#define __syncwarp() static_cast<void>(emulation::exchange(0, SURE_FAST_SITE))
+#define __nanosleep(nanoseconds) emulation::sleep(SURE_FAST_SITE)
+#define __threadfence() emulation::fence()
+#define __syncwarp() emulation::wait_for_warp(SURE_FAST_SITE)
 #define __shfl_sync(...) emulation::shuffle(SURE_FAST_SITE, __VA_ARGS__)
 #define __shfl_up_sync(...) emulation::shuffle_up(SURE_FAST_SITE, __VA_ARGS__)
 #define __shfl_down_sync(...) emulation::shuffle_down(SURE_FAST_SITE, __VA_ARGS__)
@@ -138,19 +131,15 @@ extern emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
 template <typename T>
 T atomicAdd(T* place, T value) {
-  return emulation::atomic_add(place, value);
+  return emulation::atomically(place, [=](T before) { return before + value; });
 }
 template <typename T>
 T atomicMin(T* place, T value) {
-  return emulation::atomic_min(place, value);
+  return emulation::atomically(place, [=](T before) { return value < before ? value : before; });
 }
 template <typename T>
 T atomicMax(T* place, T value) {
-  return emulation::atomic_max(place, value);
-}
-template <typename T>
-T atomicOr(T* place, T value) {
-  return emulation::atomic_or(place, value);
+  return emulation::atomically(place, [=](T before) { return value > before ? value : before; });
 }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
