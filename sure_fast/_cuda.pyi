@@ -10,6 +10,9 @@ from ._cpu import SurfaceArgs as SurfaceArgs
 SASS: tuple[int, ...]
 PTX: int
 
+# CUDA versions of the driver, 0 without one, and of the library: 1000 major + 10 minor.
+def versions() -> tuple[int, int]: ...
+
 class Stream:
     def __init__(self, handle: int, multiprocessors: int) -> None: ...
 

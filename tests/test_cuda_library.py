@@ -31,3 +31,6 @@ def test_it_says_what_it_was_built_for():
 
     assert tuple(sorted(set(_cuda.SASS))) == _cuda.SASS
     assert _cuda.SASS[0] == _cuda.PTX  # whatever is later has code
+    driver, own = _cuda.versions()
+    assert driver >= 0
+    assert own >= 11000

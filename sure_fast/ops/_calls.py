@@ -53,6 +53,12 @@ architecture._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _not_built_for(index: int) -> str | None:
+    driver, own = library.versions()
+    if driver // 1000 < own // 1000:
+        return (
+            f"the driver of cuda:{index} knows CUDA up to {_version(driver)}, and the CUDA library was built by nvcc "
+            f"{_version(own)}; update the driver, or build sure_fast with an nvcc {driver // 1000}"
+        )
     major, minor = torch.cuda.get_device_capability(index)
     if runs_on((major, minor)):
         return None
@@ -61,6 +67,10 @@ def _not_built_for(index: int) -> str | None:
         f"cuda:{index} ({name}) has compute capability {major}.{minor}, and the CUDA library was built for "
         f"{built_for()}; build sure_fast again with SURE_FAST_CUDA_ARCHS={major}{minor}"
     )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def runs_on(capability: tuple[int, int]) -> bool:

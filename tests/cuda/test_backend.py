@@ -40,6 +40,7 @@ class Library:
 
     def __init__(self, sass: tuple[int, ...], ptx: int) -> None:
         self.SASS, self.PTX = sass, ptx
+        self.versions = lambda: (13000, 13000)
 
 
 @pytest.fixture
@@ -98,6 +99,23 @@ def test_a_library_for_other_gpus(device, monkeypatch):
     assert backend_on("gradient_uncertainty_loss", cuda) == "reference"
     assert backend_on("evidential_loss", cuda) == "triton"
     assert f"CUDA        GPU of a test; {text}" in info.report().splitlines()
+
+
+@pytest.mark.parametrize("versions", [(12080, 13000), (11080, 12010)])
+def test_a_driver_older_than_the_library(versions, device):
+    device((9, 0), (90,), 90)
+    _calls.library.versions = lambda: versions
+    old, own = (f"{number // 1000}.{number % 1000 // 10}" for number in versions)
+    assert _calls.architecture(0) == (
+        f"the driver of cuda:0 knows CUDA up to {old}, and the CUDA library was built by nvcc {own}; update the "
+        f"driver, or build sure_fast with an nvcc {versions[0] // 1000}"
+    )
+
+
+def test_a_driver_that_is_as_old_as_its_major_version_allows(device):
+    device((9, 0), (90,), 90)
+    _calls.library.versions = lambda: (12010, 12080)  # minor versions of one major version are compatible
+    assert _calls.architecture(0) is None
 
 
 def test_it_is_refused_where_asked_for_and_told_once_where_not(device, monkeypatch):
