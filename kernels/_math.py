@@ -11,7 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._cpu import COEFFICIENTS, EXP_CLAMP, LN2, MANTISSA_BITS, SQRT_HALF_BITS
+from .. import _cpu
+from .._cpu import COEFFICIENTS, EXP_CLAMP, MANTISSA_BITS, SQRT_HALF_BITS
 from ._launch import INTERPRETED
 
 
@@ -25,11 +26,12 @@ class Coefficients(tl.constexpr):
 LOGARITHM, LOG_ONE_PLUS = Coefficients(COEFFICIENTS["logarithm"]), Coefficients(COEFFICIENTS["log_one_plus"])
 PSI, ENTROPIC = Coefficients(COEFFICIENTS["psi"]), Coefficients(COEFFICIENTS["entropic"])
 TRIGAMMA, ENTROPIC_SLOPE = Coefficients(COEFFICIENTS["trigamma"]), Coefficients(COEFFICIENTS["entropic_slope"])
-LN2_HIGH, LN2_LOW = tl.constexpr(LN2[0]), tl.constexpr(LN2[1])
+LN2_HIGH, LN2_LOW = tl.constexpr(_cpu.LN2[0]), tl.constexpr(_cpu.LN2[1])
 SQRT_HALF, MANTISSA = tl.constexpr(SQRT_HALF_BITS), tl.constexpr(MANTISSA_BITS)
 CLAMP = tl.constexpr(EXP_CLAMP)
 FARTHEST = tl.constexpr(2.0**125)  # whose reciprocal is normal
 PER_E = tl.constexpr(1.4426950408889634)  # log2 e
+LN2 = tl.constexpr(LN2_HIGH.value + LN2_LOW.value)
 
 
 @triton.jit
@@ -89,6 +91,50 @@ def logarithm(x):
 def log_one_plus(x):
     """ln(1 + x) of x in [0, 1]."""
     return polynomial(LOG_ONE_PLUS, x) * (x * x) + x
+
+
+@triton.jit
+def binary_logarithm(x):
+    """log2(x) of x >= 1, within 2^-22 below 2 and as much of itself beyond: for sums with terms of at least 1."""
+    if INTERPRETED:
+        return tl.log2(x)
+    else:
+        return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+
+
+@triton.jit
+def clamped(z):
+    """z within [-CLAMP, CLAMP]; a NaN stays one."""
+    z = tl.maximum(z, -CLAMP, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(z, CLAMP, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def evidence_beside_one(z, EVIDENCE: tl.constexpr):
+    """e(z), exact as far as 1 + e(z) is; of a z that is NaN or +inf NaN, but "exp" clamps +inf."""
+    if EVIDENCE == "exp":
+        return exponential(clamped(z))
+    else:
+        positive = tl.where(z > 0.0, z, 0.0)
+        if EVIDENCE == "relu":
+            return positive + tl.where(z < 0.0, 0.0, z) * 0.0
+        else:
+            tl.static_assert(EVIDENCE == "softplus")
+            # of a NaN the exponential is one
+            rest = binary_logarithm(1.0 + exponential(-tl.abs(z))) * LN2 + positive * 0.0
+            return positive + rest
+
+
+@triton.jit
+def evidence_slope(z, EVIDENCE: tl.constexpr):
+    """e'(z); NaN of a NaN. Of +inf its limit, as A is a NaN there."""
+    if EVIDENCE == "exp":
+        return tl.where(tl.abs(z) > CLAMP, 0.0, exponential(z))
+    elif EVIDENCE == "relu":
+        return tl.where(z > 0.0, 1.0, 0.0) + tl.where(z != z, z, 0.0)
+    else:
+        tl.static_assert(EVIDENCE == "softplus")
+        return reciprocal(1.0 + exponential(-z))
 
 
 @triton.jit

@@ -20,14 +20,15 @@ from torch import Tensor
 
 from .. import _cpu
 from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
-from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import evidence, reciprocal
+from ._launch import BLOCK, in_groups, on_device_of, own_voxels, three_sums, unrolled
+from ._math import evidence, evidence_slope, reciprocal
 from ._terms import pair_means
-from .dirichlet_uncertainty import total_alpha
+from .dirichlet_uncertainty import logits_of, total_alpha
 
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
 NOWHERE = tl.constexpr(torch.iinfo(torch.int64).max)  # squared steps to the boundary of an image without one
-SEARCH = 4096  # voxels of a program that looks for the boundary
+ROWS, COLUMNS = 16, 64  # of a tile in which a program looks for the boundary
+SEARCHING = 128  # programs that look for that of one center
 LANES = 128  # centers of a program
 WARPS = 8  # of a block of voxels: with three logits at hand, four would spill a register
 
@@ -42,9 +43,11 @@ def _is_far(distance, squared, at, inside, threshold, most):
 
 
 @triton.jit
-def _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
+def _far_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
+    """u of far voxels, 0 elsewhere."""
     z += tl.program_id(1).to(tl.int64) * stride_n
-    return tl.sum(tl.where(far, C / total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL), 0.0))
+    total = total_alpha(z, v, in_groups(far), stride_c, stride_v, C, EVIDENCE, UNROLL)
+    return tl.where(far, C * reciprocal(total), 0.0)
 
 
 @triton.jit
@@ -79,11 +82,14 @@ def _far_sums(
     partials += (image * tl.num_programs(0) + tl.program_id(0)) * 4
     clean = 0.0
     if CLEAN:
-        clean = _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL)
+        clean = tl.sum(_far_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL))
+    of_u1 = _far_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL)
+    of_u2 = _far_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL)
+    first, second, number = three_sums(of_u1, of_u2, tl.where(far, 1.0, 0.0))
     tl.store(partials, clean)
-    tl.store(partials + 1, _sum_of_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL))
-    tl.store(partials + 2, _sum_of_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL))
-    tl.store(partials + 3, tl.sum(tl.where(far, 1.0, 0.0)))
+    tl.store(partials + 1, first)
+    tl.store(partials + 2, second)
+    tl.store(partials + 3, number)
 
 
 @triton.jit
@@ -113,24 +119,35 @@ def _search(
     height,  # H in voxels
     width,  # W in voxels
     DIMS: tl.constexpr,  # 2 or 3
-    SEARCH: tl.constexpr,  # voxels of a program
+    WIDE: tl.constexpr,  # voxels or squared steps take int64
+    ROWS: tl.constexpr,  # of a tile, along H and D
+    COLUMNS: tl.constexpr,  # of a tile, along W
 ):
-    """Squared steps from a center beyond the map's reach to the nearest boundary voxel; all blocks of a center, then
-    those of the next."""
-    voxels = tl.cast(depth, tl.int64) * height * width
-    blocks = tl.cdiv(voxels, SEARCH)
-    i = tl.program_id(0) // blocks
+    """Squared steps from a center beyond the map's reach to the nearest boundary voxel. Grid (centers, programs); the
+    programs of a center take the tiles of its image in turn."""
+    i = tl.program_id(0).to(tl.int64)
     center = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
-    image = squared + i // patches * voxels
+    image = squared + i // patches * depth * height * width
     if tl.load(image + center, mask=center >= 0, other=0).to(tl.int32) == BEYOND:
-        v = tl.program_id(0) % blocks * SEARCH + tl.arange(0, SEARCH)
-        inside = v < voxels
-        boundary = tl.load(image + v, mask=inside, other=BEYOND) == 0
-        w = v % width - center % width
-        h = v // width % height - center // width % height
-        d = v // width // height - center // width // height
-        steps = tl.where(boundary, d * d + h * h + w * w, NOWHERE)
-        tl.atomic_min(nearest + i, tl.min(steps))
+        number = tl.int64 if WIDE else tl.int32
+        none = NOWHERE if WIDE else 0x7FFFFFFF
+        at = center.to(number)
+        at_w, at_h, at_d = at % width, at // width % height, at // width // height
+        rows = tl.cast(depth, number) * height
+        across = tl.cdiv(width, COLUMNS)
+        best = tl.full((ROWS, COLUMNS), none, number)
+        for tile in tl.range(tl.program_id(1).to(number), tl.cdiv(rows, ROWS) * across, tl.num_programs(1)):
+            row = tile // across * ROWS + tl.arange(0, ROWS)
+            w = (tile % across * COLUMNS).to(tl.int32) + tl.arange(0, COLUMNS)
+            here = image + (row * width)[:, None] + w[None, :]
+            inside = (row < rows)[:, None] & (w < width)[None, :]
+            boundary = tl.load(here, mask=inside, other=BEYOND) == 0
+            d, h, w = row // height - at_d, row % height - at_h, w - at_w
+            steps = (d * d + h * h)[:, None] + (w * w)[None, :]
+            best = tl.minimum(best, tl.where(boundary, steps, none))
+        found = tl.min(best)
+        if found != none:
+            tl.atomic_min(nearest + i, found.to(tl.int64))
 
 
 @triton.jit
@@ -289,14 +306,15 @@ def _far_gradient(
     image = tl.program_id(1).to(tl.int64)
     z += image * stride_n
     gradient += image * out_n
-    total = total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL)
+    some_far = in_groups(far)
+    total = total_alpha(z, v, some_far, stride_c, stride_v, C, EVIDENCE, UNROLL)
     inverse = reciprocal(total)
     g = tl.load(coefficient).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
-        channel = tl.cast(c, tl.int64)
-        logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
-        value = tl.where(far, g * evidence(logit, EVIDENCE)[1], 0.0)
-        tl.store(gradient + channel * out_c + v * out_v, value.to(gradient.dtype.element_ty), mask=inside)
+        slope = evidence_slope(logits_of(z, c, v, some_far, stride_c, stride_v), EVIDENCE)
+        value = tl.where(far, g * slope, 0.0)
+        to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
+        tl.store(to, value.to(gradient.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -439,8 +457,11 @@ def center_values(a: Arguments) -> Tensor:
     nearest = None
     if a.squared is not None:
         nearest = torch.full((a.count,), NOWHERE.value, device=z.device)
-        _search[(triton.cdiv(a.voxels, SEARCH) * a.count,)](
-            a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
+        depth, height, width = a.size
+        tiles = triton.cdiv(depth * height, ROWS) * triton.cdiv(width, COLUMNS)
+        wide = max(a.voxels, sum(n * n for n in a.size)) >= 2**31
+        _search[a.count, min(tiles, SEARCHING)](
+            a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, wide, ROWS, COLUMNS
         )
     _centers[(triton.cdiv(a.count, LANES),)](
         *a.maps, a.distance, a.squared, nearest, a.centers, a.valid, values, a.patches, a.count, *a.size, *a.strides,
