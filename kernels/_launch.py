@@ -41,10 +41,16 @@ def own_voxels(voxels, BLOCK: tl.constexpr):
 
 @triton.jit
 def in_groups(mask):
-    """True in groups of GROUP voxels with a true one: what is loaded under a mask of its own each voxel is loaded alone."""
+    """True in groups of GROUP voxels with a true one; voxels whose masks may differ would be loaded one by one."""
     groups = tl.reshape(mask.to(tl.int32), [mask.shape[0] // GROUP, GROUP])
     some = tl.broadcast_to(tl.max(groups, 1)[:, None], groups.shape)
     return tl.max_constancy(tl.reshape(some, mask.shape) != 0, [GROUP])
+
+
+@triton.jit
+def of_groups(x):
+    """Sums of GROUP voxels each, which a thread has."""
+    return tl.sum(tl.reshape(x, [x.shape[0] // GROUP, GROUP]), 1)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled, writable
-from ._math import LN2, binary_logarithm, evidence_beside_one, evidence_slope, exponential, quotient, reciprocal
+from ._math import LN2, alpha, binary_logarithm, evidence_slope, exponential, quotient, reciprocal
 
 FACTORS = tl.constexpr(64)  # of a product between 1 and 2 each
 
@@ -41,8 +41,9 @@ def total_alpha(
             product += product * exponential(-tl.abs(logit))
         total += binary_logarithm(product) * LN2 + poison
     else:
+        total = tl.zeros(v.shape, tl.float32)
         for c in tl.range(0, C, loop_unroll_factor=UNROLL):
-            total += evidence_beside_one(logits_of(z, c, v, inside, channel_stride, voxel_stride), EVIDENCE)
+            total += alpha(logits_of(z, c, v, inside, channel_stride, voxel_stride), EVIDENCE)[0]
     return total
 
 

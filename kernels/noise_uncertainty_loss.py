@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import _cpu
 from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
 from ._launch import BLOCK, in_groups, on_device_of, own_voxels, three_sums, unrolled
-from ._math import evidence, evidence_slope, reciprocal
+from ._math import alpha, evidence_slope, reciprocal
 from ._terms import pair_means
 from .dirichlet_uncertainty import logits_of, total_alpha
 
@@ -410,8 +410,8 @@ def _add_centers(
     if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
         c = tl.arange(0, CHANNELS).to(tl.int64)
         logit = tl.load(z + image * stride_n + c * stride_c + voxel * stride_v, mask=c < C, other=0.0).to(tl.float32)
-        e, d = evidence(logit, EVIDENCE)
-        total = tl.sum(tl.where(c < C, 1.0 + e, 0.0))
+        a, d = alpha(logit, EVIDENCE)
+        total = tl.sum(tl.where(c < C, a, 0.0))
         at = gradient + image * out_n + c * out_c + voxel * out_v
         value = tl.load(at, mask=c < C, other=0.0).to(tl.float32) - change.to(tl.float32) * C / (total * total) * d
         tl.store(at, value.to(gradient.dtype.element_ty), mask=c < C)
