@@ -13,6 +13,7 @@ from ..ops import _triton
 
 INTERPRETED = tl.constexpr(_triton.INTERPRETED)
 GROUP = tl.constexpr(4)  # voxels a thread loads at once, at the most
+THREADS = tl.constexpr(128)  # of a program of four warps
 BLOCK = 1024  # voxels of a program: with four warps 8 a thread, 16 bytes of half precision
 
 
@@ -48,9 +49,9 @@ def in_groups(mask):
 
 
 @triton.jit
-def of_groups(x):
-    """Sums of GROUP voxels each, which a thread has."""
-    return tl.sum(tl.reshape(x, [x.shape[0] // GROUP, GROUP]), 1)
+def of_threads(x):
+    """The sum of each of THREADS threads, which have as many neighbours each."""
+    return tl.sum(tl.reshape(x, [THREADS, x.shape[0] // THREADS]), 1)
 
 
 @triton.jit

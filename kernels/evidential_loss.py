@@ -21,11 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops._sums import kernel_layout, sums_layout
-from ._launch import GROUP, of_groups, on_device_of, own_voxels, three_sums, two_sums, writable
+from ._evidential import KEPT, add_alpha, alpha_of, alphas_of, far_of, labels_of, map_of
+from ._launch import THREADS, of_threads, on_device_of, own_voxels, three_sums, two_sums, writable
 from ._math import (
     LN2,
     PSI,
-    alpha,
     digamma,
     entropic_and_half_log,
     entropic_slope,
@@ -37,72 +37,11 @@ from ._math import (
     trigamma,
 )
 
-LANES = 512  # voxels of a tile, of four warps; twice as many need too many registers
-KEPT = tl.constexpr(8)  # classes at the most whose alphas stay in registers; those of more are computed twice
-TILES = 4  # of a program of the forward, whose sums are added up once; of more classes than are kept one
+FEW = 4  # classes at the most of which four voxels a thread fit
+PROGRAM = 2048  # voxels of a program of the forward, whose sums are added up once; of more classes than are kept a tile
 
 DATA, KL = tl.constexpr(sums_layout(1).means.start), tl.constexpr(sums_layout(1).means.start + 1)  # in a row of sums
 BY_CLASS = tl.constexpr(sums_layout(1).by_class.start)  # sum p_c, then sum p_c y_c, then sum y_c
-
-
-@triton.jit
-def _map(z, stride_n, stride_c, REGIONS: tl.constexpr):
-    """Where the logits of this program's map begin, and the number of the map; axis 1 of the grid."""
-    number = tl.program_id(1)
-    if REGIONS > 0:
-        z += (number // REGIONS).to(tl.int64) * stride_n + (number % REGIONS).to(tl.int64) * stride_c
-    else:
-        z += number.to(tl.int64) * stride_n
-    return z, number.to(tl.int64)
-
-
-@triton.jit
-def _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr):
-    """alpha_c and d alpha_c / d z of a map's voxels."""
-    if REGIONS > 0:  # absence, presence
-        sign = tl.where(c == 0, -1.0, 1.0)
-        logit = tl.load(z + v * stride_v, mask=inside, other=0.0).to(tl.float32) * sign
-        a, slope = alpha(logit, EVIDENCE)
-        return a, slope * sign
-    else:
-        at = z + tl.cast(c, tl.int64) * stride_c + v * stride_v
-        return alpha(tl.load(at, mask=inside, other=0.0).to(tl.float32), EVIDENCE)
-
-
-@triton.jit
-def _alphas(z, v, inside, stride_c, stride_v, C: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr):
-    """alpha and d alpha / d z of every class where they are kept, else nothing."""
-    alphas, slopes = (), ()
-    if C <= KEPT:
-        for c in tl.static_range(C):
-            a, slope = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
-            alphas, slopes = alphas + (a,), slopes + (slope,)
-    return alphas, slopes
-
-
-@triton.jit
-def _labels(target, at, inside, ignore, C: tl.constexpr):
-    """The class of each voxel, int32, -1 where it counts nowhere; and which are neither a class nor ignored."""
-    y = tl.load(target + at, mask=inside, other=0).to(tl.int64)
-    known = (y >= 0) & (y < C)
-    if ignore is None:
-        counts = inside & known
-        bad = inside & (known == 0)
-    else:
-        counts = inside & known & (y != ignore)
-        bad = inside & (known == 0) & (y != ignore)
-    return tl.where(counts, y, -1).to(tl.int32), bad
-
-
-@triton.jit
-def _far(squared, at, label, inside, far_above):
-    counts = label >= 0
-    return counts & (tl.load(squared + at, mask=inside, other=0).to(tl.int32) > far_above)
-
-
-@triton.jit
-def _add_alpha(total, other, own, a, mine):
-    return total + a, other + tl.where(mine, 1.0, a), tl.where(mine, a, own)
 
 
 @triton.jit
@@ -115,11 +54,11 @@ def _totals(
     own = tl.full(v.shape, 1.0, tl.float32)
     if C <= KEPT:
         for c in tl.static_range(C):
-            total, other, own = _add_alpha(total, other, own, alphas[c], label == c)
+            total, other, own = add_alpha(total, other, own, alphas[c], label == c)
     else:
         for c in tl.range(0, C):
-            a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
-            total, other, own = _add_alpha(total, other, own, a, label == c)
+            a = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
+            total, other, own = add_alpha(total, other, own, a, label == c)
     return total + total * 0.0, other + other * 0.0, own  # a sum beyond what float32 holds is no number
 
 
@@ -145,17 +84,17 @@ def _by_class(
     counts = label >= 0
     entropic, squares = tl.zeros(v.shape, tl.float32), tl.zeros(v.shape, tl.float32)
     exponent, mantissa = tl.zeros(v.shape, tl.int32), tl.full(v.shape, 1.0, tl.float32)
-    added = ()
+    added = sums[:0]
     if C <= KEPT:
         for c in tl.static_range(C):
             entropic, exponent, mantissa, squares, (of_p, of_hit, of_y) = _of_class(
                 entropic, exponent, mantissa, squares, alphas[c], inverse, label == c, counts, KIND
             )
-            added = added + (sums[3 * c] + of_groups(of_p),)
-            added = added + (sums[3 * c + 1] + of_groups(of_hit), sums[3 * c + 2] + of_groups(of_y))
+            added = added + (sums[3 * c] + of_threads(of_p),)
+            added = added + (sums[3 * c + 1] + of_threads(of_hit), sums[3 * c + 2] + of_threads(of_y))
     else:
         for c in tl.range(0, C):
-            a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
+            a = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
             entropic, exponent, mantissa, squares, of_sums = _of_class(
                 entropic, exponent, mantissa, squares, a, inverse, label == c, counts, KIND
             )
@@ -222,18 +161,18 @@ def _forward(
     TILES: tl.constexpr,  # of a program
 ):
     tl.static_assert(TILES == 1 or C <= KEPT)
-    z, number = _map(z, stride_n, stride_c, REGIONS)
+    z, number = map_of(z, stride_n, stride_c, REGIONS)
     partials += (number * tl.num_programs(0) + tl.program_id(0)) * WIDTH
-    none = tl.zeros((LANES // GROUP,), tl.float32)
+    none = tl.zeros((THREADS,), tl.float32)
     sum_data, sum_kl, sum_u, sum_far = none, none, none, none
     sums = (none,) * (3 * C if C <= KEPT else 0)
     for tile in tl.range(0, TILES):
         v = (tl.program_id(0).to(tl.int64) * TILES + tile) * LANES + tl.arange(0, LANES)
         inside = v < voxels
         at = number * voxels + v
-        label, bad = _labels(target, at, inside, ignore, C)
+        label, bad = labels_of(target, at, inside, ignore, C)
         counts = label >= 0
-        alphas = _alphas(z, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)[0]
+        alphas = alphas_of(z, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)[0]
         total, other, own = _totals(alphas, z, label, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)
         inverse = reciprocal(total)
         entropic, squares, sums = _by_class(
@@ -245,7 +184,7 @@ def _forward(
             data, kl = data * weight, kl * weight
         data = tl.where(bad, float("nan"), tl.where(counts, data, 0.0))
         kl = tl.where(counts, kl, 0.0)
-        sum_data, sum_kl = sum_data + of_groups(data), sum_kl + of_groups(kl)
+        sum_data, sum_kl = sum_data + of_threads(data), sum_kl + of_threads(kl)
         if data_of is not None:
             tl.store(data_of + at, data, mask=inside)
             tl.store(kl_of + at, kl, mask=inside)
@@ -253,9 +192,9 @@ def _forward(
         if u is not None:
             tl.store(u + at, uncertainty.to(u.dtype.element_ty), mask=inside)
         if squared is not None:
-            far = _far(squared, at, label, inside, far_above)
-            sum_u += of_groups(tl.where(far, uncertainty, 0.0))
-            sum_far += of_groups(tl.where(far, 1.0, 0.0))
+            far = far_of(squared, at, label, inside, far_above)
+            sum_u += of_threads(tl.where(far, uncertainty, 0.0))
+            sum_far += of_threads(tl.where(far, 1.0, 0.0))
     _store_pair(partials + DATA, sum_data, sum_kl)
     if squared is not None:
         _store_pair(partials + FAR, sum_u, sum_far)
@@ -287,7 +226,7 @@ def _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_
     if scale_u is not None:
         g_u *= tl.load(scale_u).to(tl.float32)
     if squared is not None:
-        far = _far(squared, at, label, inside, far_above)
+        far = far_of(squared, at, label, inside, far_above)
         g_u += tl.where(far, tl.load(coefficients + FAR).to(tl.float32), 0.0)
     return g_u
 
@@ -302,7 +241,7 @@ def _slopes_of_sums(coefficients, c, C: tl.constexpr):
 
 @triton.jit
 def _add_moments(total, other, own, weighted, moment, coefficients, c, a, mine, C: tl.constexpr, KIND: tl.constexpr):
-    total, other, own = _add_alpha(total, other, own, a, mine)
+    total, other, own = add_alpha(total, other, own, a, mine)
     g_p, g_py = _slopes_of_sums(coefficients, c, C)
     weighted += a * tl.where(mine, g_p + g_py, g_p)
     if KIND == "mse":
@@ -326,7 +265,7 @@ def _moments(
             )
     else:
         for c in tl.range(0, C):
-            a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
+            a = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
             total, other, own, weighted, moment = _add_moments(
                 total, other, own, weighted, moment, coefficients, c, a, label == c, C, KIND
             )
@@ -402,11 +341,11 @@ def _backward(
     WIDTH: tl.constexpr,  # of a row of sums
     LANES: tl.constexpr,  # voxels of a program
 ):
-    z, number = _map(z, stride_n, stride_c, REGIONS)
-    gradient = _map(gradient, out_n, out_c, REGIONS)[0]
+    z, number = map_of(z, stride_n, stride_c, REGIONS)
+    gradient = map_of(gradient, out_n, out_c, REGIONS)[0]
     v, inside = own_voxels(voxels, LANES)
     at = number * voxels + v
-    label = _labels(target, at, inside, ignore, C)[0]
+    label = labels_of(target, at, inside, ignore, C)[0]
     counts = label >= 0
     if REGIONS > 0:
         coefficients += (number % REGIONS) * WIDTH
@@ -414,7 +353,7 @@ def _backward(
     if scale_u is not None:
         scale_u += (number // tl.maximum(REGIONS, 1)) * scale_n
     g_u = _slope_of_u(coefficients, slope_u, scale_u, squared, label, at, inside, far_above, FAR)
-    alphas, slopes = _alphas(z, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)
+    alphas, slopes = alphas_of(z, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)
     total, other, own, weighted, moment = _moments(
         alphas, z, label, coefficients, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS
     )
@@ -436,7 +375,7 @@ def _backward(
                 tl.store(to, (slopes[c] * of_alpha).to(gradient.dtype.element_ty), mask=inside)
     else:
         for c in tl.range(0, C):
-            a, slope = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
+            a, slope = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
             of_alpha = _slope_of_class(
                 coefficients, c, a, label == c, of_own, of_others, inverse, g_kl, squares, C, KIND
             )
@@ -446,6 +385,11 @@ def _backward(
         tl.store(gradient + v * out_v, presence.to(gradient.dtype.element_ty), mask=inside)
 
 
+def _lanes(classes: int) -> int:
+    """Voxels of a tile, of four warps."""
+    return 256 if FEW < classes <= KEPT.value else 512
+
+
 def _settings(z: Tensor, kind: str, evidence: str, regions: bool, squared: Tensor | None) -> dict[str, Any]:
     """The constants that both kernels are compiled for."""
     classes = 2 if regions else z.shape[1]
@@ -453,7 +397,7 @@ def _settings(z: Tensor, kind: str, evidence: str, regions: bool, squared: Tenso
     return {
         "C": classes, "KIND": kind, "EVIDENCE": evidence, "REGIONS": z.shape[1] if regions else 0,
         "FAR": layout.clean_far, "WIDTH": layout.terms.stop if squared is None else layout.far_number + 1,
-        "LANES": LANES,
+        "LANES": _lanes(classes),
     }  # fmt: skip
 
 
@@ -479,9 +423,9 @@ def forward(
     z, target = logits.flatten(2), target.contiguous()
     settings = _settings(z, kind, evidence, regions, squared)
     images, groups, voxels = len(z), z.shape[1] if regions else 1, z.shape[2]
-    classes = settings["C"]
-    tiles = TILES if classes <= KEPT else 1
-    blocks = triton.cdiv(voxels, LANES * tiles)
+    classes, lanes = settings["C"], settings["LANES"]
+    tiles = PROGRAM // lanes if classes <= KEPT.value else 1
+    blocks = triton.cdiv(voxels, lanes * tiles)
     partials = z.new_empty((images, groups, blocks, settings["WIDTH"]), dtype=torch.float32)
     if partials.numel():
         with on_device_of(z):
@@ -518,7 +462,7 @@ def backward(
     uncertainty, data, kl = (t if t is None else t.contiguous() for t in (uncertainty, data, kl))
     if flat.numel():
         with on_device_of(z):
-            _backward[triton.cdiv(z.shape[2], LANES), maps](
+            _backward[triton.cdiv(z.shape[2], settings["LANES"]), maps](
                 z, target, weights, squared, uncertainty, scale, data, kl, coefficients.contiguous(), flat, z.shape[2],
                 *z.stride(), *flat.stride(), 0 if scale is None else scale.stride(0), ignore, far_above, **settings,
             )  # fmt: skip
