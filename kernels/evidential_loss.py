@@ -6,8 +6,8 @@ KL: sum_{c != y} h(alpha_c) - h(B) + (C-1) psi(B) - lnGamma(C) - 1; Dice from su
 dKL/dalpha_c = h'(alpha_c) - h'(B) + (C-1) psi'(B) for c != y, else 0; du/dalpha_c = -C / A^2.
 Regions: each channel on its own with alpha = (e(-z) + 1, e(z) + 1), two classes.
 Grid (blocks of voxels, maps: images or regions of images). Sums: float32 over a block, float64 beyond, fixed order.
-Bytes per voxel: forward reads C logits and a label; backward reads the same and writes C gradients (what is read twice
-comes from the cache). Bound by arithmetic: C + 2 digamma and entropic forward, C + 2 trigamma backward.
+Bytes per voxel: forward reads C logits and a label; backward reads the same and writes C gradients (more than 8 logits
+are read twice, from the cache). Bound by arithmetic: C + 1 entropic functions and 3 digamma, or their slopes.
 """
 
 from __future__ import annotations
@@ -135,6 +135,16 @@ def _terms(total, other, own, inverse, entropic, squares, log_gamma, C: tl.const
 
 
 @triton.jit
+def _counted(data, kl, weights, label, bad):
+    """The terms with the weights of the voxels' classes, 0 where a voxel does not count."""
+    counts = label >= 0
+    if weights is not None:
+        weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
+        data, kl = data * weight, kl * weight
+    return tl.where(bad, float("nan"), tl.where(counts, data, 0.0)), tl.where(counts, kl, 0.0)
+
+
+@triton.jit
 def _forward(
     z,  # logits [N, C, V], or of regions [N, R, V]
     target,  # labels [N, V], of regions [N, R, V] of 0 and 1; contiguous integers
@@ -171,7 +181,6 @@ def _forward(
         inside = v < voxels
         at = number * voxels + v
         label, bad = labels_of(target, at, inside, ignore, C)
-        counts = label >= 0
         alphas = alphas_of(z, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)[0]
         total, other, own = _totals(alphas, z, label, v, inside, stride_c, stride_v, C, EVIDENCE, REGIONS)
         inverse = reciprocal(total)
@@ -179,11 +188,7 @@ def _forward(
             alphas, sums, z, label, inverse, partials, v, inside, stride_c, stride_v, C, KIND, EVIDENCE, REGIONS
         )
         data, kl = _terms(total, other, own, inverse, entropic, squares, log_gamma, C, KIND)
-        if weights is not None:
-            weight = tl.load(weights + label, mask=counts, other=0.0).to(tl.float32)
-            data, kl = data * weight, kl * weight
-        data = tl.where(bad, float("nan"), tl.where(counts, data, 0.0))
-        kl = tl.where(counts, kl, 0.0)
+        data, kl = _counted(data, kl, weights, label, bad)
         sum_data, sum_kl = sum_data + of_threads(data), sum_kl + of_threads(kl)
         if data_of is not None:
             tl.store(data_of + at, data, mask=inside)
