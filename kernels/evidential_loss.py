@@ -317,6 +317,35 @@ def _slope_of_class(
 
 
 @triton.jit
+def _store_gradients(
+    gradient, alphas, slopes, z, coefficients, label, of_own, of_others, inverse, g_kl, squares, v, inside,
+    stride_c, stride_v, out_c, out_v,
+    C: tl.constexpr, KIND: tl.constexpr, EVIDENCE: tl.constexpr, REGIONS: tl.constexpr,
+):  # fmt: skip
+    presence = tl.zeros(v.shape, tl.float32)
+    if C <= KEPT:
+        for c in tl.static_range(C):
+            of_alpha = _slope_of_class(
+                coefficients, c, alphas[c], label == c, of_own, of_others, inverse, g_kl, squares, C, KIND
+            )
+            if REGIONS > 0:
+                presence += slopes[c] * of_alpha
+            else:
+                to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
+                tl.store(to, (slopes[c] * of_alpha).to(gradient.dtype.element_ty), mask=inside)
+    else:
+        for c in tl.range(0, C):
+            a, slope = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
+            of_alpha = _slope_of_class(
+                coefficients, c, a, label == c, of_own, of_others, inverse, g_kl, squares, C, KIND
+            )
+            to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
+            tl.store(to, (slope * of_alpha).to(gradient.dtype.element_ty), mask=inside)
+    if REGIONS > 0:
+        tl.store(gradient + v * out_v, presence.to(gradient.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _backward(
     z,  # logits [N, C, V], or of regions [N, R, V]
     target,  # labels [N, V], of regions [N, R, V] of 0 and 1; contiguous integers
@@ -367,27 +396,10 @@ def _backward(
         total, other, own, inverse, weighted, moment, -C * g_u * inverse * inverse, g_data, g_kl, counts, C, KIND
     )
     inverse, g_kl = tl.where(counts, inverse, 0.0), tl.where(counts, g_kl, 0.0)
-    presence = tl.zeros(v.shape, tl.float32)
-    if C <= KEPT:
-        for c in tl.static_range(C):
-            of_alpha = _slope_of_class(
-                coefficients, c, alphas[c], label == c, of_own, of_others, inverse, g_kl, squares, C, KIND
-            )
-            if REGIONS > 0:
-                presence += slopes[c] * of_alpha
-            else:
-                to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
-                tl.store(to, (slopes[c] * of_alpha).to(gradient.dtype.element_ty), mask=inside)
-    else:
-        for c in tl.range(0, C):
-            a, slope = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)
-            of_alpha = _slope_of_class(
-                coefficients, c, a, label == c, of_own, of_others, inverse, g_kl, squares, C, KIND
-            )
-            to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
-            tl.store(to, (slope * of_alpha).to(gradient.dtype.element_ty), mask=inside)
-    if REGIONS > 0:
-        tl.store(gradient + v * out_v, presence.to(gradient.dtype.element_ty), mask=inside)
+    _store_gradients(
+        gradient, alphas, slopes, z, coefficients, label, of_own, of_others, inverse, g_kl, squares, v, inside,
+        stride_c, stride_v, out_c, out_v, C, KIND, EVIDENCE, REGIONS,
+    )  # fmt: skip
 
 
 def _lanes(classes: int) -> int:
