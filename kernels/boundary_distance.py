@@ -22,6 +22,7 @@ from .. import _cpu
 from ._launch import needs_wide, on_device_of, stencil
 
 LANES = 256
+MANY_LANES = 1024  # of bytes: a thread loads 8 at once where they are in a row and as many are in a plane
 FEW_LANES = 128  # of one warp, which finds its largest distance without a barrier
 PLANES = 16
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
@@ -125,17 +126,17 @@ def _window(
     stride_h,  # along H
     stride_w,  # along W
     ignore,  # label whose voxels are IGNORED, or None
-    reach,  # voxels to look, both ways
     most,  # squared distance in voxels, from above which all is beyond
     step,  # of a voxel, in the unit of the distances
     AXIS: tl.constexpr,  # 0, 1, 2: D, H, W
+    REACH: tl.constexpr,  # voxels to look, both ways, less than 16
     OUTPUT: tl.constexpr,  # "axis": squares for the next axis; of the last one "distances", or "squares" to keep
     LANES: tl.constexpr,  # voxels of a plane that a program has
 ):
-    """Bytes: min over |k| <= reach of x[i + k] + k^2."""
+    """Bytes: min over |k| <= REACH of x[i + k] + k^2."""
     at, lane, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
     best = tl.load(x + at, mask=inside, other=BEYOND).to(tl.int32)
-    for k in tl.range(1, reach + 1):
+    for k in tl.static_range(1, REACH + 1):
         before = tl.load(x + at - k * stride, mask=inside & (position >= k), other=BEYOND)
         after = tl.load(x + at + k * stride, mask=inside & (position + k < size), other=BEYOND)
         best = tl.minimum(best, tl.minimum(before, after).to(tl.int32) + k * k)
@@ -232,9 +233,9 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
             for axis in axes:
                 final = axis == axes[-1]
                 y = out if final else torch.empty_like(boundary)
-                _window[grid(LANES)](
-                    x, y, volume, *size, *strides, ignore, reach, most, spacing[0], axis, last if final else "axis",
-                    LANES,
+                _window[grid(MANY_LANES)](
+                    x, y, volume, *size, *strides, ignore, most, spacing[0], axis, reach, last if final else "axis",
+                    MANY_LANES,
                 )  # fmt: skip
                 x = y
             return
