@@ -114,9 +114,15 @@ def _line(depth, height, width, AXIS: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
+def _distance_of(square, most, step):
+    return tl.where(square > most, float("inf"), step * tl.sqrt_rn(square.to(tl.float32)))
+
+
+@triton.jit
 def _window(
     x,  # squared distances so far in voxels, bytes [N, D, H, W] contiguous
     out,  # the same with this axis, or float32 distances; written
+    distances,  # beside "squares" the float32 distances, NaN of ignored voxels; written, or None
     label,  # [N, D, H, W] integers, read where OUTPUT is "squares"
     depth,  # D in voxels
     height,  # H in voxels
@@ -143,16 +149,19 @@ def _window(
     if OUTPUT == "axis":
         tl.store(out + at, best.to(tl.uint8), mask=inside)
     elif OUTPUT == "distances":
-        distance = tl.where(best > most, float("inf"), step * tl.sqrt_rn(best.to(tl.float32)))
-        tl.store(out + at, distance, mask=inside)
+        tl.store(out + at, _distance_of(best, most, step), mask=inside)
     else:
         tl.static_assert(OUTPUT == "squares")
+        distance = _distance_of(best, most, step)
         best = tl.where(best > most, BEYOND, best)
         if ignore is not None:
             p = tl.minimum(lane, height * width - 1)
             voxel = (p // width).to(tl.int64) * stride_h + (p % width).to(tl.int64) * stride_w
             label += tl.program_id(2).to(tl.int64) * stride_n + tl.program_id(1).to(tl.int64) * stride_d
-            best = tl.where(_counts(label, voxel, ignore), best, IGNORED)
+            counts = _counts(label, voxel, ignore)
+            best, distance = tl.where(counts, best, IGNORED), tl.where(counts, distance, float("nan"))
+        if distances is not None:
+            tl.store(distances + at, distance, mask=inside)
         tl.store(out + at, best.to(tl.uint8), mask=inside)
 
 
@@ -205,9 +214,17 @@ def in_bytes(spacing: Sequence[float], limit: float | None) -> bool:
     return limit is not None and equal and _cpu.squares_fit_bytes(limit, spacing[0])
 
 
-def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore: int | None, out: Tensor) -> None:
+def forward(
+    label: Tensor,
+    spacing: Sequence[float],
+    limit: float | None,
+    ignore: int | None,
+    out: Tensor,
+    distances: Tensor | None = None,
+) -> None:
     """Writes to contiguous `out` [N, *S] the distance, or in uint8 the squared distance in voxels where
-    `in_bytes`: BEYOND of what is farther than the limit, IGNORED of ignored voxels."""
+    `in_bytes`: BEYOND of what is farther than the limit, IGNORED of ignored voxels; then the distance to `distances`
+    too, where they are given, NaN of ignored voxels."""
     volume = label if label.dim() == 4 else label.unsqueeze(1)
     images, depth, height, width = volume.shape
     size, strides = (depth, height, width), volume.stride()
@@ -234,8 +251,8 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
                 final = axis == axes[-1]
                 y = out if final else torch.empty_like(boundary)
                 _window[grid(MANY_LANES)](
-                    x, y, volume, *size, *strides, ignore, most, spacing[0], axis, reach, last if final else "axis",
-                    MANY_LANES,
+                    x, y, distances if final else None, volume, *size, *strides, ignore, most, spacing[0], axis, reach,
+                    last if final else "axis", MANY_LANES,
                 )  # fmt: skip
                 x = y
             return
