@@ -29,22 +29,34 @@ BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squar
 
 
 @triton.jit
-def _extremes(label, above, here, below, left, middle, right, ignore, LONG: tl.constexpr):
-    """Smallest and largest label of the 3 x 3 neighbourhood in one plane; an ignored one is in neither."""
+def _labels(label, above, here, below, left, middle, right, ignore, LONG: tl.constexpr):
+    """Of the 3 x 3 neighbourhood in one plane the smallest and the largest label, those ignored left out; where none
+    are, the one in the middle and the bits in which any other differs from it, which is less to compute."""
     work = tl.int64 if LONG else tl.int32
     least = -0x7FFFFFFFFFFFFFFF - 1 if LONG else -0x80000000
     most = 0x7FFFFFFFFFFFFFFF if LONG else 0x7FFFFFFF
-    low = tl.full(here.shape, most, work)
-    high = tl.full(here.shape, least, work)
+    if ignore is None:
+        a, b = tl.load(label + here + middle).to(work), tl.zeros(here.shape, work)
+    else:
+        a, b = tl.full(here.shape, most, work), tl.full(here.shape, least, work)
     for k in tl.static_range(9):
         row = above if k < 3 else (here if k < 6 else below)
         y = tl.load(label + row + (left if k % 3 == 0 else (middle if k % 3 == 1 else right))).to(work)
         if ignore is None:
-            low, high = tl.minimum(low, y), tl.maximum(high, y)
+            b = b | (y ^ a)
         else:
-            low = tl.minimum(low, tl.where(y == ignore, most, y))
-            high = tl.maximum(high, tl.where(y == ignore, least, y))
-    return low, high
+            a = tl.minimum(a, tl.where(y == ignore, most, y))
+            b = tl.maximum(b, tl.where(y == ignore, least, y))
+    return a, b
+
+
+@triton.jit
+def _are_mixed(a0, b0, a1, b1, a2, b2, ignore):
+    """Whether three planes hold more than one label, from what `_labels` returned of each."""
+    if ignore is None:
+        return (b0 | b1 | b2 | (a0 ^ a1) | (a2 ^ a1)) != 0
+    else:
+        return tl.minimum(tl.minimum(a0, a1), a2) < tl.maximum(tl.maximum(b0, b1), b2)
 
 
 @triton.jit
@@ -79,22 +91,22 @@ def _boundary(
     out += image * depth * height * width + lane
     first = tl.program_id(1) * PLANES
     at = label + first.to(tl.int64) * stride_d
-    low1, high1 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
-    low0, high0 = low1, high1
+    a1, b1 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
+    a0, b0 = a1, b1
     if VOLUME:
         at = label + tl.maximum(first - 1, 0).to(tl.int64) * stride_d
-        low0, high0 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
+        a0, b0 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
     for d in tl.range(first, tl.minimum(first + PLANES, depth)):
-        low2, high2 = low1, high1
+        a2, b2 = a1, b1
         if VOLUME:
             at = label + tl.minimum(d + 1, depth - 1).to(tl.int64) * stride_d
-            low2, high2 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
-        mixed = tl.minimum(tl.minimum(low0, low1), low2) < tl.maximum(tl.maximum(high0, high1), high2)
+            a2, b2 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
+        mixed = _are_mixed(a0, b0, a1, b1, a2, b2, ignore)
         plane = tl.cast(d, tl.int64)
         if ignore is not None:
             mixed = mixed & _counts(label + plane * stride_d, here + middle, ignore)
         tl.store(out + plane * height * width, tl.where(mixed, 0, BEYOND).to(tl.uint8), mask=inside)
-        low0, high0, low1, high1 = low1, high1, low2, high2
+        a0, b0, a1, b1 = a1, b1, a2, b2
 
 
 @triton.jit

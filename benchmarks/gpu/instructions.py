@@ -54,8 +54,8 @@ ROWS = (
     Row("dense_noise_uncertainty_loss forward 2", "_forward", 16),
     Row("dense_noise_uncertainty_loss backward 2 False", "_backward", 28),
     Row("gradient_magnitude float32 [1, 16, 32, 32] sobel", "_forward", 8),
-    Row("boundary_distance [16, 32, 32] in bytes", "_boundary", 9),
-    Row("boundary_distance [16, 32, 32] in bytes", "_window", 14),
+    Row("boundary_distance [16, 32, 32] int64 limit 4.0 ignore None", "_boundary", 9),
+    Row("boundary_distance [16, 32, 32] int64 limit 4.0 ignore None", "_window", 9),
     Row("segmentation_stats float32", "_forward", 24, (5, 10)),
 )
 
