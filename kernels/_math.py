@@ -2,8 +2,8 @@
 interpreter has the digamma family. Two things differ from csrc/math on purpose. The hardware's ex2 (2 ulp, and 1.2 ulp
 per unit of the argument) takes the place of its polynomial, which is there to vectorise on a CPU; and there is no
 float64, in which no GPU kernel of ours computes. The logarithms are the polynomials, as the hardware's lg2 has no
-relative accuracy near 1, but where 1 or more is added. What `tl.exp` and a division add to the hardware's ex2 and rcp is for subnormal numbers, and
-denominators beyond 2^126; neither matters here.
+relative accuracy near 1, but where 1 or more is added. What `tl.exp` and a division add to the hardware's ex2 and rcp
+is for subnormal numbers, and denominators beyond 2^126; neither matters here.
 """
 
 from __future__ import annotations
