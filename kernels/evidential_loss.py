@@ -87,11 +87,11 @@ def _by_class(
     added = sums[:0]
     if C <= KEPT:
         for c in tl.static_range(C):
-            entropic, exponent, mantissa, squares, (of_p, of_hit, of_y) = _of_class(
+            entropic, exponent, mantissa, squares, of_sums = _of_class(
                 entropic, exponent, mantissa, squares, alphas[c], inverse, label == c, counts, KIND
             )
-            added = added + (sums[3 * c] + of_threads(of_p),)
-            added = added + (sums[3 * c + 1] + of_threads(of_hit), sums[3 * c + 2] + of_threads(of_y))
+            for k in tl.static_range(3):
+                added = added + (sums[3 * c + k] + of_threads(of_sums[k]),)
     else:
         for c in tl.range(0, C):
             a = alpha_of(z, c, v, inside, stride_c, stride_v, EVIDENCE, REGIONS)[0]
