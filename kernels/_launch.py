@@ -12,6 +12,8 @@ from torch import Tensor
 from ..ops import _triton
 
 INTERPRETED = tl.constexpr(_triton.INTERPRETED)
+GROUP = tl.constexpr(4)  # voxels a thread loads at once, at the most
+THREADS = tl.constexpr(128)  # of a program of four warps
 BLOCK = 1024  # voxels of a program: with four warps 8 a thread, 16 bytes of half precision
 
 
@@ -36,6 +38,20 @@ def own_voxels(voxels, BLOCK: tl.constexpr):
     """The voxels of this program, int64 [BLOCK], and which of them exist; axis 0 of the grid."""
     v = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     return v, v < voxels
+
+
+@triton.jit
+def in_groups(mask):
+    """True in groups of GROUP voxels with a true one; voxels whose masks may differ would be loaded one by one."""
+    groups = tl.reshape(mask.to(tl.int32), [mask.shape[0] // GROUP, GROUP])
+    some = tl.broadcast_to(tl.max(groups, 1)[:, None], groups.shape)
+    return tl.max_constancy(tl.reshape(some, mask.shape) != 0, [GROUP])
+
+
+@triton.jit
+def of_threads(x):
+    """The sum of each of THREADS threads, which have as many neighbours each."""
+    return tl.sum(tl.reshape(x, [THREADS, x.shape[0] // THREADS]), 1)
 
 
 @triton.jit

@@ -22,28 +22,41 @@ from .. import _cpu
 from ._launch import needs_wide, on_device_of, stencil
 
 LANES = 256
+MANY_LANES = 1024  # of bytes: a thread loads 8 at once where they are in a row and as many are in a plane
 FEW_LANES = 128  # of one warp, which finds its largest distance without a barrier
 PLANES = 16
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
 
 
 @triton.jit
-def _extremes(label, above, here, below, left, middle, right, ignore, LONG: tl.constexpr):
-    """Smallest and largest label of the 3 x 3 neighbourhood in one plane; an ignored one is in neither."""
+def _labels(label, above, here, below, left, middle, right, ignore, LONG: tl.constexpr):
+    """Of the 3 x 3 neighbourhood in one plane the smallest and the largest label, those ignored left out; where none
+    are, the one in the middle and the bits in which any other differs from it, which is less to compute."""
     work = tl.int64 if LONG else tl.int32
     least = -0x7FFFFFFFFFFFFFFF - 1 if LONG else -0x80000000
     most = 0x7FFFFFFFFFFFFFFF if LONG else 0x7FFFFFFF
-    low = tl.full(here.shape, most, work)
-    high = tl.full(here.shape, least, work)
+    if ignore is None:
+        a, b = tl.load(label + here + middle).to(work), tl.zeros(here.shape, work)
+    else:
+        a, b = tl.full(here.shape, most, work), tl.full(here.shape, least, work)
     for k in tl.static_range(9):
         row = above if k < 3 else (here if k < 6 else below)
         y = tl.load(label + row + (left if k % 3 == 0 else (middle if k % 3 == 1 else right))).to(work)
         if ignore is None:
-            low, high = tl.minimum(low, y), tl.maximum(high, y)
+            b = b | (y ^ a)
         else:
-            low = tl.minimum(low, tl.where(y == ignore, most, y))
-            high = tl.maximum(high, tl.where(y == ignore, least, y))
-    return low, high
+            a = tl.minimum(a, tl.where(y == ignore, most, y))
+            b = tl.maximum(b, tl.where(y == ignore, least, y))
+    return a, b
+
+
+@triton.jit
+def _are_mixed(a0, b0, a1, b1, a2, b2, ignore):
+    """Whether three planes hold more than one label, from what `_labels` returned of each."""
+    if ignore is None:
+        return (b0 | b1 | b2 | (a0 ^ a1) | (a2 ^ a1)) != 0
+    else:
+        return tl.minimum(tl.minimum(a0, a1), a2) < tl.maximum(tl.maximum(b0, b1), b2)
 
 
 @triton.jit
@@ -78,22 +91,22 @@ def _boundary(
     out += image * depth * height * width + lane
     first = tl.program_id(1) * PLANES
     at = label + first.to(tl.int64) * stride_d
-    low1, high1 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
-    low0, high0 = low1, high1
+    a1, b1 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
+    a0, b0 = a1, b1
     if VOLUME:
         at = label + tl.maximum(first - 1, 0).to(tl.int64) * stride_d
-        low0, high0 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
+        a0, b0 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
     for d in tl.range(first, tl.minimum(first + PLANES, depth)):
-        low2, high2 = low1, high1
+        a2, b2 = a1, b1
         if VOLUME:
             at = label + tl.minimum(d + 1, depth - 1).to(tl.int64) * stride_d
-            low2, high2 = _extremes(at, above, here, below, left, middle, right, ignore, LONG)
-        mixed = tl.minimum(tl.minimum(low0, low1), low2) < tl.maximum(tl.maximum(high0, high1), high2)
+            a2, b2 = _labels(at, above, here, below, left, middle, right, ignore, LONG)
+        mixed = _are_mixed(a0, b0, a1, b1, a2, b2, ignore)
         plane = tl.cast(d, tl.int64)
         if ignore is not None:
             mixed = mixed & _counts(label + plane * stride_d, here + middle, ignore)
         tl.store(out + plane * height * width, tl.where(mixed, 0, BEYOND).to(tl.uint8), mask=inside)
-        low0, high0, low1, high1 = low1, high1, low2, high2
+        a0, b0, a1, b1 = a1, b1, a2, b2
 
 
 @triton.jit
@@ -113,9 +126,15 @@ def _line(depth, height, width, AXIS: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
+def _distance_of(square, most, step):
+    return tl.where(square > most, float("inf"), step * tl.sqrt_rn(square.to(tl.float32)))
+
+
+@triton.jit
 def _window(
     x,  # squared distances so far in voxels, bytes [N, D, H, W] contiguous
     out,  # the same with this axis, or float32 distances; written
+    distances,  # beside "squares" the float32 distances, NaN of ignored voxels; written, or None
     label,  # [N, D, H, W] integers, read where OUTPUT is "squares"
     depth,  # D in voxels
     height,  # H in voxels
@@ -125,33 +144,36 @@ def _window(
     stride_h,  # along H
     stride_w,  # along W
     ignore,  # label whose voxels are IGNORED, or None
-    reach,  # voxels to look, both ways
     most,  # squared distance in voxels, from above which all is beyond
     step,  # of a voxel, in the unit of the distances
     AXIS: tl.constexpr,  # 0, 1, 2: D, H, W
+    REACH: tl.constexpr,  # voxels to look, both ways, less than 16
     OUTPUT: tl.constexpr,  # "axis": squares for the next axis; of the last one "distances", or "squares" to keep
     LANES: tl.constexpr,  # voxels of a plane that a program has
 ):
-    """Bytes: min over |k| <= reach of x[i + k] + k^2."""
+    """Bytes: min over |k| <= REACH of x[i + k] + k^2."""
     at, lane, inside, position, size, stride = _line(depth, height, width, AXIS, LANES)
     best = tl.load(x + at, mask=inside, other=BEYOND).to(tl.int32)
-    for k in tl.range(1, reach + 1):
+    for k in tl.static_range(1, REACH + 1):
         before = tl.load(x + at - k * stride, mask=inside & (position >= k), other=BEYOND)
         after = tl.load(x + at + k * stride, mask=inside & (position + k < size), other=BEYOND)
         best = tl.minimum(best, tl.minimum(before, after).to(tl.int32) + k * k)
     if OUTPUT == "axis":
         tl.store(out + at, best.to(tl.uint8), mask=inside)
     elif OUTPUT == "distances":
-        distance = tl.where(best > most, float("inf"), step * tl.sqrt_rn(best.to(tl.float32)))
-        tl.store(out + at, distance, mask=inside)
+        tl.store(out + at, _distance_of(best, most, step), mask=inside)
     else:
         tl.static_assert(OUTPUT == "squares")
+        distance = _distance_of(best, most, step)
         best = tl.where(best > most, BEYOND, best)
         if ignore is not None:
             p = tl.minimum(lane, height * width - 1)
             voxel = (p // width).to(tl.int64) * stride_h + (p % width).to(tl.int64) * stride_w
             label += tl.program_id(2).to(tl.int64) * stride_n + tl.program_id(1).to(tl.int64) * stride_d
-            best = tl.where(_counts(label, voxel, ignore), best, IGNORED)
+            counts = _counts(label, voxel, ignore)
+            best, distance = tl.where(counts, best, IGNORED), tl.where(counts, distance, float("nan"))
+        if distances is not None:
+            tl.store(distances + at, distance, mask=inside)
         tl.store(out + at, best.to(tl.uint8), mask=inside)
 
 
@@ -204,9 +226,17 @@ def in_bytes(spacing: Sequence[float], limit: float | None) -> bool:
     return limit is not None and equal and _cpu.squares_fit_bytes(limit, spacing[0])
 
 
-def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore: int | None, out: Tensor) -> None:
+def forward(
+    label: Tensor,
+    spacing: Sequence[float],
+    limit: float | None,
+    ignore: int | None,
+    out: Tensor,
+    distances: Tensor | None = None,
+) -> None:
     """Writes to contiguous `out` [N, *S] the distance, or in uint8 the squared distance in voxels where
-    `in_bytes`: BEYOND of what is farther than the limit, IGNORED of ignored voxels."""
+    `in_bytes`: BEYOND of what is farther than the limit, IGNORED of ignored voxels; then the distance to `distances`
+    too, where they are given, NaN of ignored voxels."""
     volume = label if label.dim() == 4 else label.unsqueeze(1)
     images, depth, height, width = volume.shape
     size, strides = (depth, height, width), volume.stride()
@@ -232,9 +262,9 @@ def forward(label: Tensor, spacing: Sequence[float], limit: float | None, ignore
             for axis in axes:
                 final = axis == axes[-1]
                 y = out if final else torch.empty_like(boundary)
-                _window[grid(LANES)](
-                    x, y, volume, *size, *strides, ignore, reach, most, spacing[0], axis, last if final else "axis",
-                    LANES,
+                _window[grid(MANY_LANES)](
+                    x, y, distances if final else None, volume, *size, *strides, ignore, most, spacing[0], axis, reach,
+                    last if final else "axis", MANY_LANES,
                 )  # fmt: skip
                 x = y
             return

@@ -4,7 +4,7 @@ of u_0 and u_1 alone, the sums of the others being 0.
 order_ij = sum over d <= threshold of [s (u_i - u_j) + margin |l_j - l_i|]+, s = sign(l_j - l_i);
 far_k, near_k = sum over d > threshold, d <= threshold of u_k. Backward: +s and -s where order_ij is above 0 (at u_j
 alone with `detach`), 1 at far and near voxels, each times its coefficient; the four maps are read again.
-Grid (blocks of 1024 voxels); float32 over a block, float64 beyond.
+Grid (blocks of voxels); float32 over a block, float64 beyond.
 Bytes per voxel: four values read; the backward writes three more; of one copy three and two. Bound by memory.
 """
 
@@ -16,9 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .._cpu import DENSE_NOISE_SUMS
-from ._launch import BLOCK, on_device_of, own_voxels
+from ._launch import BLOCK, THREADS, of_threads, on_device_of, own_voxels
 
-WARPS = 8  # of the forward: 16 bytes a load, and with four Triton 3.6 spills on sm_90
+LANES, TILES = 512, 4  # voxels of a tile of the forward, 16 bytes a load; tiles whose sums are added up once
 
 
 @triton.jit
@@ -49,6 +49,14 @@ def _by_place(coefficients, k, near, far):
 
 
 @triton.jit
+def _added(sums, values):
+    added = sums[:0]
+    for k in tl.static_range(len(values)):
+        added = added + (sums[k] + of_threads(values[k]),)
+    return added
+
+
+@triton.jit
 def _forward(
     u,  # of the clean image [V] contiguous float32, as the three others
     u1,  # of the first noisy image [V]
@@ -61,30 +69,31 @@ def _forward(
     margin,  # what u has to rise by, times the rise of the noise
     TWO: tl.constexpr,  # whether there are two noisy images
     SUMS: tl.constexpr,  # numbers a block
-    BLOCK: tl.constexpr,  # voxels of a program
+    LANES: tl.constexpr,  # voxels of a tile
+    TILES: tl.constexpr,  # of a program
 ):
-    v, inside = own_voxels(voxels, BLOCK)
-    x0, x1, near, far = _load(u, u1, distance, v, inside, threshold)
     l1 = tl.load(levels).to(tl.float32)
+    sums = (tl.zeros((THREADS,), tl.float32),) * SUMS
+    for tile in tl.range(0, TILES):
+        v = (tl.program_id(0).to(tl.int64) * TILES + tile) * LANES + tl.arange(0, LANES)
+        inside = v < voxels
+        x0, x1, near, far = _load(u, u1, distance, v, inside, threshold)
+        x2, none = x0, tl.zeros(v.shape, tl.float32)
+        missing02, missing12, far2, near2 = none, none, none, none
+        if TWO:
+            x2, l2 = tl.load(u2 + v, mask=inside, other=0.0), tl.load(levels + 1).to(tl.float32)
+            missing02 = _missing(x0, x2, l2, margin, near)[0]
+            missing12 = _missing(x1, x2, l2 - l1, margin, near)[0]
+            far2, near2 = tl.where(far, x2, 0.0), tl.where(near, x2, 0.0)
+        of_tile = (
+            _missing(x0, x1, l1, margin, near)[0], missing02, missing12, tl.where(near, 1.0, 0.0),
+            tl.where(far, x0, 0.0), tl.where(far, x1, 0.0), far2, tl.where(far, 1.0, 0.0),
+            tl.where(near, x0, 0.0), tl.where(near, x1, 0.0), near2,
+        )  # fmt: skip
+        sums = _added(sums, of_tile)
     partials += tl.program_id(0).to(tl.int64) * SUMS
-    tl.store(partials, tl.sum(_missing(x0, x1, l1, margin, near)[0]))
-    tl.store(partials + 3, tl.sum(tl.where(near, 1.0, 0.0)))
-    tl.store(partials + 4, tl.sum(tl.where(far, x0, 0.0)))
-    tl.store(partials + 5, tl.sum(tl.where(far, x1, 0.0)))
-    tl.store(partials + 7, tl.sum(tl.where(far, 1.0, 0.0)))
-    tl.store(partials + 8, tl.sum(tl.where(near, x0, 0.0)))
-    tl.store(partials + 9, tl.sum(tl.where(near, x1, 0.0)))
-    if TWO:
-        x2, l2 = tl.load(u2 + v, mask=inside, other=0.0), tl.load(levels + 1).to(tl.float32)
-        tl.store(partials + 1, tl.sum(_missing(x0, x2, l2, margin, near)[0]))
-        tl.store(partials + 2, tl.sum(_missing(x1, x2, l2 - l1, margin, near)[0]))
-        tl.store(partials + 6, tl.sum(tl.where(far, x2, 0.0)))
-        tl.store(partials + 10, tl.sum(tl.where(near, x2, 0.0)))
-    else:
-        tl.store(partials + 1, 0.0)
-        tl.store(partials + 2, 0.0)
-        tl.store(partials + 6, 0.0)
-        tl.store(partials + 10, 0.0)
+    for k in tl.static_range(SUMS):
+        tl.store(partials + k, tl.sum(sums[k]))
 
 
 @triton.jit
@@ -141,12 +150,12 @@ def forward(
     """Writes `sums`, float64 [11], of maps of one shape; u2 None: of one noisy copy."""
     u, u1, distance = (x.contiguous() for x in (u, u1, distance))
     second = u1 if u2 is None else u2.contiguous()
-    blocks = triton.cdiv(u.numel(), BLOCK)
+    blocks = triton.cdiv(u.numel(), LANES * TILES)
     partials = u.new_empty((blocks, DENSE_NOISE_SUMS), dtype=torch.float32)
     with on_device_of(u):
         _forward[(blocks,)](
             u, u1, second, distance, levels.contiguous(), partials, u.numel(), threshold, margin, u2 is not None,
-            DENSE_NOISE_SUMS, BLOCK, num_warps=WARPS,
+            DENSE_NOISE_SUMS, LANES, TILES,
         )  # fmt: skip
     torch.sum(partials, 0, dtype=torch.float64, out=sums)
 

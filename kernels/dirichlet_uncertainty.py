@@ -13,7 +13,14 @@ import triton.language as tl
 from torch import Tensor
 
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled, writable
-from ._math import evidence, quotient, reciprocal
+from ._math import LN2, alpha, binary_logarithm, evidence_slope, exponential, quotient, reciprocal
+
+FACTORS = tl.constexpr(64)  # of a product between 1 and 2 each
+
+
+@triton.jit
+def logits_of(z, c, v, inside, channel_stride, voxel_stride):
+    return tl.load(z + tl.cast(c, tl.int64) * channel_stride + v * voxel_stride, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -21,10 +28,22 @@ def total_alpha(
     z, v, inside, channel_stride, voxel_stride, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr
 ):
     """A of voxels v of the image at z."""
-    total = tl.zeros(v.shape, tl.float32)
-    for c in tl.range(0, C, loop_unroll_factor=UNROLL):
-        at = z + tl.cast(c, tl.int64) * channel_stride + v * voxel_stride
-        total += 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), EVIDENCE)[0]
+    total = tl.full(v.shape, C, tl.float32)
+    if EVIDENCE == "softplus" and C <= FACTORS:
+        # sum ln(1 + e^-|z|) is the logarithm of a product, needed as exactly as C is
+        product = tl.full(v.shape, 1.0, tl.float32)
+        poison = tl.zeros(v.shape, tl.float32)
+        for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+            logit = logits_of(z, c, v, inside, channel_stride, voxel_stride)
+            positive = tl.where(logit > 0.0, logit, 0.0)
+            total += positive
+            poison += positive * 0.0
+            product += product * exponential(-tl.abs(logit))
+        total += binary_logarithm(product) * LN2 + poison
+    else:
+        total = tl.zeros(v.shape, tl.float32)
+        for c in tl.range(0, C, loop_unroll_factor=UNROLL):
+            total += alpha(logits_of(z, c, v, inside, channel_stride, voxel_stride), EVIDENCE)[0]
     return total
 
 
@@ -72,10 +91,8 @@ def _backward(
     inverse = reciprocal(total)
     g = tl.load(slope + image * voxels + v, mask=inside, other=0.0).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
-        channel = tl.cast(c, tl.int64)
-        logit = tl.load(z + channel * stride_c + v * stride_v, mask=inside, other=0.0).to(tl.float32)
-        value = g * evidence(logit, EVIDENCE)[1]
-        at = gradient + image * out_n + channel * out_c + v * out_v
+        value = g * evidence_slope(logits_of(z, c, v, inside, stride_c, stride_v), EVIDENCE)
+        at = gradient + image * out_n + tl.cast(c, tl.int64) * out_c + v * out_v
         tl.store(at, value.to(gradient.dtype.element_ty), mask=inside)
 
 

@@ -4,7 +4,7 @@ far = mean over d > threshold of u + u1 + u2: du/dz_c = -C / A^2 e'(z_c);
 order, at all patch centers of d <= threshold: w = (u2-u1)(m2-m1), (u1-u) m1, (u2-u) m2; of each the mean of -w over
 w < 0. distance, per image over pairs of centers: v = (d_i-d_j)(D_i-D_j), D = u^k - u where near, else 0; the mean of
 v over v > 0, for k = 1, 2. A value that is NaN counts as a violation, so that it shows.
-Grid (blocks of 1024 voxels, N) for the far term: float32 over a block, float64 beyond; float64 at the centers.
+Grid (blocks of voxels, N) for the far term: float32 over a block, float64 beyond; float64 at the centers.
 Bytes per voxel: the distance, and of far voxels C logits of each image; backward writes C gradients of each.
 Bound by memory.
 """
@@ -20,16 +20,16 @@ from torch import Tensor
 
 from .. import _cpu
 from ..ops.noise_uncertainty_loss import NOISY_FAR_SUMS
-from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import evidence, reciprocal
+from ._centers import NOWHERE, nearest_boundary, voxel_of
+from ._launch import BLOCK, THREADS, in_groups, of_threads, on_device_of, own_voxels, unrolled
+from ._math import alpha, evidence_slope, reciprocal
 from ._terms import pair_means
-from .dirichlet_uncertainty import total_alpha
+from .dirichlet_uncertainty import logits_of, total_alpha
 
 BEYOND, IGNORED = tl.constexpr(_cpu.BEYOND), tl.constexpr(_cpu.IGNORED)  # squared distances in a byte
-NOWHERE = tl.constexpr(torch.iinfo(torch.int64).max)  # squared steps to the boundary of an image without one
-SEARCH = 4096  # voxels of a program that looks for the boundary
 LANES = 128  # centers of a program
-WARPS = 8  # of a block of voxels: with three logits at hand, four would spill a register
+TILE, TILES = 512, 4  # voxels that the far sums take at once; how often, before they are added up
+WARPS = 8  # of a block of the backward: with three logits at hand, four would spill a register
 
 
 @triton.jit
@@ -42,9 +42,11 @@ def _is_far(distance, squared, at, inside, threshold, most):
 
 
 @triton.jit
-def _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
+def _far_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
+    """u of far voxels, 0 elsewhere."""
     z += tl.program_id(1).to(tl.int64) * stride_n
-    return tl.sum(tl.where(far, C / total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL), 0.0))
+    total = total_alpha(z, v, in_groups(far), stride_c, stride_v, C, EVIDENCE, UNROLL)
+    return tl.where(far, C * reciprocal(total), 0.0)
 
 
 @triton.jit
@@ -70,67 +72,26 @@ def _far_sums(
     CLEAN: tl.constexpr,  # whether u is summed; else its sum is 0
     C: tl.constexpr,  # classes
     EVIDENCE: tl.constexpr,  # name of e(z)
-    BLOCK: tl.constexpr,  # voxels of a program
+    LANES: tl.constexpr,  # voxels of a tile
+    TILES: tl.constexpr,  # of a program
     UNROLL: tl.constexpr,  # classes whose loads are in flight together
 ):
     image = tl.program_id(1).to(tl.int64)
-    v, inside = own_voxels(voxels, BLOCK)
-    far = _is_far(distance, squared, image * voxels + v, inside, threshold, most)
+    none = tl.zeros((THREADS,), tl.float32)
+    clean, first, second, number = none, none, none, none
+    for tile in tl.range(0, TILES):
+        v = (tl.program_id(0).to(tl.int64) * TILES + tile) * LANES + tl.arange(0, LANES)
+        far = _is_far(distance, squared, image * voxels + v, v < voxels, threshold, most)
+        if CLEAN:
+            clean += of_threads(_far_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL))
+        first += of_threads(_far_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL))
+        second += of_threads(_far_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL))
+        number += of_threads(tl.where(far, 1.0, 0.0))
     partials += (image * tl.num_programs(0) + tl.program_id(0)) * 4
-    clean = 0.0
-    if CLEAN:
-        clean = _sum_of_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL)
-    tl.store(partials, clean)
-    tl.store(partials + 1, _sum_of_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL))
-    tl.store(partials + 2, _sum_of_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL))
-    tl.store(partials + 3, tl.sum(tl.where(far, 1.0, 0.0)))
-
-
-@triton.jit
-def _voxel_of(centers, valid, i, count, depth, height, width, DIMS: tl.constexpr):
-    """Voxel of center i in its image, -1 where there is none, and -2 of one outside the image."""
-    exists = (i < count) & (tl.load(valid + i, mask=i < count, other=0) != 0)
-    h = tl.load(centers + i * DIMS + (DIMS - 2), mask=exists, other=0)
-    w = tl.load(centers + i * DIMS + (DIMS - 1), mask=exists, other=0)
-    ok = (h >= 0) & (h < height) & (w >= 0) & (w < width)
-    voxel = h * width + w
-    if DIMS == 3:
-        d = tl.load(centers + i * DIMS, mask=exists, other=0)
-        ok = ok & (d >= 0) & (d < depth)
-        voxel += d * height * width
-    return tl.where(exists, tl.where(ok, voxel, -2), -1)
-
-
-@triton.jit
-def _search(
-    squared,  # squared distance in voxels, bytes [N, V] contiguous
-    centers,  # voxels [N, P, DIMS], int64
-    valid,  # [N, P], bytes 0 or 1
-    nearest,  # squared voxels to the boundary [N, P], int64, lowered
-    patches,  # P
-    count,  # N P
-    depth,  # D in voxels; V = D H W
-    height,  # H in voxels
-    width,  # W in voxels
-    DIMS: tl.constexpr,  # 2 or 3
-    SEARCH: tl.constexpr,  # voxels of a program
-):
-    """Squared steps from a center beyond the map's reach to the nearest boundary voxel; all blocks of a center, then
-    those of the next."""
-    voxels = tl.cast(depth, tl.int64) * height * width
-    blocks = tl.cdiv(voxels, SEARCH)
-    i = tl.program_id(0) // blocks
-    center = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
-    image = squared + i // patches * voxels
-    if tl.load(image + center, mask=center >= 0, other=0).to(tl.int32) == BEYOND:
-        v = tl.program_id(0) % blocks * SEARCH + tl.arange(0, SEARCH)
-        inside = v < voxels
-        boundary = tl.load(image + v, mask=inside, other=BEYOND) == 0
-        w = v % width - center % width
-        h = v // width % height - center // width % height
-        d = v // width // height - center // width // height
-        steps = tl.where(boundary, d * d + h * h + w * w, NOWHERE)
-        tl.atomic_min(nearest + i, tl.min(steps))
+    tl.store(partials, tl.sum(clean) if CLEAN else 0.0)
+    tl.store(partials + 1, tl.sum(first))
+    tl.store(partials + 2, tl.sum(second))
+    tl.store(partials + 3, tl.sum(number))
 
 
 @triton.jit
@@ -176,7 +137,7 @@ def _centers(
     """values [4, count] float64: u, u1, u2 and d of each center; d is NaN where there is none."""
     i = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
     inside = i < count
-    voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
+    voxel = voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     real = voxel >= 0
     image = i // patches
     tl.store(values + i, _u_at(z, image, voxel, real, stride_n, stride_c, stride_v, C, EVIDENCE, UNROLL), mask=inside)
@@ -289,14 +250,15 @@ def _far_gradient(
     image = tl.program_id(1).to(tl.int64)
     z += image * stride_n
     gradient += image * out_n
-    total = total_alpha(z, v, far, stride_c, stride_v, C, EVIDENCE, UNROLL)
+    some_far = in_groups(far)
+    total = total_alpha(z, v, some_far, stride_c, stride_v, C, EVIDENCE, UNROLL)
     inverse = reciprocal(total)
     g = tl.load(coefficient).to(tl.float32) * -C * (inverse * inverse)
     for c in tl.range(0, C, loop_unroll_factor=UNROLL):
-        channel = tl.cast(c, tl.int64)
-        logit = tl.load(z + channel * stride_c + v * stride_v, mask=far, other=0.0).to(tl.float32)
-        value = tl.where(far, g * evidence(logit, EVIDENCE)[1], 0.0)
-        tl.store(gradient + channel * out_c + v * out_v, value.to(gradient.dtype.element_ty), mask=inside)
+        slope = evidence_slope(logits_of(z, c, v, some_far, stride_c, stride_v), EVIDENCE)
+        value = tl.where(far, g * slope, 0.0)
+        to = gradient + tl.cast(c, tl.int64) * out_c + v * out_v
+        tl.store(to, value.to(gradient.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -375,7 +337,7 @@ def _add_centers(
 ):
     """Axis 0: centers. The first of those that share a voxel adds the slopes of all."""
     i = tl.program_id(0).to(tl.int64)
-    voxel = _voxel_of(centers, valid, i, count, depth, height, width, DIMS)
+    voxel = voxel_of(centers, valid, i, count, depth, height, width, DIMS)
     image = i // patches
     lane = tl.arange(0, LANES)
     by_order, by_distance = tl.load(by_terms), tl.load(by_terms + 1)
@@ -383,7 +345,7 @@ def _add_centers(
     before = tl.zeros(lane.shape, tl.int32)
     for first in tl.range(0, patches, LANES):
         j = tl.where(first + lane < patches, image * patches + first + lane, count)
-        same = (j < count) & (_voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel)
+        same = (j < count) & (voxel_of(centers, valid, j, count, depth, height, width, DIMS) == voxel)
         of_both = by_order * tl.load(slopes + j, mask=same, other=0.0)
         of_both += by_distance * tl.load(slopes_distance + j, mask=same, other=0.0)
         slope += tl.where(same, of_both, 0.0)
@@ -392,8 +354,8 @@ def _add_centers(
     if (voxel >= 0) & (tl.sum(before) == 0) & (change != 0.0):
         c = tl.arange(0, CHANNELS).to(tl.int64)
         logit = tl.load(z + image * stride_n + c * stride_c + voxel * stride_v, mask=c < C, other=0.0).to(tl.float32)
-        e, d = evidence(logit, EVIDENCE)
-        total = tl.sum(tl.where(c < C, 1.0 + e, 0.0))
+        a, d = alpha(logit, EVIDENCE)
+        total = tl.sum(tl.where(c < C, a, 0.0))
         at = gradient + image * out_n + c * out_c + voxel * out_v
         value = tl.load(at, mask=c < C, other=0.0).to(tl.float32) - change.to(tl.float32) * C / (total * total) * d
         tl.store(at, value.to(gradient.dtype.element_ty), mask=c < C)
@@ -438,10 +400,7 @@ def center_values(a: Arguments) -> Tensor:
     values = z.new_empty((4, a.count), dtype=torch.float64)
     nearest = None
     if a.squared is not None:
-        nearest = torch.full((a.count,), NOWHERE.value, device=z.device)
-        _search[(triton.cdiv(a.voxels, SEARCH) * a.count,)](
-            a.squared, a.centers, a.valid, nearest, a.patches, a.count, *a.size, a.dims, SEARCH
-        )
+        nearest = nearest_boundary(a.squared, a.centers, a.valid, a.size)
     _centers[(triton.cdiv(a.count, LANES),)](
         *a.maps, a.distance, a.squared, nearest, a.centers, a.valid, values, a.patches, a.count, *a.size, *a.strides,
         a.dims, a.classes, a.evidence, LANES, a.unroll,
@@ -452,13 +411,13 @@ def center_values(a: Arguments) -> Tensor:
 def forward(a: Arguments, terms: Tensor, far: Tensor, slopes: Tensor) -> None:
     """Writes (order, distance) [2]; the sums of u, u1, u2 over the far voxels and their number [4], without the clean
     ones in the far term of u1, u2 alone [2]; and d term / d u^k at the centers [2 terms, 2, N P]. All float64."""
-    blocks = triton.cdiv(a.voxels, BLOCK)
+    blocks = triton.cdiv(a.voxels, TILE * TILES)
     partials = far.new_empty((a.images, blocks, 4), dtype=torch.float32)
     with on_device_of(far):
         if partials.numel():
             _far_sums[blocks, a.images](
                 *a.maps, a.distance, a.squared, partials, a.voxels, *a.strides, a.threshold, a.most, a.clean, a.classes,
-                a.evidence, BLOCK, a.unroll, num_warps=WARPS,
+                a.evidence, TILE, TILES, a.unroll,
             )  # fmt: skip
         torch.sum(partials if a.clean else partials[..., NOISY_FAR_SUMS], (0, 1), dtype=torch.float64, out=far)
         if a.count == 0 or a.voxels == 0:

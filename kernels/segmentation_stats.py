@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import _cpu
 from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import evidence
+from ._math import alpha, exponential, log_one_plus
 
 FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
 
@@ -26,7 +26,12 @@ FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
 @triton.jit
 def _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE: tl.constexpr):
     at = z + tl.cast(c, tl.int64) * stride_c + v * stride_v
-    return 1.0 + evidence(tl.load(at, mask=inside, other=0.0).to(tl.float32), EVIDENCE)[0]
+    logit = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    if EVIDENCE == "softplus":  # of the polynomial, which rises with z everywhere: it decides which class is predicted
+        positive = tl.where(logit > 0.0, logit, 0.0)
+        return 1.0 + (positive + (log_one_plus(exponential(-tl.abs(logit))) + positive * 0.0))
+    else:
+        return alpha(logit, EVIDENCE)[0]
 
 
 @triton.jit

@@ -1,8 +1,8 @@
-"""Every term of a training step, of the kernels of its parts: labels to boundary bytes; logits to sums, u and the far
+"""Every term of a training step, of the kernels of its parts and the boundary bytes: logits to sums, u and the far
 term; image to gradients; the pair loss of the boundary voxels; the noisy logits' far sums and centers. The backward is
 one pass over the clean logits and one over the noisy ones. Kept between them: a byte and, for L_gu, a float a voxel.
-Bytes per voxel: the label three times; C logits of each image read, and again with C gradients written; of L_gu the
-image, and u, g and the distance written and read. Bound by the evidential arithmetic and sorting the boundary voxels.
+Bytes per voxel: the label twice; C logits of each image read, and again with C gradients written; of L_gu the image,
+and u, g and the distance written and read. Bound by the evidential arithmetic and sorting the boundary voxels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._cpu import squared_steps_within
 from ..ops._sums import sums_layout
-from . import boundary_distance, evidential_loss, gradient_magnitude, noise_uncertainty_loss
+from . import evidential_loss, gradient_magnitude, noise_uncertainty_loss
 from ._launch import writable
 
 
@@ -62,7 +62,6 @@ def forward(
     label: Tensor,
     edges: Edges | None,
     noise: Noise | None,
-    reach: float,
     settings: Settings,
     sums: Tensor,
     loss: Tensor,
@@ -70,11 +69,9 @@ def forward(
     squared: Tensor,
     slopes: Tensor,
 ) -> None:
-    """Writes the outputs of the op."""
-    _, evidence, ignore, _ = settings
+    """Writes the outputs of the op but `squared`, which is given."""
+    evidence = settings[1]
     layout = sums_layout(logits.shape[1])
-    if squared.numel():
-        boundary_distance.forward(label, [1.0] * (label.dim() - 1), reach, ignore, squared)
     far: dict[str, Any] = {} if noise is None else noise.far(squared)
     u = None if edges is None else torch.empty(label.shape, dtype=torch.float32, device=label.device)
     written = sums[layout.terms if noise is None else layout.clean]

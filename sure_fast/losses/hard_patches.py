@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import _checks
-from ..ops.boundary_distance import boundary_distance
+from .. import _backends, _checks
+from ..ops.boundary_distance import boundary_distance, boundary_squares, fits_bytes
 from ..ops.dirichlet_uncertainty import dirichlet_uncertainty
 from ..ops.sample_hard_patches import sample_hard_patches
 from ._step import answer
@@ -30,6 +30,8 @@ class HardPatches:
     noise: str
     noise_std: float
     noise_threshold: float
+    reach: float
+    """As far as the terms of the loss need distances."""
     evidence: str
     ignore_index: int | None
     backend: str | None
@@ -47,12 +49,15 @@ class HardPatches:
         *,
         mining: bool,
         generator: torch.Generator | None,
-    ) -> NoisyImages:
+    ) -> tuple[NoisyImages, Tensor | None]:
         """Two copies of `image` with patches at hard samples, which one noisy forward finds, or without `mining` at
-        random centers."""
-        clean, changed, distance = (
-            self._answers_to_noise(model, logits, label, image, generator) if mining else _no_hard_sample(label)
-        )
+        random centers; and the `boundary_squares` of the label within `reach`, where they were needed."""
+        squares = None
+        if mining:
+            distance, squares = self._distance(label)
+            clean, changed = self._answers_to_noise(model, logits, image, generator)
+        else:
+            clean, changed, distance = _no_hard_sample(label)
         size = fitting_patch(self.patch_size, image)
         levels = draw_levels(image.device, generator)
         patches = sample_hard_patches(
@@ -72,29 +77,36 @@ class HardPatches:
             backend=self.backend,
         )
         assert patches.images is not None
-        return NoisyImages(patches.images, patches.centers, patches.valid, levels)
+        return NoisyImages(patches.images, patches.centers, patches.valid, levels), squares
 
-    def _answers_to_noise(
-        self,
-        model: Callable[[Tensor], Tensor],
-        logits: Tensor,
-        label: Tensor,
-        image: Tensor,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """u of the image, u of the image under noise, and the distance to the boundary."""
+    def _distance(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
+        """To the boundary, NaN on ignored voxels; and the squares of the same."""
         volume = label[:, None] if label.dim() == 4 else label
+        chosen = _backends.choose("boundary_distance", self.backend, volume)
+        if chosen != "reference" and fits_bytes(self.reach):
+            squares, distance = boundary_squares(label, self.reach, self.ignore_index, chosen)
+            return distance, squares
         distance = boundary_distance(
             volume, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
         )
         if self.ignore_index is not None:
             distance = distance.masked_fill(_checks.equals(label, self.ignore_index), torch.nan)
+        return distance, None
+
+    def _answers_to_noise(
+        self,
+        model: Callable[[Tensor], Tensor],
+        logits: Tensor,
+        image: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """u of the image and u of the image under noise."""
         noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
         noisy = answer(model, noise.add_(image), logits)
         clean, changed = (
             dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
         )
-        return clean, changed, distance
+        return clean, changed
 
 
 def fitting_patch(patch_size: int | Sequence[int], image: Tensor) -> tuple[int, ...]:

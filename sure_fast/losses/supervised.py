@@ -192,14 +192,14 @@ class UncertaintySupervisedLoss(nn.Module):
                                        noisy_copies=noisy_copies)  # fmt: skip
         _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
-        patches = (patch_size, num_patches, noise, noise_std, noise_threshold, evidence, ignore_index, backend)
-        self.patches = HardPatches(*patches)
         self.options: dict[str, Any] = {
             "kind": kind, "evidence": evidence, "ignore_index": ignore_index,
             "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold, "pairs": pairs,
             "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class, "operator": operator,
             "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
         check_options(**self.options, class_weights=class_weights)
+        reaches = float(noise_threshold), float(max(gradient_threshold, noise_threshold))
+        self.patches = HardPatches(patch_size, num_patches, noise, noise_std, *reaches, evidence, ignore_index, backend)
         _backends.check(backend, *self.ops)
         self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
 
@@ -233,19 +233,21 @@ class UncertaintySupervisedLoss(nn.Module):
             logits, label, image: as of `forward`.
             generator: makes the draws repeatable.
         """
-        return self._draw(model, logits, label, image, None, generator)
+        return self._draw(model, logits, label, image, None, generator)[0]
 
     def _draw(
         self, model: Callable[[Tensor], Tensor], logits: Tensor, label: Tensor, image: Tensor, number: int | None,
         generator: torch.Generator | None,
-    ) -> NoisyImages:  # fmt: skip
+    ) -> tuple[NoisyImages, Tensor | None]:  # fmt: skip
+        """`draw_noise` of so many images; and the squared distances of this label, where the search needed them and the
+        terms do."""
         with torch.no_grad():
             logits = _checks.logits("logits", logits)
             image = step_image(image, logits, self.options["channels"])  # no MetaTensor reaches the network
             label = _checks.label("label", label, logits)
             _checks.generator(generator)
             if self.support == "image":
-                return draw_image_noise(image, **self.image_noise, number=number, generator=generator)
+                return draw_image_noise(image, **self.image_noise, number=number, generator=generator), None
             mining = self.mining_every == 1 or self.draws % self.mining_every == 0
             if self.mining_every > 1:  # the compiled loss would be traced again for every number of draws
                 self.draws += 1
@@ -336,11 +338,12 @@ class UncertaintySupervisedLoss(nn.Module):
             assert model is not None
             number, times = self._copied(len(image))
             if times:
-                noise = self._draw(model, logits.detach(), label, image, number, generator)._replace(times=times)
+                noise, wanted["squares"] = self._draw(model, logits.detach(), label, image, number, generator)
+                noise = noise._replace(times=times)
                 noisy_logits = answer(model, noise.images, logits) if len(noise.images) else logits[:0]
         if noise is not None and len(noise.levels) and weight > 0 and self.gamma > 0:
             times = noise.times
-            wanted = {"noisy_logits": noisy_logits, "levels": noise.levels}
+            wanted |= {"noisy_logits": noisy_logits, "levels": noise.levels}
             wanted |= (
                 {"centers": noise.centers, "valid": noise.valid}
                 if noise.centers is not None

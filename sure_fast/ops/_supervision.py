@@ -94,6 +94,11 @@ class SupervisionOptions(NamedTuple):
     spacing: Sequence[float]
     channels: str
 
+    @property
+    def reach(self) -> float:
+        """As far as distances are needed (voxels)."""
+        return max(self.gradient_threshold, self.noise_threshold)
+
 
 def check_options(
     *,

@@ -12,7 +12,6 @@ from .. import _checks, _cpu
 from ._calls import one_stride, workspace
 from ._sums import kernel_layout, sums_layout
 from ._supervision import NoisyAnswers, SupervisionOptions
-from .boundary_distance import squared_steps
 from .evidential_loss import evidential_args
 from .gradient_magnitude import channel_weights, gradient_args
 from .gradient_uncertainty_loss import write_pair_losses
@@ -98,9 +97,8 @@ def run_triton(
         scale, weights = [1.0 / step for step in options.spacing], channel_weights(options.channels, image.shape[1])
         edges = kernels.Edges(image, options.operator == "sobel", scale, weights, pair_loss)
     settings = (options.kind, options.evidence, options.ignore_index, options.class_weights)
-    reach = max(options.gradient_threshold, options.noise_threshold)
     kernels.forward(
-        logits, label, edges, for_triton(noise, options.noise_threshold), reach, settings, out.sums, out.loss,
+        logits, label, edges, for_triton(noise, options.noise_threshold), settings, out.sums, out.loss,
         out.terms, out.squared, out.slopes,
     )  # fmt: skip
 
@@ -114,9 +112,6 @@ def run_cpu(
     options: SupervisionOptions,
 ) -> None:
     classes, evidence, ignore_index = logits.shape[1], options.evidence, options.ignore_index
-    if image is not None or noise is not None:
-        reach = max(options.gradient_threshold, options.noise_threshold)
-        squared_steps(label, reach, ignore_index, out.squared)
     far_map = out.squared if noise is not None else None
     args, logits = evidential_args(
         logits, label, options.kind, evidence, ignore_index, options.class_weights, False, far_map,

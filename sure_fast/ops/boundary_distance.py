@@ -47,10 +47,48 @@ def _run(
             return
 
 
-def squared_steps(label: Tensor, max_distance: float, ignore_index: int | None, out: Tensor) -> None:
-    """Writes squared distances in voxels to uint8 `out`: 255 beyond max_distance < 15.9, 254 on ignored voxels."""
+def fits_bytes(max_distance: float) -> bool:
+    """`_cpu.squares_fit_bytes(max_distance, 1.0)`, which torch.compile does not trace."""
+    return max_distance * _cpu.SLACK < _cpu.BYTE_REACH
+
+
+def write_squares(
+    label: Tensor,
+    max_distance: float,
+    ignore_index: int | None,
+    backend: str,
+    squares: Tensor,
+    distances: Tensor | None = None,
+) -> None:
+    """Squared distances of label [N, *S] in voxels, uint8: BEYOND those farther than a max_distance that fits, IGNORED
+    on ignored voxels; and the distances, float32, inf and NaN there. On the backend "cpu" or "triton"."""
     unit = [1.0] * (label.dim() - 1)
-    _run(_cpu.boundary_distance_squared, label, unit, max_distance, ignore_index, out)
+    if backend == "triton":
+        from ..kernels import boundary_distance as kernels
+
+        kernels.forward(label, unit, max_distance, ignore_index, squares, distances)
+        return
+    _run(_cpu.boundary_distance_squared, label, unit, max_distance, ignore_index, squares)
+    if distances is not None:
+        roots = torch.arange(256, dtype=torch.float32).sqrt_()
+        roots[_cpu.BEYOND], roots[_cpu.IGNORED] = torch.inf, torch.nan
+        torch.index_select(roots, 0, squares.flatten().int(), out=distances.view(-1))
+
+
+@torch.library.custom_op("sure_fast::boundary_squares", mutates_args=())
+def boundary_squares(
+    label: Tensor, max_distance: float, ignore_index: int | None, backend: str
+) -> tuple[Tensor, Tensor]:
+    """What `write_squares` writes: squares, distances."""
+    squares, distances = _empty_squares(label)
+    if label.numel():
+        write_squares(label, max_distance, ignore_index, backend, squares, distances)
+    return squares, distances
+
+
+@boundary_squares.register_fake
+def _empty_squares(label: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return label.new_empty(label.shape, dtype=torch.uint8), label.new_empty(label.shape, dtype=torch.float32)
 
 
 @torch.library.custom_op("sure_fast::boundary_distance", mutates_args=())

@@ -28,6 +28,7 @@ from ._supervision import (
 from ._supervision_kernels import Outputs, answers, for_triton, run_cpu, run_triton
 from ._supervision_of_ops import supervision_of_ops
 from ._terms import evidential_terms
+from .boundary_distance import fits_bytes, write_squares
 from .dense_noise_uncertainty_loss import MARGIN
 from .evidential_loss import checked_weights, evidential_args, terms_dtype
 from .gradient_uncertainty_loss import GRADIENT_THRESHOLD, MOST_ELEMENTS, NUM_PAIRS, backend_beside_triton, seed_tensor
@@ -67,6 +68,7 @@ def _op(
     centers: Tensor | None,
     levels: Tensor | None,
     valid: Tensor | None,
+    squares: Tensor | None,
     kind: str,
     evidence: str,
     ignore_index: int | None,
@@ -82,9 +84,9 @@ def _op(
     channels: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sums as `SumsLayout`, L_gu of each image, (order, distance); and for the backward: boundary bytes, the slopes of
-    L_gu by u, those of the terms by u^k at the centers."""
-    results = _empty(logits, label, image, noisy, centers)
+    """Sums as `SumsLayout`, L_gu of each image, (order, distance); and for the backward: boundary bytes where `squares`
+    are not given, the slopes of L_gu by u, those of the terms by u^k at the centers."""
+    results = _empty(logits, label, image, noisy, centers, levels, valid, squares)
     out = Outputs(*results)
     if label.numel() == 0:
         for output in (out.sums, out.loss, out.terms, out.slopes):
@@ -98,6 +100,10 @@ def _op(
         operator, spacing, channels,
     )  # fmt: skip
     noise = answers(noisy, centers, levels, valid)
+    if squares is not None:
+        out = out._replace(squared=squares)
+    elif out.squared.numel():
+        write_squares(label, options.reach, ignore_index, backend, out.squared)
     if backend == "triton":
         run_triton(out, logits, label, image, noise, options, backend_beside_triton(logits[:, 0]))
     else:
@@ -107,12 +113,20 @@ def _op(
 
 @_op.register_fake
 def _empty(
-    logits: Tensor, label: Tensor, image: Tensor | None, noisy: Tensor | None, centers: Tensor | None, *_: object
+    logits: Tensor,
+    label: Tensor,
+    image: Tensor | None,
+    noisy: Tensor | None,
+    centers: Tensor | None,
+    levels: Tensor | None,
+    valid: Tensor | None,
+    squares: Tensor | None,
+    *_: object,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     def new(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         return logits.new_empty(shape, dtype=dtype)
 
-    none = image is None and noisy is None
+    none = squares is not None or (image is None and noisy is None)
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
         new(sums_layout(logits.shape[1]).width),
@@ -196,7 +210,10 @@ _parameters = Parameters(_op)
 
 def _setup_context(ctx, inputs, output) -> None:
     of, kept = _parameters.named(inputs), Outputs(*output)[3:]
-    ctx.save_for_backward(*kept, of.logits, of.label, of.noisy, of.centers, of.levels, of.valid, of.class_weights)
+    squared = kept[0] if of.squares is None else of.squares
+    ctx.save_for_backward(
+        squared, *kept[1:], of.logits, of.label, of.noisy, of.centers, of.levels, of.valid, of.class_weights
+    )
     ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)  # zeros like the maps that are kept
     ctx.shapes = [t.shape for t in output[:3]]
@@ -227,11 +244,12 @@ def _fused(
     image: Tensor | None,
     noise: NoisyAnswers | None,
     options: SupervisionOptions,
+    squares: Tensor | None,
     backend: str,
 ) -> tuple[Tensor | None, ...]:
     """(data, kl, dice, gradient, order, distance, far) of the operator, None of what was not asked for."""
     noisy = (None, None, None, None) if noise is None else noise
-    sums, gradient, terms, *_ = _op(logits, label, image, *noisy, *options, backend)
+    sums, gradient, terms, *_ = _op(logits, label, image, *noisy, squares, *options, backend)
     *evidential, far = evidential_terms(sums[None], logits.shape[1], options.class_weights, backend)
     order, distance = (None, None) if noise is None else terms.unbind()
     return (*evidential, None if image is None else gradient, order, distance, None if noise is None else far)
@@ -243,13 +261,11 @@ def _terms_of(
     image: Tensor | None,
     noise: NoisyAnswers | DenseAnswers | None,
     options: SupervisionOptions,
+    squares: Tensor | None,
     backend: str,
 ) -> tuple[Tensor | None, ...]:
     """The fields of `UncertaintySupervisionOutput`; those of the noisy copies only where noise is over whole images."""
-    reach = max(options.gradient_threshold, options.noise_threshold)
-    # `_cpu.squares_fit_bytes(reach, 1.0)`, which torch.compile does not trace
-    in_bytes = reach * _cpu.SLACK < _cpu.BYTE_REACH
-    fused = backend != "reference" and in_bytes and not isinstance(noise, DenseAnswers)
+    fused = backend != "reference" and fits_bytes(options.reach) and not isinstance(noise, DenseAnswers)
     if backend == "triton" and image is not None and fused:  # the fused operator asks a kernel for the pairs
         fused = backend_beside_triton(logits[:, 0]) != "reference"
     if backend != "cpu" or not fused:  # else the kernel looks itself
@@ -260,8 +276,9 @@ def _terms_of(
         return _reference(logits, label, image, noise, options, add_up=summed)
     if isinstance(noise, DenseAnswers):
         return dense_supervision(logits, label, image, noise, options, backend=backend)
-    compose = _fused if fused else supervision_of_ops
-    return compose(logits, label, image, noise, options, backend=backend)
+    if fused:
+        return _fused(logits, label, image, noise, options, squares, backend)
+    return supervision_of_ops(logits, label, image, noise, options, backend=backend)
 
 
 def uncertainty_supervision(
@@ -369,10 +386,11 @@ def supervision_terms(
     detach: bool = False, with_distance: bool = True, noisy_segmentation: bool = False,
     noisy_index: Tensor | None = None, class_weights: Sequence[float] | Tensor | None = None, pairs: str,
     num_pairs: int, seed: int | Tensor = 0, spacing: Sequence[float] | float | None, blur_sigma: float,
-    backend: str | None, **others: Any,
+    backend: str | None, squares: Tensor | None = None, **others: Any,
 ) -> tuple[tuple[Tensor | None, ...], torch.dtype, str]:  # fmt: skip
     """For a loss that weighs its terms first: the ten terms of `uncertainty_supervision`, not rounded from float64 yet,
-    L_gu of each image, None in the place of what was not asked for; the dtype to round to, and the backend."""
+    L_gu of each image, None in the place of what was not asked for; the dtype to round to, and the backend. `squares`:
+    `boundary_squares` of the label as far as `reach_of` the thresholds, where they are known."""
     logits = _checks.logits("logits", logits)
     label = _checks.label("label", label, logits)
     check_options(pairs=pairs, num_pairs=num_pairs, spacing=spacing, blur_sigma=blur_sigma, **others)
@@ -392,6 +410,6 @@ def supervision_terms(
         "uncertainty_supervision", backend, logits, None if noise is None else noise.logits, image=image,
         channels=options.channels,
     )  # fmt: skip
-    terms = _terms_of(logits, label, image, noise, options, chosen)
+    terms = _terms_of(logits, label, image, noise, options, squares, chosen)
     missing = [None] * (len(UncertaintySupervisionOutput._fields) - len(terms))
     return (*terms, *missing), terms_dtype(logits), chosen

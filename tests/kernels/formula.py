@@ -10,13 +10,20 @@ from sure_fast.kernels import _math
 def formula(x, first, second, n, NAME: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     v = tl.load(x + at, mask=at < n, other=1.0)
-    if NAME == 0:
+    if NAME == "logarithms":
         a, b = _math.logarithm(v), _math.log_one_plus(v)
-    elif NAME == 1:
-        a, b = _math.evidence(v, "softplus")
-    elif NAME == 2:
-        a, b = _math.digamma_entropic(v)
+    elif NAME == "slope":
+        a, b = v, _math.evidence_slope(v, "softplus")
+    elif NAME == "alpha":
+        a, b = _math.alpha(v, "softplus")
+    elif NAME == "gamma":
+        a, b = _math.digamma(v), _math.entropic_and_half_log(v)
+    elif NAME == "gamma slopes":
+        a, b = _math.trigamma(v), _math.entropic_slope(v)
     else:
-        a, b = _math.trigamma_entropic(v)
+        tl.static_assert(NAME == "product")
+        exponent, mantissa = _math.multiplied(tl.zeros(v.shape, tl.int32), tl.full(v.shape, 1.0, tl.float32), v)
+        exponent, b = _math.multiplied(exponent, mantissa, v)
+        a = exponent.to(tl.float32)
     tl.store(first + at, a, mask=at < n)
     tl.store(second + at, b, mask=at < n)

@@ -77,6 +77,7 @@ evidential("bfloat16 exp", logits(HALF), torch.int64, "digamma", "exp")
 evidential("float16", logits(torch.float16), torch.int64, "digamma", "softplus")
 evidential("bfloat16 2 classes", logits(HALF, 2), torch.int64, "digamma", "softplus")
 evidential("float32 3 classes channels_last", logits(SINGLE, 3, "channels_last"), torch.int64, "digamma", "softplus")
+evidential("bfloat16 8 classes", logits(HALF, 8), torch.int64, "digamma", "softplus", full=True)
 evidential("bfloat16 64 classes", logits(HALF, 64), torch.int64, "digamma", "softplus", full=True)
 
 

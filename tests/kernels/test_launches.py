@@ -12,7 +12,7 @@ MOST = {
     "default": 51,
     "a copy of every image": 43,
     "two copies of every image": 59,
-    "paper": 40,
+    "paper": 36,
     "paper, no mining": 32,
 }
 """Launches of torch and Triton in a step. More is for a reason that is told beside the number; fewer is put here."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 
 import sure_fast
-from sure_fast.ops.boundary_distance import squared_steps
+from sure_fast import _cpu
+from sure_fast.ops.boundary_distance import boundary_squares
 from sure_fast.reference.boundary_distance import boundary_mask
 from tests._golden import GOLDEN, load
 from tests.ops.backends import assert_same_bits, drawn, on
@@ -224,18 +225,20 @@ def test_channel_axis_and_empty(backend):
         assert backend(torch.zeros(shape, dtype=torch.long), max_distance=2).shape == shape
 
 
-@on("triton")
 def test_squared_distances_in_bytes(kernel):
-    """As the fused training step keeps them; the CPU's are the same."""
-    from sure_fast.kernels import boundary_distance as kernels
-
-    for shape in ((2, 21, 40), (1, 9, 10, 11)):
+    """As a training step keeps them, and the distances beside them."""
+    for shape in ((2, 21, 40), (1, 9, 10, 11), (1, 5, 16, 80)):
         label = labels(shape)
         for limit, ignore in ((4.0, None), (1.0, 2), (15.8, 1)):
-            got, want = kernel.put(torch.full(shape, 77, dtype=torch.uint8)), torch.full(shape, 77, dtype=torch.uint8)
-            kernels.forward(kernel.put(label), [1.0] * (len(shape) - 1), limit, ignore, got)
-            squared_steps(label, limit, ignore, want)
-            assert torch.equal(got.cpu(), want)
+            squares, distances = (t.cpu() for t in boundary_squares(kernel.put(label), limit, ignore, kernel.name))
+            volume = label[:, None] if len(shape) == 4 else label
+            want = sure_fast.boundary_distance(volume, max_distance=limit, ignore_index=ignore, backend="reference")
+            if ignore is not None:
+                want = want.masked_fill(label == ignore, torch.nan)
+            torch.testing.assert_close(distances, want, rtol=1e-6, atol=0, equal_nan=True)
+            in_bytes = want.square().round().nan_to_num(nan=_cpu.IGNORED, posinf=_cpu.BEYOND)
+            assert torch.equal(squares, in_bytes.to(torch.uint8))
+    torch.library.opcheck(boundary_squares, (kernel.put(labels((1, 6, 7, 8))), 4.0, None, kernel.name))
 
 
 def test_operator_is_registered_properly_and_compiles_whole(kernel):

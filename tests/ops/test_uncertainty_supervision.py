@@ -8,6 +8,8 @@ import torch
 
 import sure_fast
 from sure_fast import _backends
+from sure_fast.ops._supervision import SupervisionOptions
+from sure_fast.ops.boundary_distance import boundary_squares
 from sure_fast.ops.uncertainty_supervision import _op
 from tests.ops.backends import Backend, assert_same_bits, on
 from tests.ops.inputs import strided
@@ -224,8 +226,32 @@ def test_operator_is_registered_properly():
     )  # fmt: skip
     z, noisy = z.requires_grad_(), noisy.requires_grad_()
     patches = (noise["centers"], noise["levels"], noise["valid"])
-    for arguments in ((z, label, image, noisy, *patches), (z, label, None, None, None, None, None)):
+    squares, _ = boundary_squares(label, 4.0, None, "cpu")
+    for arguments in (
+        (z, label, image, noisy, *patches, None),
+        (z, label, image, noisy, *patches, squares),
+        (z, label, None, None, None, None, None, None),
+    ):
         torch.library.opcheck(_op, (*arguments, *settings))
+
+
+@pytest.mark.parametrize("ignore", [None, 1])
+def test_squares_that_are_known_change_nothing(kernel, ignore):
+    z, label, image, noisy, noise = case((2, 5, 14, 15))
+    found = []
+    for known in (False, True):
+        leaves = [kernel.leaf(t.float()) for t in (z, noisy)]
+        squares = boundary_squares(kernel.put(label), 4.0, ignore, kernel.name)[0] if known else None
+        settings = SupervisionOptions(
+            "digamma", "exp", ignore, None, 1.0, 4.0, 0, None, False, torch.tensor(0), "sobel", [1.0] * 3, "luma"
+        )
+        patches = (noise["centers"], noise["levels"], noise["valid"])
+        out = _op(leaves[0], kernel.put(label), kernel.put(image.float()), leaves[1], *kernel.put(patches), squares,
+                  *settings, kernel.name)  # fmt: skip
+        assert (out[3].numel() == 0) == known
+        found.append((*out[:3], *torch.autograd.grad(sum(t.sum() for t in out[:3]), leaves)))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_the_whole_loss_compiles(kernel):
