@@ -82,16 +82,16 @@ def table(groups: dict[str, list[dict]]) -> str:
         + ", ".join(f"{name} {seconds * 1e9:.2f}" for name, seconds in each.items())
         + ".",
         "",
-        "| op and input | MB | memory ms | arithmetic ms | measured ms | × floor |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| op and input | MB | memory ms | arithmetic ms | measured ms | × floor | GB/s a thread |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for group, floor in FLOORS.items():
         ours = next(e for e in groups[group] if e["extra_info"]["implementation"] == "sure_fast")
         memory = floor.megabytes * 1e6 / rate
-        arithmetic = sum(n * 1e6 * each[name] for name, n in floor.calls.items()) / ours["extra_info"]["threads"]
+        threads = ours["extra_info"]["threads"]
+        arithmetic = sum(n * 1e6 * each[name] for name, n in floor.calls.items()) / threads
         median = ours["stats"]["median"]
         cells = [f"{memory * 1e3:.2f}", f"{arithmetic * 1e3:.2f}" if floor.calls else "–", f"{median * 1e3:.2f}"]
-        lines.append(
-            f"| {group} | {floor.megabytes:.1f} | {' | '.join(cells)} | {median / max(memory, arithmetic):.1f} |"
-        )
+        cells += [f"{median / max(memory, arithmetic):.1f}", f"{floor.megabytes / 1e3 / median / threads:.1f}"]
+        lines.append(f"| {group} | {floor.megabytes:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -17,7 +17,9 @@ namespace {
 constexpr int kColumns = 512;  // of a strip at most
 constexpr int kStrip = 8192;   // voxels of a strip's plane with its halo: three planes stay in the second-level cache
 constexpr int kPlanes = 32;
-constexpr int kLead = 16;  // keeps column 0 aligned behind its halo column
+constexpr int kStrips = 4;  // a thread, where they need be no smaller than this for it:
+constexpr int kLeast = 8;   // rows and planes, as each strip reads two more
+constexpr int kLead = 16;   // keeps column 0 aligned behind its halo column
 constexpr int kPitch = kLead + kColumns + 16;
 
 SURE_FAST_INLINE int64_t clamp_index(int64_t i, int64_t size) { return i < 0 ? 0 : (i >= size ? size - 1 : i); }
@@ -237,8 +239,12 @@ template <typename T, typename Storage>
 void run(const GradientArgs& a, Storage* out) {
   const int64_t depth = a.size[2], height = a.size[3], width = a.size[4];
   const int64_t parts_x = parts_of(width, kColumns), columns = parts_of(width, parts_x);
-  const int64_t parts_y = parts_of(height, kStrip / (columns + 2) - 2), rows = parts_of(height, parts_y);
-  const int64_t parts_z = parts_of(depth, kPlanes), planes = parts_of(depth, parts_z);
+  int64_t most_rows = kStrip / (columns + 2) - 2, most_planes = kPlanes;
+  const auto strips = [&] { return a.size[0] * parts_x * parts_of(height, most_rows) * parts_of(depth, most_planes); };
+  while (strips() < kStrips * a.threads && most_planes > kLeast) most_planes /= 2;
+  while (strips() < kStrips * a.threads && most_rows > kLeast) most_rows /= 2;
+  const int64_t parts_y = parts_of(height, most_rows), rows = parts_of(height, parts_y);
+  const int64_t parts_z = parts_of(depth, most_planes), planes = parts_of(depth, parts_z);
   parallel_tasks(a.size[0] * parts_z * parts_y * parts_x, a.threads, [&](int64_t task) {
     alignas(64) Tile<T> tile;
     memset(tile.smooth, 0, sizeof(tile.smooth));
