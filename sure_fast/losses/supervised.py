@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -96,8 +97,8 @@ class UncertaintySupervisedLoss(nn.Module):
         noisy_copies: with "image", noisy copies of the batch, 2 of ordered levels, or 1 that counts for both.
         noisy_share: of the images, those that get noisy copies, in (0, 1], to three digits. With "image" so many of
             each batch, drawn anew, or where that is no whole number one more or less from call to call; L_nu is of
-            these. With "patch" all of a batch or none: in one call of 1 / noisy_share. L_nu counts so much more where
-            there are more copies than that share, and in calls without is 0.
+            these. With "patch" all of a batch or none: in one call of 1 / noisy_share. With M of N images L_nu counts
+            M / (N √noisy_share), on the average √noisy_share: what fewer copies let a step scatter stays as it is.
         margin, detach: with "image", as of `dense_noise_uncertainty_loss`.
         noisy_weight: with "image", of the segmentation loss of the noisy copies.
         patch_size: odd edge of the noise patches (voxels), one number or one per axis.
@@ -382,7 +383,7 @@ class UncertaintySupervisedLoss(nn.Module):
         left = (self.shared + asked) % whole
         if left != self.shared:  # the compiled loss would be traced again for every number of calls
             self.shared = left
-        times = due * whole / (asked * part) if asked else 0
+        times = due / asked * math.sqrt(whole / part) if asked else 0
         if self.support != "image":
             return images if due else 0, times
         return due, times or float(number_of_ranks() > 1)
