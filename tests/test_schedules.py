@@ -54,7 +54,7 @@ def losses(model, image, label):
         found[f"levels {total}"] = lambda t, levels=levels: levels([logits, logits[..., ::2]], label, epoch=t).total
         found[f"module {total}"] = lambda t, module=module: module(logits, label, t).total
         found[f"devis {total}"] = lambda t, devis=devis: devis(logits, label, t).total
-        found[f"supervised {total}"] = step(sure_fast.UncertaintySupervisedLoss(**evidential(total)))
+        found[f"supervised {total}"] = step(sure_fast.UncertaintySupervisedLoss(**evidential(total), noisy_share=1.0))
     return found
 
 

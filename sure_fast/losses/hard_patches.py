@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +30,8 @@ class HardPatches:
     num_patches: int
     noise: str
     noise_std: float
-    noise_threshold: float
-    reach: float
-    """As far as the terms of the loss need distances."""
-    evidence: str
-    ignore_index: int | None
+    options: Mapping[str, Any]
+    """Of its terms."""
     backend: str | None
 
     def __post_init__(self) -> None:
@@ -51,7 +49,7 @@ class HardPatches:
         generator: torch.Generator | None,
     ) -> tuple[NoisyImages, Tensor | None]:
         """Two copies of `image` with patches at hard samples, which one noisy forward finds, or without `mining` at
-        random centers; and the `boundary_squares` of the label within `reach`, where they were needed."""
+        random centers; and the `boundary_squares` of the label as far as the terms need them, where they were needed."""
         squares = None
         if mining:
             distance, squares = self._distance(label)
@@ -68,7 +66,7 @@ class HardPatches:
             num_classes=logits.shape[1],
             patch_size=size,
             num_patches=self.num_patches,
-            max_distance=self.noise_threshold,
+            max_distance=float(self.options["noise_threshold"]),
             image=image,
             noise=draw_noise_patches(
                 image, levels, patch_size=size, noise=self.noise, noise_std=self.noise_std, generator=generator
@@ -81,16 +79,16 @@ class HardPatches:
 
     def _distance(self, label: Tensor) -> tuple[Tensor, Tensor | None]:
         """To the boundary, NaN on ignored voxels; and the squares of the same."""
+        near, ignored = float(self.options["noise_threshold"]), self.options["ignore_index"]
+        reach = max(near, float(self.options["gradient_threshold"]))
         volume = label[:, None] if label.dim() == 4 else label
         chosen = _backends.choose("boundary_distance", self.backend, volume)
-        if chosen != "reference" and fits_bytes(self.reach):
-            squares, distance = boundary_squares(label, self.reach, self.ignore_index, chosen)
+        if chosen != "reference" and fits_bytes(reach):
+            squares, distance = boundary_squares(label, reach, ignored, chosen)
             return distance, squares
-        distance = boundary_distance(
-            volume, max_distance=self.noise_threshold, ignore_index=self.ignore_index, backend=self.backend
-        )
-        if self.ignore_index is not None:
-            distance = distance.masked_fill(_checks.equals(label, self.ignore_index), torch.nan)
+        distance = boundary_distance(volume, max_distance=near, ignore_index=ignored, backend=self.backend)
+        if ignored is not None:
+            distance = distance.masked_fill(_checks.equals(label, ignored), torch.nan)
         return distance, None
 
     def _answers_to_noise(
@@ -104,7 +102,7 @@ class HardPatches:
         noise = normal_like(image, generator).mul_(MINING_STD).add_(MINING_MEAN)
         noisy = answer(model, noise.add_(image), logits)
         clean, changed = (
-            dirichlet_uncertainty(z, evidence=self.evidence, backend=self.backend) for z in (logits, noisy)
+            dirichlet_uncertainty(z, evidence=self.options["evidence"], backend=self.backend) for z in (logits, noisy)
         )
         return clean, changed
 

@@ -180,8 +180,7 @@ class UncertaintySupervisedLoss(nn.Module):
         super().__init__()
         counts = {"num_epochs": num_epochs, "mining_every": mining_every}
         self.num_epochs, self.mining_every = (_checks.count(*count) for count in counts.items())
-        self.noisy_share = check_share(noisy_share)
-        self.shared = self.draws = 0
+        self.noisy_share, self.shared, self.draws = check_share(noisy_share), 0, 0
         self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.total, self.annealing_epochs, self.support, self.backend = total, annealing_epochs, support, backend
@@ -194,13 +193,12 @@ class UncertaintySupervisedLoss(nn.Module):
         _refuse_idle(support, **self.image_noise, margin=margin, detach=detach, noisy_weight=noisy_weight,
                      patch_size=patch_size, num_patches=num_patches, mining_every=mining_every)  # fmt: skip
         self.options: dict[str, Any] = {
-            "kind": kind, "evidence": evidence, "ignore_index": ignore_index,
-            "gradient_threshold": gradient_threshold, "noise_threshold": noise_threshold, "pairs": pairs,
-            "num_pairs": num_pairs, "normalize": normalize, "per_class": per_class, "operator": operator,
-            "spacing": spacing, "channels": channels, "blur_sigma": blur_sigma}  # fmt: skip
+            "kind": kind, "evidence": evidence, "ignore_index": ignore_index, "gradient_threshold": gradient_threshold,
+            "noise_threshold": noise_threshold, "pairs": pairs, "num_pairs": num_pairs, "normalize": normalize,
+            "per_class": per_class, "operator": operator, "spacing": spacing, "channels": channels,
+            "blur_sigma": blur_sigma}  # fmt: skip
         check_options(**self.options, class_weights=class_weights)
-        reaches = float(noise_threshold), float(max(gradient_threshold, noise_threshold))
-        self.patches = HardPatches(patch_size, num_patches, noise, noise_std, *reaches, evidence, ignore_index, backend)
+        self.patches = HardPatches(patch_size, num_patches, noise, noise_std, self.options, backend)
         _backends.check(backend, *self.ops)
         self.register_buffer("class_weights", weight_buffer(class_weights), persistent=False)
 

@@ -257,7 +257,7 @@ def test_squares_that_are_known_change_nothing(kernel, ignore):
 def test_the_whole_loss_compiles(kernel):
     z, label, image, noisy, noise = kernel.put(case((2, 14, 15)))
     loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0)
-    patches = sure_fast.NoisyImages(image, *(noise[k] for k in ("centers", "valid", "levels")))
+    patches = sure_fast.NoisyImages(torch.cat([image, image]), *(noise[k] for k in ("centers", "valid", "levels")))
 
     def step(z, noisy):
         return loss(z, label, image, epoch=5, noise=patches, noisy_logits=noisy).total
