@@ -22,7 +22,7 @@ from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sure_fast
-from sure_fast.losses.noise_uncertainty import share_of
+from sure_fast.losses.noise_uncertainty import check_share, share_of
 from sure_fast.ops import (
     _calls,
     _dense_supervision,
@@ -168,7 +168,7 @@ def step(form: str, shape: tuple[int, ...] = (2, 16, 16, 16), classes: int = 4) 
         return z.requires_grad_()
 
     if loss.joint:
-        copies = loss.image_noise["noisy_copies"] * share_of(images, *loss.noisy_share)
+        copies = loss.image_noise["noisy_copies"] * share_of(images, *check_share(loss.noisy_share))
         leaves = [answer(images + copies)]
         with counted() as launches:
             noise = loss.noise_of_step(image, epoch=9)

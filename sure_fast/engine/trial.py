@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._distributed import across_ranks
+from ..losses.noise_uncertainty import check_share
 from ..methods import METHODS
 from . import distributed
 from .evaluation import validation_dice
@@ -158,7 +159,7 @@ def _noise_period(loss: Any, batch_size: int) -> int:
     """Steps after which noisy copies, and searches for hard samples, come as before."""
     if not getattr(loss, "gamma", 0) or not hasattr(loss, "noisy_share"):
         return 1
-    whole = loss.noisy_share[1]
+    _, whole = check_share(loss.noisy_share)
     if loss.support == "patch":
         return whole * loss.mining_every
     return whole // math.gcd(whole, batch_size)

@@ -49,7 +49,7 @@ class HardPatches:
         generator: torch.Generator | None,
     ) -> tuple[NoisyImages, Tensor | None]:
         """Two copies of `image` with patches at hard samples, which one noisy forward finds, or without `mining` at
-        random centers; and the `boundary_squares` of the label as far as the terms need them, where they were needed."""
+        random centers; and the `boundary_squares` of the label, as far as the terms need them, or None."""
         squares = None
         if mining:
             distance, squares = self._distance(label)

@@ -113,9 +113,9 @@ def check_noise(*, support: str, noise: str, noise_std: float, level_max: float,
 
 def check_share(share: float) -> tuple[int, int]:
     """As a fraction, of which whole numbers of images are made again and again, whatever was rounded."""
-    fraction = Fraction(_checks.positive("noisy_share", share)).limit_denominator(1000)
-    if not 0 < fraction <= 1:
+    if not 0.001 <= _checks.positive("noisy_share", share) <= 1:
         raise ValueError(f"noisy_share: expected a number from 0.001 to 1, got {share}")
+    fraction = Fraction(share).limit_denominator(1000)
     return fraction.numerator, fraction.denominator
 
 

@@ -40,6 +40,9 @@ ORDER_WEIGHT, DISTANCE_WEIGHT, FAR_WEIGHT, NOISY_WEIGHT = 5.0, 0.3, 10.0, 0.5
 """Weights of L_gu, L_nu and the terms of L_nu, found on validation cases (docs/results.md)."""
 
 
+MOST_TRACED = 8
+"""Of the states of a loss, for each of which torch.compile traces it."""
+
 OF_IMAGES = {
     "level_max": LEVEL_MAX, "noisy_copies": COPIES, "margin": MARGIN, "detach": False, "noisy_weight": NOISY_WEIGHT,
 }  # fmt: skip
@@ -130,8 +133,8 @@ class UncertaintySupervisedLoss(nn.Module):
 
     class_weights: Tensor | None
     shared: int
-    """Images (with patches: calls) for which L_nu was asked so far, after which `noisy_share` begins anew; a run that
-    goes on sets it."""
+    """Calls in which L_nu was asked for so far and `noisy_share` was no whole number of images, up to where it begins
+    anew; a run that goes on sets it."""
     draws: int
     """Calls of `draw_noise` so far, counted with mining_every > 1; a run that goes on sets it."""
     _tried = False
@@ -180,7 +183,7 @@ class UncertaintySupervisedLoss(nn.Module):
         super().__init__()
         counts = {"num_epochs": num_epochs, "mining_every": mining_every}
         self.num_epochs, self.mining_every = (_checks.count(*count) for count in counts.items())
-        self.noisy_share, self.shared, self.draws = check_share(noisy_share), 0, 0
+        self.noisy_share, self._share, self.shared, self.draws = noisy_share, check_share(noisy_share), 0, 0
         self.start_epoch, self.ramp = schedule.start_of(num_epochs, start_epoch), _checks.choice("ramp", ramp, RAMPS)
         schedule.check_total(total=total, num_epochs=num_epochs, annealing_epochs=annealing_epochs)
         self.total, self.annealing_epochs, self.support, self.backend = total, annealing_epochs, support, backend
@@ -287,7 +290,7 @@ class UncertaintySupervisedLoss(nn.Module):
         image = _checks.batched_image("image", image)
         if self.gamma > 0 and self.supervision_weight(epoch) > 0:
             number, times = self._copied(len(image))
-            if times:
+            if self._takes_part(number):
                 with torch.no_grad():
                     drawn = draw_image_noise(image, **self.image_noise, number=number, generator=generator)
                 return drawn._replace(times=times)
@@ -336,7 +339,7 @@ class UncertaintySupervisedLoss(nn.Module):
         if noise is None and weight > 0 and self.gamma > 0:
             assert model is not None
             number, times = self._copied(len(image))
-            if times:
+            if self._takes_part(number):
                 noise, wanted["squares"] = self._draw(model, logits.detach(), label, image, number, generator)
                 noise = noise._replace(times=times)
                 noisy_logits = answer(model, noise.images, logits) if len(noise.images) else logits[:0]
@@ -370,25 +373,32 @@ class UncertaintySupervisedLoss(nn.Module):
     def _copied(self, images: int) -> tuple[int, float]:
         """How many of these images have noisy copies, and what the mean over them counts for; the call counts.
 
-        Of many ranks each has its own number, but all take part, with no image if need be, as the sums of the copies
-        are added up over the ranks.
+        It depends on the number of the call and of the images alone, so that ranks with as many agree.
         """
-        part, whole = self.noisy_share
-        if part == whole:
-            return images, 1
+        part, whole = self._share
         asked = images if self.support == "image" else 1
-        due = share_of(self.shared + asked, *self.noisy_share) - share_of(self.shared, *self.noisy_share)
-        left = (self.shared + asked) % whole
-        if left != self.shared:  # the compiled loss would be traced again for every number of calls
-            self.shared = left
-        times = due / asked * math.sqrt(whole / part) if asked else 0
-        if self.support != "image":
-            return images if due else 0, times
-        return due, times or float(number_of_ranks() > 1)
+        if number_of_ranks() > 1 or asked * part % whole:
+            if torch.compiler.is_compiling() and whole > MOST_TRACED:
+                raise ValueError(
+                    f"noisy_share: expected a fraction with a denominator up to {MOST_TRACED} in a compiled loss, "
+                    f"which is traced for each of so many calls, got {self.noisy_share}"
+                )
+            before = self.shared
+            self.shared = (before + 1) % whole
+        else:
+            before = 0
+        due = share_of((before + 1) * asked, part, whole) - share_of(before * asked, part, whole)
+        times = due / asked * math.sqrt(whole / part) if asked else 0.0
+        return (due if self.support == "image" else images * due), times
+
+    def _takes_part(self, copied: int) -> bool:
+        """Whether there is something to compute: the sums of the copies are added up over the ranks, of which some may
+        have none."""
+        return copied > 0 or number_of_ranks() > 1
 
     def _fewest(self, images: int) -> int:
         """Of so many images those with noisy copies, where there are any."""
-        part, whole = self.noisy_share
+        part, whole = self._share
         return images if self.support != "image" else min(images, max(1, images * part // whole))
 
     def _check_step(

@@ -131,7 +131,7 @@ class NNUNetLoss(nn.Module):
         """a (β L_gu + γ L_nu) of the regions, folded into the batch."""
         loss = self.supervised
         weight, total = loss.supervision_weight(self.epoch), logits.new_zeros((), dtype=torch.float32)
-        if not weight or not (loss.beta or len(noisy)):
+        if not weight or not (loss.beta or len(noise.levels)):
             return total
         folded = label.flatten(0, 1)
         volume = folded[:, None] if folded.dim() == 4 else folded  # which is no map per class
@@ -147,7 +147,7 @@ class NNUNetLoss(nn.Module):
                 u, gradient, distance, threshold=loss.options["gradient_threshold"], normalize=normalize
             )
             total = total + weight * loss.beta * edges
-        if len(noisy):
+        if len(noise.levels):
             copies, regions = noisy.chunk(len(noise.levels)), logits.shape[1]
 
             def of_copies(batch: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from sure_fast.losses.noise_uncertainty import check_share
 from sure_fast.losses.schedule import START_SHARE
 from sure_fast.losses.supervised import GAMMA
 
@@ -59,8 +60,8 @@ class nnUNetTrainerSURE(nnUNetTrainer):
         super().on_train_epoch_start()
         self.loss.epoch = self.current_epoch
         # of the epoch alone, so that a run that goes on counts as one that never stopped
-        images = self.current_epoch * self.num_iterations_per_epoch * self.batch_size
-        self.loss.supervised.shared = images % self.loss.supervised.noisy_share[1]
+        calls = self.current_epoch * self.num_iterations_per_epoch
+        self.loss.supervised.shared = calls % check_share(self.noisy_share)[1]
 
     def train_step(self, batch: dict) -> dict:
         data = batch["data"].to(self.device, non_blocking=True)
