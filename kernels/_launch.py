@@ -41,11 +41,12 @@ def own_voxels(voxels, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def in_groups(mask):
-    """True in groups of GROUP voxels with a true one; voxels whose masks may differ would be loaded one by one."""
+def in_groups(mask, inside):
+    """True in groups of GROUP voxels with a true one, of which those `inside` the image are loaded; voxels whose masks
+    may differ would be loaded one by one, as they are where the number of voxels is no multiple of 16."""
     groups = tl.reshape(mask.to(tl.int32), [mask.shape[0] // GROUP, GROUP])
     some = tl.broadcast_to(tl.max(groups, 1)[:, None], groups.shape)
-    return tl.max_constancy(tl.reshape(some, mask.shape) != 0, [GROUP])
+    return tl.max_constancy(tl.reshape(some, mask.shape) != 0, [GROUP]) & inside
 
 
 @triton.jit

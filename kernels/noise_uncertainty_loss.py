@@ -42,10 +42,12 @@ def _is_far(distance, squared, at, inside, threshold, most):
 
 
 @triton.jit
-def _far_u(z, stride_n, stride_c, stride_v, v, far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr):
-    """u of far voxels, 0 elsewhere."""
+def _far_u(
+    z, stride_n, stride_c, stride_v, v, far, some_far, C: tl.constexpr, EVIDENCE: tl.constexpr, UNROLL: tl.constexpr
+):
+    """u of far voxels, 0 elsewhere; loaded in groups with a far one."""
     z += tl.program_id(1).to(tl.int64) * stride_n
-    total = total_alpha(z, v, in_groups(far), stride_c, stride_v, C, EVIDENCE, UNROLL)
+    total = total_alpha(z, v, some_far, stride_c, stride_v, C, EVIDENCE, UNROLL)
     return tl.where(far, C * reciprocal(total), 0.0)
 
 
@@ -82,10 +84,11 @@ def _far_sums(
     for tile in tl.range(0, TILES):
         v = (tl.program_id(0).to(tl.int64) * TILES + tile) * LANES + tl.arange(0, LANES)
         far = _is_far(distance, squared, image * voxels + v, v < voxels, threshold, most)
+        some_far = in_groups(far, v < voxels)
         if CLEAN:
-            clean += of_threads(_far_u(z, stride_n, stride_c, stride_v, v, far, C, EVIDENCE, UNROLL))
-        first += of_threads(_far_u(z1, n1, c1, v1, v, far, C, EVIDENCE, UNROLL))
-        second += of_threads(_far_u(z2, n2, c2, v2, v, far, C, EVIDENCE, UNROLL))
+            clean += of_threads(_far_u(z, stride_n, stride_c, stride_v, v, far, some_far, C, EVIDENCE, UNROLL))
+        first += of_threads(_far_u(z1, n1, c1, v1, v, far, some_far, C, EVIDENCE, UNROLL))
+        second += of_threads(_far_u(z2, n2, c2, v2, v, far, some_far, C, EVIDENCE, UNROLL))
         number += of_threads(tl.where(far, 1.0, 0.0))
     partials += (image * tl.num_programs(0) + tl.program_id(0)) * 4
     tl.store(partials, tl.sum(clean) if CLEAN else 0.0)
@@ -250,7 +253,7 @@ def _far_gradient(
     image = tl.program_id(1).to(tl.int64)
     z += image * stride_n
     gradient += image * out_n
-    some_far = in_groups(far)
+    some_far = in_groups(far, inside)
     total = total_alpha(z, v, some_far, stride_c, stride_v, C, EVIDENCE, UNROLL)
     inverse = reciprocal(total)
     g = tl.load(coefficient).to(tl.float32) * -C * (inverse * inverse)

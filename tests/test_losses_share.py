@@ -9,6 +9,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 import sure_fast
+from sure_fast.losses import supervised as supervised_module
 from tests.test_losses import FORMS, case, same_gradients, supervised
 
 
@@ -117,3 +118,44 @@ def test_a_compiled_loss_that_would_be_traced_for_many_calls_is_refused(share):
         compiled(model(image).detach())  # where the graph may break, the loss runs as it is
     many = torch.cat([image] * 5), torch.cat([label] * 5)  # of ten images 3 and 1 are always the same
     torch.compile(lambda z: loss(z, many[1], many[0], epoch=5, model=model).total, backend="eager")(model(many[0]))
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_rank_without_a_copy_takes_part_and_counts_nothing(backend, copies, monkeypatch):
+    """The sums of the copies are added up over the ranks, so that all of them compute the same."""
+    monkeypatch.setattr(supervised_module, "number_of_ranks", lambda: 2)
+    model, image, label = case((1, 1, 20, 22))
+    model, image = model.double(), image.double()
+    loss, plain = supervised(noisy_share=0.25, noisy_copies=copies), supervised(gamma=0.0)
+    asked = []
+
+    def network(images):
+        asked.append(len(images))
+        return model(images)
+
+    for wanted in (1, 0, 0, 0, 1):
+        noise = loss.noise_of_step(image, epoch=6)
+        loss.shared = (loss.shared - 1) % 4
+        assert (len(noise.images), len(noise.levels)) == (wanted * copies, copies)
+        assert noise.times == 2 * wanted
+        with sure_fast.use_backend(backend):
+            out = loss(model(noise.beside(image)), label, image, epoch=6, noise=noise)
+            asked.clear()
+            apart = loss(model(image), label, image, epoch=6, model=network)
+            want = plain(model(image), label, image, epoch=6)
+        assert asked == [copies] * wanted
+        if wanted:
+            assert min(out.noise, apart.noise) > 0
+        else:
+            torch.testing.assert_close([out.total, apart.total], [want.total, want.total], rtol=1e-9, atol=1e-9)
+            same_gradients(out.total, want.total, model)
+
+
+def test_ranks_with_fewer_images_stay_with_the_others(monkeypatch):
+    monkeypatch.setattr(supervised_module, "number_of_ranks", lambda: 2)
+    ranks = [supervised(noisy_share=0.25), supervised(noisy_share=0.25)]
+    for sizes in ((2, 2), (2, 1), (1, 0), (2, 2), (4, 3), (8, 8)):
+        for loss, size in zip(ranks, sizes, strict=True):
+            loss.noise_of_step(torch.zeros(size, 1, 8, 8), epoch=6)
+        assert ranks[0].shared == ranks[1].shared

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kColumns = 512;  // of a strip at most
 constexpr int kStrip = 8192;   // voxels of a strip's plane with its halo: three planes stay in the second-level cache
+constexpr int kCopiedColumns = 128, kCopied = 2048;  // the same where the planes are copied, onto the stack
 constexpr int kPlanes = 32;
 constexpr int kStrips = 4;  // a thread, where they need be no smaller than this for it:
 constexpr int kLeast = 8;   // rows and planes, as each strip reads two more
@@ -44,7 +45,7 @@ struct Tile {
   T smooth[3][kPitch];      // of row y mod 3, along D: 4 S image (Sobel) or the image
   T derivative[3][kPitch];  // along D: 2 D image
   T result[kPitch];
-  T copies[3][kStrip];  // of plane z mod 3, where it cannot be read in place
+  T copies[3][kCopied];  // of plane z mod 3, where it cannot be read in place
 };
 
 // The weighted sum of the channels at one voxel, as T.
@@ -57,16 +58,26 @@ SURE_FAST_INLINE T combined(const GradientArgs& a, const Storage* at, int channe
   return sum;
 }
 
+SURE_FAST_INLINE int combined_channels(const GradientArgs& a) {
+  return a.max_channels ? 1 : static_cast<int>(a.size[1]);
+}
+
+// Whether a plane cannot be read in place.
+template <typename T, typename Storage>
+SURE_FAST_INLINE bool copied(const GradientArgs& a) {
+  return !std::is_same<T, Storage>::value || combined_channels(a) > 1 || a.stride[4] != 1;
+}
+
 // Plane z of the strip.
 template <typename T, typename Storage>
 Plane<T> load_plane(const GradientArgs& a, const Extent& e, int channel, int64_t z, T* copy) {
-  const int channels = a.max_channels ? 1 : static_cast<int>(a.size[1]);
+  const int channels = combined_channels(a);
   const int64_t step = a.stride[4], width = a.size[4], end = e.x0 + e.columns;
   const int64_t before = clamp_index(e.x0 - 1, width) - e.x0, behind = clamp_index(end, width) - e.x0;
   const Storage* plane = static_cast<const Storage*>(a.image) + e.image * a.stride[0] + channel * a.stride[1] +
                          z * a.stride[2] + e.x0 * step;
   if constexpr (std::is_same<T, Storage>::value) {
-    if (channels == 1 && step == 1) return {plane, 0, a.stride[3], before, behind};
+    if (!copied<T, Storage>(a)) return {plane, 0, a.stride[3], before, behind};
   }
   const int64_t low = clamp_index(e.y0 - 1, a.size[3]), high = clamp_index(e.y0 + e.rows, a.size[3]);
   const int64_t pitch = e.columns + 2;
@@ -86,7 +97,7 @@ Plane<T> load_plane(const GradientArgs& a, const Extent& e, int channel, int64_t
 
 // Row y of the strip, smoothed and differentiated along D.
 template <bool sobel, typename T>
-void load_row(const Plane<T> planes[3], int64_t y, int columns, T* smooth, T* derivative) {
+void load_row(const Plane<T> planes[3], int64_t y, int columns, bool flat, T* smooth, T* derivative) {
   const T *front = planes[0].row(y), *here = planes[1].row(y), *back = planes[2].row(y);
 #pragma omp simd
   for (int x = 0; x < columns; ++x) {
@@ -99,6 +110,8 @@ void load_row(const Plane<T> planes[3], int64_t y, int columns, T* smooth, T* de
     smooth[x] = sobel ? front[at[0]] + T(2) * here[at[1]] + back[at[2]] : here[at[1]];
     derivative[x] = back[at[2]] - front[at[0]];
   }
+  if (!flat) return;
+  for (int x = -1; x <= columns; ++x) derivative[x] = T(0);  // not infinity less infinity
 }
 
 // Three rows of a strip, smoothed and differentiated along D, and how far their differences reach.
@@ -199,7 +212,8 @@ void run_plane(const GradientArgs& a, const Extent& e, const Plane<T> planes[3],
     const int64_t at[3] = {clamp_index(y - 1, height), y, clamp_index(y + 1, height)};
     while (loaded < at[2]) {
       ++loaded;
-      load_row<sobel>(planes, loaded, e.columns, tile.smooth[loaded % 3] + kLead, tile.derivative[loaded % 3] + kLead);
+      load_row<sobel>(planes, loaded, e.columns, depth == 1, tile.smooth[loaded % 3] + kLead,
+                      tile.derivative[loaded % 3] + kLead);
     }
     Rows<sobel, T> rows;
     for (int i = 0; i < 3; ++i) {
@@ -238,8 +252,9 @@ SURE_FAST_INLINE int64_t parts_of(int64_t size, int64_t most) { return (size + m
 template <typename T, typename Storage>
 void run(const GradientArgs& a, Storage* out) {
   const int64_t depth = a.size[2], height = a.size[3], width = a.size[4];
-  const int64_t parts_x = parts_of(width, kColumns), columns = parts_of(width, parts_x);
-  int64_t most_rows = kStrip / (columns + 2) - 2, most_planes = kPlanes;
+  const bool copies = copied<T, Storage>(a);
+  const int64_t parts_x = parts_of(width, copies ? kCopiedColumns : kColumns), columns = parts_of(width, parts_x);
+  int64_t most_rows = (copies ? kCopied : kStrip) / (columns + 2) - 2, most_planes = kPlanes;
   const auto strips = [&] { return a.size[0] * parts_x * parts_of(height, most_rows) * parts_of(depth, most_planes); };
   while (strips() < kStrips * a.threads && most_planes > kLeast) most_planes /= 2;
   while (strips() < kStrips * a.threads && most_rows > kLeast) most_rows /= 2;

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import sure_fast
+from sure_fast.losses import supervised
 
 pytest.importorskip("nnunetv2", reason="needs the extra [nnunet]: pip install sure_fast[nnunet]")
 
@@ -77,7 +78,7 @@ def test_deep_supervision_and_uncertainty():
         total = loss(network(images), targets)
     torch.manual_seed(3)
     whole = sure_fast.UncertaintySupervisedLoss(
-        num_epochs=10, start_epoch=2, beta=30.0, gamma=0.1, annealing_epochs=2, channels="max"
+        num_epochs=10, start_epoch=2, beta=30.0, gamma=0.1, annealing_epochs=2, channels="max", noisy_share=1.0
     )
     out = whole(output[0], targets[0], data, epoch=5, model=lambda x: network(x)[0])
     assert out.gradient > 0
@@ -172,6 +173,30 @@ def test_regions(ignore):
     a = loss.supervised.supervision_weight(5)
     torch.testing.assert_close(total, 0.05 * plain + 0.1 * a * 30.0 * sum(terms) / 2)
     total.backward()
+
+
+def test_a_rank_without_a_noisy_copy_adds_up_as_often_as_the_others(monkeypatch):
+    monkeypatch.setattr(supervised, "number_of_ranks", lambda: 2)
+    data, (label, _) = case()
+    target = (label > 0).to(torch.float32)
+    network = torch.nn.Conv3d(1, 1, 3, padding=1)
+    calls, totals = [], []
+    for share in (1.0, 0.1):  # in the second call of a tenth of two images none has a copy
+        loss = NNUNetLoss(**SETTINGS, regions=True, noisy_share=share)
+        loss.epoch, loss.supervised.shared = 5, 1
+        inner, times = loss.evidential.forward, []
+        monkeypatch.setattr(
+            loss.evidential, "forward", lambda *a, inner=inner, times=times: times.append(1) or inner(*a)
+        )
+        with loss.supervising(data) as images:
+            totals.append(loss(network(images), target))
+        calls.append(len(times))
+    assert calls == [2, 2]
+    assert len(images) == 2
+    without = NNUNetLoss(**{**SETTINGS, "gamma": 0.0}, regions=True)
+    without.epoch = 5
+    with without.supervising(data):
+        torch.testing.assert_close(totals[1], without(network(data), target))
 
 
 @pytest.mark.parametrize("copies", [1, 2])

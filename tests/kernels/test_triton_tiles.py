@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from triton.runtime.interpreter import InterpreterBuilder
 
 import sure_fast
 from sure_fast.ops import _triton
@@ -88,3 +89,27 @@ def test_what_is_loaded_with_a_far_neighbour_is_not_summed(length):
     torch.testing.assert_close(out.far.double(), wanted, **tolerance(torch.float32))
     assert gradient.isfinite().all()
     assert not gradient[..., ::3].any()
+
+
+@pytest.mark.skipif(not _triton.INTERPRETED, reason="looks at the loads of the interpreter")
+@pytest.mark.parametrize("size", [(2, 5), (3, 7), (1, 16)])
+def test_nothing_is_loaded_beyond_the_logits(size, monkeypatch):
+    """Of the last voxels too, whose group of four reaches out of the tensor."""
+    memory = torch.zeros(3, 256)
+    tensors = [part[: 3 * math.prod(size)].view(1, 3, *size).requires_grad_() for part in memory]
+    beyond = [(z.data_ptr() + z.numel() * 4, part.data_ptr() + 1024) for z, part in zip(tensors, memory, strict=True)]
+    load, loads = InterpreterBuilder.create_masked_load, []
+
+    def looked_at(self, pointers, mask, *others):
+        at = pointers.data[mask.data.astype(bool)]
+        loads.append(len(at))
+        assert not any(((first <= at) & (at < end)).any() for first, end in beyond)
+        return load(self, pointers, mask, *others)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", looked_at)
+    out = sure_fast.noise_uncertainty_loss(
+        *tensors, torch.full((1, *size), 9.0), torch.zeros(1, 1, 2, dtype=torch.long), torch.tensor([0.1, 0.5]),
+        backend="triton",
+    )  # fmt: skip
+    torch.autograd.grad(out.far, tensors)
+    assert sum(loads) > 0

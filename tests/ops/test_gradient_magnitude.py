@@ -179,6 +179,16 @@ def test_nan_spreads_to_its_stencil_only(backend):
     assert backend(several, channels="max")[0, 0, 2, 2, 2].isnan()
 
 
+def test_infinity_in_two_dimensions_stays_in_its_ring(backend):
+    """There is no derivative along an axis that is not there, of infinity less infinity."""
+    image = torch.zeros(1, 1, 7, 7)
+    image[0, 0, 3, 3] = math.inf
+    want = torch.zeros(7, 7)
+    want[2:5, 2:5] = math.inf
+    want[3, 3] = 0
+    assert torch.equal(backend(image)[0, 0], want)
+
+
 def test_same_bits_however_it_runs(variant):
     image = random((2, 1, 40, 61) if variant.interpreted else (2, 1, 40, 50, 60))
     assert_same_bits(variant(image) for _ in variant.ways())
