@@ -3,11 +3,10 @@
 
 #include "bindings/registrar.h"
 #include "cuda/stream.h"
+#include "cuda/versions.h"
 
 #if defined(SURE_FAST_CUDA_EMULATION)
 #include "emulation.h"
-#else
-#include <cuda_runtime_api.h>
 #endif
 
 namespace sure_fast {
@@ -41,17 +40,10 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("set_order", &emulation::set_order, "In which order blocks and threads take turns.");
   m.def("count_launches", &emulation::count_launches, "Counts launches from here on; `only`: without running them.");
   m.def("launches", &emulation::launches, "How many kernels were launched since.");
-#else
-  m.def(
-      "versions",
-      [] {
-        int driver = 0, runtime = 0;
-        cudaDriverGetVersion(&driver);
-        cudaRuntimeGetVersion(&runtime);
-        return std::make_pair(driver, runtime);
-      },
-      "The CUDA versions of the driver, 0 without one, and of the library, 1000 major + 10 minor.");
 #endif
+  m.def(
+      "versions", [] { return std::make_pair(cuda_versions().driver, cuda_versions().library); },
+      "The CUDA versions of the driver, 0 without one, and of the library, 1000 major + 10 minor.");
   m.attr("SASS") = py::tuple(py::cast(kSass));
   m.attr("PTX") = kPtx;
   Registrar::run(m);
