@@ -61,7 +61,8 @@ def test_benchmark_prints_seconds_of_every_stage(tmp_path, monkeypatch, capsys):
     plain = json.loads(capsys.readouterr().out)
     assert (plain["seconds"]["noisy"], plain["forwards"]) == (0, 3)
     for share, forwards in ((1.0, 6), (0.5, 4.5)):  # a noisy copy beside the clean batch
-        train.main([*FLAGS, "--benchmark", "2", "--preset", "dense", "--set", f"method.noisy_share={share}"])
+        dense = ["--preset", "dense", "--batch-size", "1", "--set", f"method.noisy_share={share}"]
+        train.main([*FLAGS, "--benchmark", "2", *dense])
         found = json.loads(capsys.readouterr().out)
         assert (found["forwards"], found["noisy_share"]) == (forwards, share)
         assert 0 < found["seconds"]["noisy"] <= 1.01 * found["seconds"]["network"]
