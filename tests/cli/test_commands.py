@@ -50,7 +50,8 @@ def test_train_leaves_everything(run):
     assert not set(split["train"]) & set(split["test"])
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     supervised = [row for row in rows if row["kind"] == "step" and row["epoch"] >= 2]
-    assert all(row["gradient"] > 0 and row["noise"] > 0 for row in supervised)
+    assert all(row["gradient"] > 0 for row in supervised)
+    assert any(row["noise"] > 0 for row in supervised)  # where an image of the batch has a noisy copy
     assert rows[-1]["val_dice"] is not None
     assert done.stderr == ""  # lines, no bars, where there is no terminal
     assert re.search(
