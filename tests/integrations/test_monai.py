@@ -33,6 +33,7 @@ loss:
   _target_: sure_fast.integrations.monai.TrainerLoss
   loss:
     _target_: sure_fast.UncertaintySupervisedLoss
+    noisy_share: 1.0
     num_epochs: 2
     start_epoch: 1
     gamma: 0.2
