@@ -40,4 +40,4 @@ def test_add_noise_patches(benchmark, name):
         "Python loop over patches": lambda: loop(image, centers, noise),
     }
     group = f"add_noise_patches {list(SHAPE)}, {len(grid)} patches of {SIZE} x {SIZE}"
-    row(benchmark, group, name, runs[name], add("reference"), rounds="fast" if name == "sure_fast" else "slow")
+    row(benchmark, group, name, runs[name], add("reference"))

@@ -77,5 +77,4 @@ def test_boundary_distance(benchmark, name, max_distance):
         name,
         peer if name in PEERS else ours,
         None if name in PEERS else expected,
-        rounds="fast" if name == "sure_fast" else "slow",
     )

@@ -48,4 +48,4 @@ def test_dense_noise_uncertainty_loss(benchmark, name, with_distance):
     near = int((d <= 4).sum())
     which = "all terms" if with_distance else "without the distance term"
     group = f"dense_noise_uncertainty_loss forward + backward {list(size)}, {near} voxels near a boundary, {which}"
-    row(benchmark, group, name, step, expected, rtol=1e-3, atol=1e-8, rounds="fast" if name == "sure_fast" else "slow")
+    row(benchmark, group, name, step, expected, rtol=1e-3, atol=1e-8)

@@ -50,5 +50,4 @@ def test_evidential_loss(benchmark, name, shape):
         expected,
         rtol=1e-3,
         atol=1e-8,
-        rounds="fast" if name == "sure_fast" else "slow",
     )

@@ -42,5 +42,4 @@ def test_gradient_magnitude(benchmark, name, shape):
         name,
         lambda: run(image),
         sure_fast.gradient_magnitude(image.double(), backend="reference").float(),
-        rounds="fast" if name == "sure_fast" else "slow",
     )

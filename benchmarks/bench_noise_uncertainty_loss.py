@@ -45,5 +45,4 @@ def test_noise_uncertainty_loss(benchmark, name):
         expected,
         rtol=1e-3,
         atol=1e-9,
-        rounds="fast" if name == "sure_fast" else "slow",
     )

@@ -33,5 +33,4 @@ def test_pair_concordance(benchmark, name):
         runs[name],
         expected,
         rtol=1e-10,
-        rounds="fast" if name == "sure_fast" else "slow",
     )

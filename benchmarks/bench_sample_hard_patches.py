@@ -35,7 +35,6 @@ def test_many_patches(benchmark, size, name):
         name,
         lambda: draw(backend),
         draw("reference"),
-        rounds="fast" if name == "sure_fast" else "slow",
     )
 
 
@@ -54,7 +53,7 @@ def test_sample_hard_patches(benchmark, name):
     runs = {"sure_fast": lambda: draw("cpu"), "eager reference": lambda: draw("reference")}
     group = f"sample_hard_patches {list(shape)}, 4 classes"
     if name in runs:
-        row(benchmark, group, name, runs[name], draw("reference"), rounds="fast" if name == "sure_fast" else "slow")
+        row(benchmark, group, name, runs[name], draw("reference"))
     else:  # another draw
         assert all(len(centers) == 12 for centers in loop())
         row(benchmark, group, name, loop, rounds="slow")

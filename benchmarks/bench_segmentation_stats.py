@@ -39,4 +39,4 @@ def test_segmentation_stats(benchmark, name):
         "MONAI DiceMetric, Dice alone": monai,
     }
     group = f"segmentation_stats {list(SHAPE)}"
-    row(benchmark, group, name, runs[name], monai(), rounds="fast" if name == "sure_fast" else "slow")
+    row(benchmark, group, name, runs[name], monai())

@@ -28,5 +28,4 @@ def test_spearman(benchmark, name):
         runs[name],
         expected,
         rtol=1e-10,
-        rounds="fast" if name == "sure_fast" else "slow",
     )

@@ -5,7 +5,8 @@
 // smoothed and differentiated along D, and of three such rows the H and W steps finish one in registers. So the planes
 // are read one row after the other, the two that were read before from the second-level cache.
 // Bytes per voxel: the image once (and the halos of strips), the output once. float32 (float64 for float64) arithmetic,
-// no reduction. Bound by memory; in L1 9 loads, 3 stores, about 25 operations and a root a vector.
+// no reduction. 9 loads, 3 stores, about 25 operations and a root a vector, bound by latencies of the second-level
+// cache.
 #include "cpu/gradient_magnitude.h"
 
 #include "cpu/vectors.h"

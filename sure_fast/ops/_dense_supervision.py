@@ -36,7 +36,8 @@ def dense_supervision(
     terms = evidential_terms(sums, classes, weights, backend)[:3]
     noisy: tuple[Tensor | None, ...] = (None, None, None)
     if noise.segmentation:
-        rows, maps = zip(*(read(z, noise.of(label)) for z in noise.copies), strict=True)
+        copied = noise.of(label)
+        rows, maps = zip(*(read(z, copied) for z in noise.copies), strict=True)
         of_copies = torch.cat(rows) if len(rows) > 1 else rows[0]
         noisy = evidential_terms(of_copies, classes, weights, backend)[:3]
     else:

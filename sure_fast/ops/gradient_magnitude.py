@@ -145,7 +145,8 @@ def gradient_magnitude(
 
     Notes:
         Half precision is computed in float32. Deterministic. An axis of one voxel has derivative 0. Empty input gives
-        empty output; NaN spreads to the voxels whose stencil touches it.
+        empty output; NaN spreads to the voxels whose stencil touches it, and an infinite voxel gives inf there, or NaN
+        where it is taken from another, in the kernels also from itself along H or W of one voxel.
 
     Example:
         >>> import sure_fast, torch

@@ -30,6 +30,8 @@ def gradient_magnitude(
         x = sum(w * x[:, k : k + 1] for k, w in enumerate(weights))  # type: ignore[assignment]
     squared = torch.zeros_like(x)
     for axis in range(2, x.dim()):
+        if x.shape[axis] == 1:
+            continue  # 0, of an infinite voxel too
         step = 1.0 if spacing is None else spacing[axis - 2]
         d = _difference(x, axis, operator) / step
         if operator == "sobel":

@@ -18,7 +18,9 @@ SMALL = [
     (2, 1, 13, 70), (1, 3, 4, 5, 17), (1, 1, 19, 3, 5), (1, 2, 1, 2, 30), (2, 1, 9, 1), (1, 1, 1, 1, 1),
     (1, 1, 2, 13, 22), (0, 1, 4, 4), (1, 1, 0, 4),
 ]  # fmt: skip
-LARGE = [(2, 1, 33, 300), (1, 3, 40, 5, 70), (1, 1, 35, 20, 19), (1, 2, 1, 2, 300), (1, 1, 2, 130, 129)]
+LARGE = [
+    (2, 1, 33, 300), (1, 3, 40, 5, 70), (1, 1, 35, 20, 19), (1, 2, 1, 2, 300), (1, 1, 2, 130, 129), (1, 1, 3, 17, 530),
+]  # fmt: skip
 
 
 def check(kernel, image, **options):
@@ -187,6 +189,7 @@ def test_infinity_in_two_dimensions_stays_in_its_ring(backend):
     want[2:5, 2:5] = math.inf
     want[3, 3] = 0
     assert torch.equal(backend(image)[0, 0], want)
+    assert torch.equal(backend(image[:, :, None])[0, 0, 0], want)  # a volume of one plane
 
 
 def test_same_bits_however_it_runs(variant):

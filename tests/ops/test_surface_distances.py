@@ -67,7 +67,7 @@ def test_the_surface_is_where_a_face_is_open(backend):
     assert backend(solid[:, :1], solid[:, :1], 2).voxels[0, 0, 0] == 22  # a channel axis, as metrics take it
 
 
-@pytest.mark.parametrize("shape", [(2, 24, 31), (1, 14, 17, 21), (1, 70, 12, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 24, 31), (1, 14, 17, 21), (1, 70, 12, 9), (1, 9, 12, 71)], ids=str)
 @pytest.mark.parametrize("spacing", [1.0, 0.7, "mixed"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_is_monais(shape, spacing, kernel):

@@ -42,7 +42,11 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("launches", &emulation::launches, "How many kernels were launched since.");
 #endif
   m.def(
-      "versions", [] { return std::make_pair(cuda_versions().driver, cuda_versions().library); },
+      "versions",
+      [] {
+        const CudaVersions versions = cuda_versions();
+        return std::make_pair(versions.driver, versions.library);
+      },
       "The CUDA versions of the driver, 0 without one, and of the library, 1000 major + 10 minor.");
   m.attr("SASS") = py::tuple(py::cast(kSass));
   m.attr("PTX") = kPtx;
