@@ -384,7 +384,7 @@ class Arguments:
         self.images, self.classes, self.voxels = self.maps[0].shape
         self.size = (1, *logits[0].shape[2:])[-3:]
         self.centers, self.valid = centers.contiguous(), valid.contiguous().view(torch.uint8)
-        self.levels = levels.to(logits[0].device, non_blocking=True)
+        self.levels = levels.contiguous().to(logits[0].device, non_blocking=True)
         self.distance = None if distance is None else distance.to(torch.float32).contiguous()
         self.squared = squared
         self.threshold, self.most = threshold, _cpu.squared_steps_within(threshold)
@@ -442,6 +442,7 @@ def backward(
     coefficients [3]: d loss / d sums of u over the far voxels; by_terms [2]: d loss / d (order, distance)."""
     if a.images * a.voxels == 0:
         return
+    coefficients, by_terms = coefficients.contiguous(), by_terms.contiguous()
     flats = [z if flat is None else flat for z, flat in zip(a.maps, gradients, strict=True)]
     with on_device_of(coefficients):
         _backward[triton.cdiv(a.voxels, BLOCK), a.images](

@@ -114,5 +114,5 @@ def backward(
     of_noisy, flat = writable(noise.logits)
     of_far = grad_sums[sums_layout(logits.shape[1]).of_noisy]
     arguments = noise.arguments(logits, evidence, squared)
-    noise_uncertainty_loss.backward(arguments, of_far, grad_terms.contiguous(), slopes, [None, *flat.chunk(2)])
+    noise_uncertainty_loss.backward(arguments, of_far, grad_terms, slopes, [None, *flat.chunk(2)])
     return gradient, of_noisy

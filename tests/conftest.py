@@ -18,6 +18,20 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _checked_addresses():
+    """Interpreted kernels of Triton stay within their arguments."""
+    from sure_fast.ops import _triton
+
+    if _triton.MISSING is not None or not _triton.INTERPRETED:
+        yield
+        return
+    from tests.kernels import addresses
+
+    with addresses.checked():
+        yield
+
+
 @pytest.fixture
 def poisoned_memory():
     """Uninitialised tensors are filled with NaN (or the largest integer), so that an unwritten output shows."""

@@ -164,7 +164,7 @@ def check_dense_noise_uncertainty_loss(rng, backend):
     out = sure_fast.dense_noise_uncertainty_loss(
         *(*leaves, None)[:3],
         torch.from_numpy(d),
-        torch.from_numpy(levels),
+        laid_out(rng, torch.from_numpy(levels)),
         threshold=threshold,
         margin=margin,
         backend=backend,
@@ -213,7 +213,7 @@ def check_noise_uncertainty_loss(rng, backend):
     levels = np.sort(rng.random(2))
     leaves = [x.detach().requires_grad_() for x in z]
     out = sure_fast.noise_uncertainty_loss(
-        *leaves, torch.from_numpy(d), torch.from_numpy(centers), torch.from_numpy(levels),
+        *leaves, torch.from_numpy(d), torch.from_numpy(centers), laid_out(rng, torch.from_numpy(levels)),
         valid=torch.from_numpy(valid), threshold=threshold, evidence=evidence, backend=backend,
     )  # fmt: skip
 
@@ -246,7 +246,7 @@ def check_uncertainty_supervision(rng, backend):
     near, wide = one_of(rng, (0.0, 1.0, 2.0)), one_of(rng, (1.0, 4.0))
     out = sure_fast.uncertainty_supervision(
         z, label, image, noisy_logits=torch.cat(noisy), centers=torch.from_numpy(centers),
-        levels=torch.from_numpy(levels), valid=torch.from_numpy(valid), gradient_threshold=near, noise_threshold=wide,
+        levels=laid_out(rng, torch.from_numpy(levels)), valid=torch.from_numpy(valid), gradient_threshold=near, noise_threshold=wide,
         evidence=evidence, ignore_index=ignore, backend=backend,
     )  # fmt: skip
     want = dict(zip(("data", "kl", "dice"),

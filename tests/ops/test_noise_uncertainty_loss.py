@@ -157,10 +157,12 @@ def test_large_images_agree_with_the_reference(shape, evidence, kernel, dtype):
 
 @pytest.mark.parametrize("layout", ["channels_last", "halves of a batch", "transposed"])
 def test_strides_change_nothing(layout, kernel):
-    z, *others = case((2, 5, 6, 7) if kernel.interpreted else (2, 40, 30, 11))
+    z, d, centers, levels, valid = case((2, 5, 6, 7) if kernel.interpreted else (2, 40, 30, 11))
     both = torch.cat(z[1:])
     turned = [z[0], both[:2], both[2:]] if "halves" in layout else [strided(x, layout) for x in z]
-    assert_same_bits([check(kernel, turned, *others), run(kernel, z, *others)])
+    others = [strided(x, "transposed") for x in (d, centers)]
+    others += [strided(levels, "every other voxel"), strided(valid, "transposed")]
+    assert_same_bits([check(kernel, turned, *others), run(kernel, z, d, centers, levels, valid)])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 40, 31), (1, 1, 1), (2, 40, 30, 11)], ids=str)
