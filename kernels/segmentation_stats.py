@@ -4,9 +4,9 @@ p = alpha / A, u = C / A, prediction = argmax alpha (the first of equals)
 confusion[label][prediction]; calibration bins k / bins <= p < (k + 1) / bins of every class and of the top label:
 number, sum of p, hits; number of voxels, and of errors of each class and of the top label, by the level
 k / levels < u <= (k + 1) / levels.
-Grid (blocks of 1024 voxels, N). A block's counts are histograms in shared memory; its bins of p, of which neighbouring
-voxels fill a few, are summed one by one. Blocks add to one record an image, int64, of which sums of p are 2^-32: in any
-order the same. Bytes per voxel: C logits and a label. Bound by the additions to the bins.
+Grid (blocks of 1024 voxels, N). A block's counts are histograms in shared memory; its bins of p that have a voxel, of
+neighbours a few, are summed one by one. Blocks add to one record an image, int64, of which sums of p are 2^-32: in any
+order the same. Bytes per voxel: C logits and a label. Bound by instructions: logits, bins and additions to them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _cpu
-from ._launch import BLOCK, on_device_of, own_voxels, unrolled
-from ._math import alpha, exponential, log_one_plus
+from ._launch import BLOCK, INTERPRETED, on_device_of, own_voxels, two_sums, unrolled
+from ._math import alpha, exponential, log_one_plus, quotient, reciprocal
 
 FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
 
@@ -41,19 +41,41 @@ def _clamped(x, last):
 
 
 @triton.jit
-def _edge(k, bins):
-    """k / bins, correctly rounded."""
-    return tl.div_rn(k.to(tl.float32), tl.full(k.shape, bins, tl.float32))
+def _edge(k, COUNT: tl.constexpr):
+    """k / COUNT of whole numbers below 2^24, correctly rounded."""
+    k = k.to(tl.float32)
+    inverse = tl.full(k.shape, 1.0 / COUNT, tl.float32)
+    near = k * inverse
+    return tl.fma(inverse, tl.fma(tl.full(k.shape, -COUNT, tl.float32), near, k), near)
 
 
 @triton.jit
-def _add(record, values, mask, size, SIZE: tl.constexpr):
-    """Adds how often each of 0 .. size - 1 occurs."""
-    counts = tl.histogram(tl.where(mask, values, SIZE - 1), SIZE)
-    i = tl.arange(0, SIZE)
-    missed = tl.sum((mask == 0).to(tl.int32))  # what was counted as the last value only to be counted somewhere
-    counts -= tl.where(i == SIZE - 1, missed, 0)
-    tl.atomic_add(record + i, counts.to(tl.int64), mask=(i < size) & (counts != 0), sem="relaxed")
+def _add(record, values, mask, COUNT: tl.constexpr, SIZE: tl.constexpr):
+    """Adds how often each of 0 .. COUNT - 1 occurs; in most blocks no voxel is of a class, or wrong about it."""
+    number = tl.sum(mask.to(tl.int32))
+    if number > 0:
+        counts = tl.histogram(tl.where(mask, values, SIZE - 1), SIZE)
+        i = tl.arange(0, SIZE)
+        # what was counted as the last value only to be counted somewhere
+        counts -= tl.where(i == SIZE - 1, mask.shape[0] - number, 0)
+        tl.atomic_add(record + i, counts.to(tl.int64), mask=(i < COUNT) & (counts != 0), sem="relaxed")
+
+
+@triton.jit
+def _inverse(total):
+    """A / 16, whose inverse is a normal number, and this inverse, nearly always to nearest."""
+    smaller = total * 0.0625
+    r = reciprocal(smaller)
+    return smaller, tl.fma(r, tl.fma(-smaller, r, 1.0), r)
+
+
+@triton.jit
+def _share(a, total, smaller, inverse):
+    """alpha / A as a division rounds it, nearly always; of an infinite A what alpha / A is."""
+    a_smaller = a * 0.0625
+    near = a_smaller * inverse
+    near = tl.fma(inverse, tl.fma(-smaller, near, a_smaller), near)
+    return tl.where(total == float("inf"), a * 0.0, near)
 
 
 @triton.jit
@@ -74,21 +96,31 @@ def _predict(
 
 
 @triton.jit
+def _met(bin):
+    """Bit b & 31 where some voxel is in bin b; those that count nowhere have bin -1."""
+    if INTERPRETED:  # which would look at one voxel after the other
+        return tl.full([], -1, tl.int32)
+    else:
+        return tl.reduce_or(tl.where(bin >= 0, 1 << (bin & 31), 0), 0)
+
+
+@triton.jit
 def _add_bins(number, confidence, hits, begin, p, hit, counts, BINS: tl.constexpr):
     """Adds to the bins of one class, from `begin` on, how many voxels, what sum of p and how many hits a block has."""
     p = tl.where(p > 0.0, p, 0.0)
     bin = _clamped(p * BINS, BINS - 1)  # the product may be rounded over an edge
     up = (p >= _edge(bin + 1, BINS)) & (bin < BINS - 1)
     bin = tl.where(counts, bin + up.to(tl.int32) - (p < _edge(bin, BINS)).to(tl.int32), -1)
-    first = tl.min(tl.where(counts, bin, BINS))
-    for b in tl.range(first, tl.max(bin) + 1):
-        mine = bin == b
-        both = tl.sum(mine.to(tl.int32) + tl.where(mine & hit, 65536, 0))  # a block has fewer voxels
-        at = begin + b
-        tl.atomic_add(number + at, (both & 65535).to(tl.int64), sem="relaxed")
-        tl.atomic_add(hits + at, (both >> 16).to(tl.int64), sem="relaxed")
-        fixed = tl.sum(tl.where(mine, p, 0.0)).to(tl.float64) * FRACTION
-        tl.atomic_add(confidence + at, fixed.to(tl.int64), sem="relaxed")
+    met = _met(bin)
+    for b in tl.range(0, BINS):
+        if (met >> (b & 31)) & 1:
+            mine = bin == b
+            # a block has fewer voxels than 65536
+            both, sum_p = two_sums(mine.to(tl.int32) + tl.where(mine & hit, 65536, 0), tl.where(mine, p, 0.0))
+            at = begin + b
+            tl.atomic_add(number + at, (both & 65535).to(tl.int64), sem="relaxed")
+            tl.atomic_add(hits + at, (both >> 16).to(tl.int64), sem="relaxed")
+            tl.atomic_add(confidence + at, (sum_p.to(tl.float64) * FRACTION).to(tl.int64), sem="relaxed")
 
 
 @triton.jit
@@ -128,26 +160,34 @@ def _forward(
     confidence, hits = number + (C + 1) * BINS, number + 2 * (C + 1) * BINS
     by_level = number + 3 * (C + 1) * BINS
     errors, others = by_level + LEVELS, by_level + (C + 2) * LEVELS
-    tl.atomic_add(others, tl.sum(bad.to(tl.int64)), sem="relaxed")
-    u = tl.div_rn(tl.full(v.shape, C, tl.float32), total)
+    bad_number = tl.sum(bad.to(tl.int32))
+    if bad_number > 0:
+        tl.atomic_add(others, bad_number.to(tl.int64), sem="relaxed")
+    u = quotient(C, total)
     level = _clamped(u * LEVELS, LEVELS - 1)
     up = (u > _edge(level + 1, LEVELS)) & (level < LEVELS - 1)
     down = (u <= _edge(level, LEVELS)) & (level > 0)
     level += up.to(tl.int32) - down.to(tl.int32)
     _add(by_level, level, counts, LEVELS, SIZE)
+    smaller, inverse = _inverse(total)
+    wrong = label != prediction
+    of_label = tl.where(counts & wrong, label, -1)
+    of_prediction = tl.where(counts & wrong, prediction, -1)
     for c in tl.range(0, C + 1):  # the last is the top label
         if c < C:
             a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE)
             hit = label == c
-            wrong = counts & (hit != (prediction == c))
+            missed = (of_label == c) | (of_prediction == c)
             _add(confusion + c * C, prediction, hit, C, CLASSES)
         else:
             a = best
-            hit = label == prediction
-            wrong = counts & (hit == 0)
-        _add(errors + c * LEVELS, level, wrong, LEVELS, SIZE)
-        p = tl.div_rn(a, total)
-        tl.atomic_add(others + 1 + c, tl.sum((counts & (p != p)).to(tl.int64)), sem="relaxed")
+            hit = wrong == 0
+            missed = of_label >= 0
+        _add(errors + c * LEVELS, level, missed, LEVELS, SIZE)
+        p = _share(a, total, smaller, inverse)
+        nan = tl.sum((counts & (p != p)).to(tl.int32))
+        if nan > 0:
+            tl.atomic_add(others + 1 + c, nan.to(tl.int64), sem="relaxed")
         _add_bins(number, confidence, hits, c * BINS, p, hit, counts, BINS)
 
 

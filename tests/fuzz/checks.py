@@ -246,8 +246,8 @@ def check_uncertainty_supervision(rng, backend):
     near, wide = one_of(rng, (0.0, 1.0, 2.0)), one_of(rng, (1.0, 4.0))
     out = sure_fast.uncertainty_supervision(
         z, label, image, noisy_logits=torch.cat(noisy), centers=torch.from_numpy(centers),
-        levels=laid_out(rng, torch.from_numpy(levels)), valid=torch.from_numpy(valid), gradient_threshold=near, noise_threshold=wide,
-        evidence=evidence, ignore_index=ignore, backend=backend,
+        levels=laid_out(rng, torch.from_numpy(levels)), valid=torch.from_numpy(valid), gradient_threshold=near,
+        noise_threshold=wide, evidence=evidence, ignore_index=ignore, backend=backend,
     )  # fmt: skip
     want = dict(zip(("data", "kl", "dice"),
                     oracles.evidential_terms(array(z), y, "digamma", evidence, ignore, None), strict=True))  # fmt: skip

@@ -98,6 +98,24 @@ def test_exact_probabilities(kernel):
     torch.testing.assert_close(got.confidence, want.confidence, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("bins", [2, 3, 7, 10, 100, 255, 997])
+def test_a_probability_on_an_edge_is_in_the_bin_above(bins, backend):
+    k = torch.arange(1, bins, dtype=backend.widest)
+    z = torch.stack([k, bins - k])[None, :, None] - 1  # alpha of relu: p = k / bins
+    s = backend(z, torch.zeros(1, 1, bins - 1, dtype=torch.int64), evidence="relu", bins=bins)
+    assert s.number[0, :2].tolist() == [[0] + [1] * (bins - 1)] * 2
+
+
+def test_evidence_without_end(backend):
+    largest = torch.finfo(backend.widest).max
+    z = torch.tensor([[largest, largest, largest / 2**60], [0, largest, largest]], dtype=backend.widest)[None, :, None]
+    s = backend(z, torch.zeros(1, 1, 3, dtype=torch.int64), evidence="relu", bins=10)
+    # A of the second overflows
+    assert s.number[0].tolist() == [[2] + [0] * 8 + [1], [2] + [0] * 8 + [1], [1] + [0] * 8 + [2]]
+    assert s.confidence[0].sum(1) == pytest.approx([1, 1, 2])
+    assert s.uncertainty[0].tolist() == [3] + [0] * 99
+
+
 def test_same_bits_however_it_runs(variant):
     z, y = case((2, 3, 20, 61), torch.float32)
     assert_same_bits(variant(z, y) for _ in variant.ways())
