@@ -170,20 +170,18 @@ def _forward(
     level += up.to(tl.int32) - down.to(tl.int32)
     _add(by_level, level, counts, LEVELS, SIZE)
     smaller, inverse = _inverse(total)
-    wrong = label != prediction
-    of_label = tl.where(counts & wrong, label, -1)
-    of_prediction = tl.where(counts & wrong, prediction, -1)
+    of_label = tl.where(label != prediction, label, -1)  # where it is predicted wrong
+    of_prediction = tl.where(of_label >= 0, prediction, -1)
     for c in tl.range(0, C + 1):  # the last is the top label
         if c < C:
             a = _alpha(z, c, v, inside, stride_c, stride_v, EVIDENCE)
             hit = label == c
-            missed = (of_label == c) | (of_prediction == c)
             _add(confusion + c * C, prediction, hit, C, CLASSES)
+            _add(errors + c * LEVELS, level, (of_label == c) | (of_prediction == c), LEVELS, SIZE)
         else:
             a = best
-            hit = wrong == 0
-            missed = of_label >= 0
-        _add(errors + c * LEVELS, level, missed, LEVELS, SIZE)
+            hit = label == prediction
+            _add(errors + c * LEVELS, level, of_label >= 0, LEVELS, SIZE)
         p = _share(a, total, smaller, inverse)
         nan = tl.sum((counts & (p != p)).to(tl.int32))
         if nan > 0:

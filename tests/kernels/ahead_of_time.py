@@ -3,8 +3,8 @@
     python -m tests.kernels.ahead_of_time [--json] [op ...]
 
 A launch is caught before it looks for a device; its arguments say what is compiled: types, constants, divisibility.
-Registers and the stack, which is where spilled registers go, are read from the cubin; an error where there is more of
-it than is known. With another Triton in PYTHONPATH it is that one which compiles. Needs TRITON_INTERPRET unset.
+Registers and the stack, which is where spilled registers go, are read from the cubin; an error where a kernel needs
+one. With another Triton in PYTHONPATH it is that one which compiles. Needs TRITON_INTERPRET unset.
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ from triton.runtime.jit import JITFunction
 from tests.kernels.launches import CASES
 
 ARCHITECTURES = (80, 90, 100, 120)
-KNOWN = {
-    ("3.6", 100, "segmentation_stats float32"): 8,
-}
-"""Stack bytes of a thread that are left as they are, by Triton, architecture and launch: what avoids them takes so many
-more registers that fewer warps fit."""
 OPTIONS = ("num_warps", "num_stages")
 TYPES = {
     torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16", torch.uint8: "u8",
@@ -117,9 +112,8 @@ def compiled_for(architecture: int, wanted: list[str]) -> list[list]:
 
 
 def wrong(rows: list[list]) -> list[list]:
-    """Those with more of a stack than is known."""
-    version = ".".join(triton.__version__.split(".")[:2])
-    return [row for row in rows if row[5] > KNOWN.get((version, row[2], row[1]), 0)]
+    """Those that need a stack."""
+    return [row for row in rows if row[5] > 0]
 
 
 def main() -> int:
@@ -134,7 +128,7 @@ def main() -> int:
     for kernel, name, *numbers in rows:
         print(f"{kernel:<42} {name:<58} {numbers[0]:>3} {numbers[1]:>5} {numbers[2]:>9} {numbers[3]:>5}")
     more = wrong(rows)
-    print(f"{len(rows)} kernels of Triton {triton.__version__}, {len(more)} with more of a stack than is known")
+    print(f"{len(rows)} kernels of Triton {triton.__version__}, {len(more)} with a stack")
     return bool(more)
 
 
