@@ -24,6 +24,7 @@ def case(shape=(2, 30, 33), classes=3, channels=1, dtype=torch.float32, ignore=N
     label = torch.zeros(shape, dtype=torch.long)
     label[:, 2 : size[0] // 2, 1 : size[1] // 3] = 1
     label[0, size[0] // 4 : size[0] // 3] = classes - 1
+    assert set(label.unique().tolist()) >= {0, 1}
     if ignore is not None:
         label[torch.rand(shape, generator=generator) < 0.1] = ignore
     z = torch.randn((n, classes, *size), generator=generator, dtype=torch.float64).to(dtype)
@@ -239,7 +240,6 @@ def test_operator_is_registered_properly():
 @pytest.mark.parametrize("ignore", [None, 1])
 def test_squares_that_are_known_change_nothing(kernel, ignore):
     z, label, image, noisy, noise = case((2, 10, 14, 15))
-    assert len(label.unique()) == 3
     found = []
     for known in (False, True):
         leaves = [kernel.leaf(t.float()) for t in (z, noisy)]
