@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ops import _triton
+from ..ops._calls import empty_gradient
 
 INTERPRETED = tl.constexpr(_triton.INTERPRETED)
 GROUP = tl.constexpr(4)  # voxels a thread loads at once, at the most
@@ -28,9 +29,9 @@ def on_device_of(t: Tensor) -> AbstractContextManager[object]:
 
 
 def writable(like: Tensor) -> tuple[Tensor, Tensor]:
-    """An uninitialised tensor like `like` [N, C, *S] and its view [N, C, V]."""
-    flat = torch.empty_like(like.flatten(2))  # of a view the strides are kept
-    return flat.unflatten(2, like.shape[2:]), flat
+    """An uninitialised gradient of logits [N, C, *S] and its view [N, C, V]."""
+    gradient = empty_gradient(like)
+    return gradient, gradient.flatten(2)
 
 
 @triton.jit

@@ -115,3 +115,9 @@ def single_or_double(t: Tensor) -> Tensor:
 def one_stride(t: Tensor) -> Tensor:
     """[N, C, *S] as the kernels read it, [N, C, V]: a copy where *S does not step by one stride."""
     return t if _cpu.has_one_stride(t) else t.contiguous()
+
+
+def empty_gradient(logits: Tensor) -> Tensor:
+    """Uninitialised, [N, C, *S] that a kernel writes as [N, C, V]: with the strides of the logits where it could read
+    them so. What a fake kernel promises is made of it too, since compiled code relies on the strides."""
+    return torch.empty_like(logits.flatten(2)).unflatten(2, logits.shape[2:])

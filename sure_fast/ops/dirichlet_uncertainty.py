@@ -10,7 +10,7 @@ from .. import _backends, _checks, _cpu
 from ..reference.dirichlet_uncertainty import dirichlet_uncertainty as _reference
 from . import _triton
 from ._autograd import Parameters
-from ._calls import one_stride
+from ._calls import empty_gradient, one_stride
 
 EVIDENCE = _cpu.EVIDENCE
 EXP_CLAMP = _cpu.EXP_CLAMP
@@ -62,14 +62,14 @@ def _op_backward(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> T
 
         return kernels.backward(grad, logits, evidence)
     logits = one_stride(logits)
-    gradient = one_stride(torch.empty_like(logits))
+    gradient = empty_gradient(logits)
     _cpu.dirichlet_uncertainty_backward(logits, evidence, torch.get_num_threads(), grad.contiguous(), gradient)
     return gradient
 
 
 @_op_backward.register_fake
 def _(grad: Tensor, logits: Tensor, evidence: str, backend: str) -> Tensor:
-    return torch.empty_like(logits)
+    return empty_gradient(logits)
 
 
 _parameters = Parameters(_op)

@@ -13,7 +13,7 @@ from .._distributed import summed
 from ..reference.evidential_loss import evidential_loss as _reference
 from . import _triton
 from ._autograd import Parameters
-from ._calls import one_stride, single_or_double
+from ._calls import empty_gradient, one_stride, single_or_double
 from ._sums import kernel_layout, sums_layout
 from ._terms import evidential_terms
 from .dirichlet_uncertainty import EVIDENCE
@@ -162,7 +162,7 @@ def _op_backward(
             uncertainty=grad_uncertainty, data=grad_data, kl=grad_kl,
         )  # fmt: skip
     args, logits = evidential_args(logits, target, kind, evidence, ignore_index, class_weights, regions)
-    gradient = one_stride(torch.empty_like(logits))
+    gradient = empty_gradient(logits)
     classes = 2 if regions else logits.shape[1]
     coefficients = torch.zeros((len(grad_sums), _cpu.evidential_sums_size(classes)), dtype=torch.float64)
     coefficients[:, sums_layout(classes).terms] = grad_sums
@@ -176,7 +176,7 @@ def _op_backward(
 
 @_op_backward.register_fake
 def _(grad_sums: Tensor, grad_data: object, grad_kl: object, grad_uncertainty: object, logits: Tensor, *_: object):
-    return torch.empty_like(logits)
+    return empty_gradient(logits)
 
 
 _parameters = Parameters(_op)

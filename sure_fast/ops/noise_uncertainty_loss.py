@@ -12,7 +12,7 @@ from .. import _backends, _checks, _cpu
 from ..reference.noise_uncertainty_loss import noise_uncertainty_loss as _reference
 from . import _triton
 from ._autograd import Parameters
-from ._calls import one_stride, single_or_double
+from ._calls import empty_gradient, one_stride, single_or_double
 from .dirichlet_uncertainty import EVIDENCE
 
 
@@ -138,14 +138,14 @@ def _op_backward(
         return clean, first, second
     at_centers = (grad_terms[:, None, None] * slopes).sum(0).contiguous()
     args, kept = noise_args(logits3, *settings, evidence, distance=distance)
-    clean, first, second = (one_stride(torch.empty_like(z)) for z in kept)
+    clean, first, second = (empty_gradient(z) for z in kept)
     _cpu.noise_uncertainty_backward(args, coefficients[:3], at_centers, clean, first, second)
     return clean, first, second
 
 
 @_op_backward.register_fake
 def _(grad_terms: Tensor, grad_far: Tensor, slopes: Tensor, logits: Tensor, noisy1: Tensor, noisy2: Tensor, *_: object):
-    return torch.empty_like(logits), torch.empty_like(noisy1), torch.empty_like(noisy2)
+    return empty_gradient(logits), empty_gradient(noisy1), empty_gradient(noisy2)
 
 
 _parameters = Parameters(_op)

@@ -13,7 +13,7 @@ from .._distributed import summed
 from ..reference.uncertainty_supervision import uncertainty_supervision as _reference
 from . import _triton
 from ._autograd import Parameters
-from ._calls import one_stride
+from ._calls import empty_gradient, one_stride
 from ._dense_supervision import dense_supervision
 from ._sums import kernel_layout, sums_layout
 from ._supervision import (
@@ -174,12 +174,12 @@ def _op_backward(
         logits, label, kind, evidence, ignore_index, class_weights, False, far_map,
         _cpu.squared_steps_within(noise_threshold),
     )  # fmt: skip
-    gradient = one_stride(torch.empty_like(logits))
+    gradient = empty_gradient(logits)
     noisy_gradient = logits.new_empty(0)
     if noise is not None:
         noise = noise._replace(logits=one_stride(noise.logits))
         # Of memory that the kernel takes as it is: a copy of one of its halves would be written and thrown away.
-        noisy_gradient = one_stride(torch.empty_like(noise.logits))
+        noisy_gradient = empty_gradient(noise.logits)
     if label.numel() == 0:
         return gradient, noisy_gradient
     layout, kernel = sums_layout(logits.shape[1]), kernel_layout(logits.shape[1])
@@ -202,7 +202,7 @@ def _op_backward(
 
 @_op_backward.register_fake
 def _(grad_sums, grad_loss, grad_terms, squared, slope, slopes, logits, label, noisy, *_):
-    return torch.empty_like(logits), logits.new_empty(0) if noisy is None else torch.empty_like(noisy)
+    return empty_gradient(logits), logits.new_empty(0) if noisy is None else empty_gradient(noisy)
 
 
 _parameters = Parameters(_op)

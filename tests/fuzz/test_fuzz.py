@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch._subclasses import CrossRefFakeMode
 
 from sure_fast import _backends
 from tests.fuzz.__main__ import main, run_case
@@ -20,6 +21,22 @@ def test_every_op_has_an_oracle():
 def test_drawn_calls(op, backend):
     for seed in range(CASES):
         run_case(op, seed, backend)
+
+
+class Promises(CrossRefFakeMode):
+    """Beside each of our kernels its fake runs: what it says of shapes, dtypes and strides has to come."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace != "sure_fast":
+            return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@pytest.mark.parametrize("op", CHECKS)
+def test_fake_kernels_tell_what_comes(op):
+    with Promises():
+        for seed in range(2 * CASES):
+            run_case(op, seed, "cpu")
 
 
 @pytest.mark.parametrize("op", [op for op in CHECKS if "cuda" in _backends.registered()[op]])
