@@ -18,7 +18,8 @@ fuzz:
 
 # The operator tests on a copy of the tracked files built with AddressSanitizer and UndefinedBehaviorSanitizer.
 # Left out: what compiles or forks, which the sanitizers' runtime does not survive, the reference and the Triton kernels,
-# which are Python, and slow tests. The emulated CUDA kernels run on the cases of a GPU.
+# which are Python, and slow tests. The emulated CUDA kernels run on the cases of a GPU. What the sanitizers report is not
+# captured.
 SANITIZED = build/sanitized
 sanitize:
 	rm -rf $(SANITIZED)
@@ -29,7 +30,7 @@ sanitize:
 	cd $(SANITIZED) && export ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$$PWD \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" && \
 	  python -c "import sure_fast; assert 'sanitized' in sure_fast._cpu.__file__" && \
-	  SURE_FAST_SANITIZE=1 python -m pytest -q tests/ops tests/fuzz tests/cuda/test_emulation.py tests/cuda/test_gpu_cases.py \
+	  SURE_FAST_SANITIZE=1 python -m pytest -q --capture=sys tests/ops tests/fuzz tests/cuda/test_emulation.py tests/cuda/test_gpu_cases.py \
 	    -k "not compile and not opcheck and not fork and not registered and not [triton and not -triton] and not [reference and not [cuda"
 
 # Registers and shared memory of every CUDA kernel; an error where one spills or needs a stack. Needs nvcc, no GPU.

@@ -1,4 +1,7 @@
-"""Interpreted Triton kernels read and write the memory of their arguments alone: what a sanitizer tells on a GPU."""
+"""Interpreted Triton kernels read and write the memory of their arguments alone: what a sanitizer tells on a GPU.
+
+What lies between the elements of an argument, or in another argument, counts as inside.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def checked() -> Iterator[None]:
 
     memory: list[Memory] = []
     prepare, load = GridExecutor._init_args_hst, InterpreterBuilder.create_masked_load
-    store = InterpreterBuilder.create_masked_store
+    store, atomic = InterpreterBuilder.create_masked_store, InterpreterBuilder.create_atomic_rmw
 
     def prepared(self, *arguments):
         given, named = prepare(self, *arguments)
@@ -59,9 +62,14 @@ def checked() -> Iterator[None]:
         memory[0].check("stores", pointers, mask)
         return store(self, pointers, value, mask, *others)
 
+    def checked_atomic(self, operation, pointers, value, mask, *others):
+        memory[0].check("atomic operations", pointers, mask)
+        return atomic(self, operation, pointers, value, mask, *others)
+
     with (
         mock.patch.object(GridExecutor, "_init_args_hst", prepared),
         mock.patch.object(InterpreterBuilder, "create_masked_load", checked_load),
         mock.patch.object(InterpreterBuilder, "create_masked_store", checked_store),
+        mock.patch.object(InterpreterBuilder, "create_atomic_rmw", checked_atomic),
     ):
         yield

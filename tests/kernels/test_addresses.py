@@ -21,6 +21,12 @@ def _copy(x, out, first, size, LANES: tl.constexpr):
     tl.store(out + lane, tl.load(x + first + lane, mask=lane < size), mask=lane < size)
 
 
+@triton.jit
+def _count(out, size, LANES: tl.constexpr):
+    lane = tl.arange(0, LANES)
+    tl.atomic_add(out + lane, tl.full([LANES], 1, tl.int64), mask=lane < size, sem="relaxed")
+
+
 def copied(x, out, first, size):
     _copy[(1,)](x, out, first, size, 16)
     return out.tolist()
@@ -48,3 +54,11 @@ def test_what_is_inside_passes():
 def test_what_is_outside_raises(x, out, first, size):
     with pytest.raises(InterpreterError, match="outside of the kernel's arguments"):
         copied(x, out, first, size)
+
+
+def test_atomic_operations_are_seen():
+    counts = torch.zeros(9, dtype=torch.int64)
+    _count[(1,)](counts, 9, 16)
+    assert counts.tolist() == [1] * 9
+    with pytest.raises(InterpreterError, match="4 atomic operations outside"):
+        _count[(1,)](counts[:5], 9, 16)

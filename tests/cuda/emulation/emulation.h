@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <type_traits>
 
 #define __global__
 #define __device__
@@ -129,9 +130,12 @@ extern emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 #define __ballot_sync(...) emulation::ballot(SURE_FAST_SITE, __VA_ARGS__)
 #define __match_any_sync(...) emulation::match_any(SURE_FAST_SITE, __VA_ARGS__)
 
+// Of a device a sum of integers that overflows wraps.
 template <typename T>
 T atomicAdd(T* place, T value) {
-  return emulation::atomically(place, [=](T before) { return before + value; });
+  using Sum = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::common_type<T>>::type;
+  return emulation::atomically(
+      place, [=](T before) { return static_cast<T>(static_cast<Sum>(before) + static_cast<Sum>(value)); });
 }
 template <typename T>
 T atomicMin(T* place, T value) {
