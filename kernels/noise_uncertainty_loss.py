@@ -384,7 +384,7 @@ class Arguments:
         self.images, self.classes, self.voxels = self.maps[0].shape
         self.size = (1, *logits[0].shape[2:])[-3:]
         self.centers, self.valid = centers.contiguous(), valid.contiguous().view(torch.uint8)
-        self.levels = levels.contiguous().to(logits[0].device, non_blocking=True)
+        self.levels = levels.contiguous()
         self.distance = None if distance is None else distance.to(torch.float32).contiguous()
         self.squared = squared
         self.threshold, self.most = threshold, _cpu.squared_steps_within(threshold)

@@ -202,7 +202,7 @@ def maps(name: str, value: object, like: Tensor | None = None, like_name: str = 
 def patches(centers: object, levels: object, valid: object, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Patch centers int64 [N, P, D] for maps `like` [N, *S], noise levels [2], and which centers exist, bool [N, P]."""
     points, exist = centers_and_valid(centers, valid, like.shape, like)
-    return points, noise_levels(levels), exist
+    return points, onto("levels", noise_levels(levels), like.device), exist
 
 
 def centers_and_valid(centers: object, valid: object, image: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

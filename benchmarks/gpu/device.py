@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Cuda:
     def synchronize(self) -> None:
         torch.cuda.synchronize()
 
-    def milliseconds(self, call: Callable[[], Any], rounds: int = 20) -> tuple[float, float]:
+    def milliseconds(self, call: Callable[[], Any], rounds: int = 10) -> tuple[float, float]:
         """Medians of one call as it is made, with Python and launches, and of the device's part alone.
 
         For the second the call is queued behind a kernel that does nothing for a while, so that the device never waits
@@ -38,7 +38,7 @@ class Cuda:
         for _ in range(3):
             call()
         torch.cuda.synchronize()
-        return self._timed(call, rounds, 0), self._timed(call, rounds, self._cycles)
+        return self._timed(call, rounds, 0), self._timed(call, rounds, self._cycles())
 
     def _timed(self, call: Callable[[], Any], rounds: int, cycles: int) -> float:
         times = []
@@ -53,10 +53,10 @@ class Cuda:
             times.append(begin.elapsed_time(end))
         return statistics.median(times)
 
-    @functools.cached_property
     def _cycles(self) -> int:
-        """Of a sleep that takes ASLEEP_MS: measured, since no property tells the clock for every version."""
-        tried = 20_000_000
+        """Of a sleep that takes ASLEEP_MS: measured each time, as the clock changes, and no property of every torch
+        tells it."""
+        tried = 10_000_000
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for _ in range(2):  # the first wakes the device
             begin.record()
@@ -76,7 +76,7 @@ class Cuda:
         return torch.cuda.max_memory_allocated() - before
 
     def captured(self, call: Callable[[], Any]) -> Callable[[], Any]:
-        """A call as a CUDA graph, which is replayed."""
+        """A call as a CUDA graph: each call replays it, and returns what it wrote."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -85,8 +85,13 @@ class Cuda:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
-        return graph.replay
+            written = call()
+
+        def replay() -> Any:
+            graph.replay()
+            return written
+
+        return replay
 
     def kernels(self, call: Callable[[], Any], number: int = 25) -> dict[str, Any]:
         """Launches of one call, and the kernels that take most of its time, in µs; or why there is no profile, which
@@ -94,7 +99,7 @@ class Cuda:
         try:
             return self._profiled(call, number)
         except Exception as error:
-            return {"profile": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+            return {"profile": said(error)}
 
     def _profiled(self, call: Callable[[], Any], number: int) -> dict[str, Any]:
         from torch.profiler import ProfilerActivity, profile
@@ -133,7 +138,7 @@ class Rehearsal(Cuda):
     def synchronize(self) -> None:
         """Nothing is under way."""
 
-    def milliseconds(self, call: Callable[[], Any], rounds: int = 20) -> tuple[float, float]:
+    def milliseconds(self, call: Callable[[], Any], rounds: int = 10) -> tuple[float, float]:
         begin = time.perf_counter()
         call()
         took = 1e3 * (time.perf_counter() - begin)
@@ -163,13 +168,39 @@ DEVICE = Rehearsal() if REHEARSED else Cuda()
 
 def rehearse() -> Any:
     """Within the block the CUDA kernels run in the emulator; on a device nothing changes."""
-    from contextlib import nullcontext
-
     if not REHEARSED:
         return nullcontext()
     from tests.cuda import emulated
 
     return emulated.emulate(emulated.load(emulated.build(emulated.FOLDER)))
+
+
+def said(error: Exception) -> str:
+    """In one line."""
+    lines = str(error).splitlines() or ["without a message"]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def is_lost() -> bool:
+    """Whether the device answers no more in this process, as after an illegal address."""
+    try:
+        DEVICE.synchronize()
+    except Exception:
+        return True
+    return False
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Within the block uninitialised memory is NaN, so that an output that was not written shows."""
+    before = torch.utils.deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = before[0]
+        torch.use_deterministic_algorithms(before[1])
 
 
 def tell(file: Path, **row: Any) -> None:

@@ -1,13 +1,16 @@
-"""Every op on the device beside the speed of its memory: python -m benchmarks.gpu.ops ROWS.jsonl
+"""Every op on the device beside the speed of its memory: python -m benchmarks.gpu.ops ROWS.jsonl [FIRST]
 
 A row is refused when the op's result on a smaller input is not the reference's, which would take minutes on the large
 one. Times are medians, as called and of the device alone; bytes are those of the tensors that go in and come out, which
-each have to move at least once.
+each have to move at least once. `FIRST` and the code at the end are those of `smoke`.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ import torch
 import sure_fast
 from tests.cuda.gpu_cases import CASES, available, inputs_of, run
 
-from .device import DEVICE, REHEARSED, rehearse, tell
+from .check import AGAIN
+from .device import DEVICE, REHEARSED, is_lost, poisoned, rehearse, said, tell
 
 SHAPES = ((1, 5, 6, 7),) if REHEARSED else ((2, 192, 192, 192), (24, 128, 128))
 DTYPES = (torch.bfloat16, torch.float32)
@@ -42,9 +46,12 @@ def difference(got: list[torch.Tensor], want: list[torch.Tensor], tolerance: flo
             if apart > (max(2, 1e-4 * int(y.long().abs().sum())) if counts else 0):
                 return f"integers differ by {apart}"
             continue
-        finite = y[y.isfinite()]
-        scale = finite.abs().max().double() if len(finite) else torch.ones((), dtype=torch.float64)
-        error = ((x.double() - y.double()).nan_to_num(0.0, 0.0, 0.0).abs().max() / scale.clamp(min=1e-30)).item()
+        x, y = x.double(), y.double()
+        finite = x.isfinite() & y.isfinite()
+        if not bool(((x == y) | (x.isnan() & y.isnan()))[~finite].all()):
+            return "numbers that are not finite differ"
+        x, y = x[finite], y[finite]
+        error = float((x - y).abs().max() / y.abs().max().clamp(min=1e-30)) if len(y) else 0.0
         if error > tolerance:
             return f"relative difference {error:.1e}"
     return None
@@ -63,15 +70,15 @@ def timed(name: str, backend: str, shape: tuple[int, ...], dtype: torch.dtype, b
     row["percent_of_copy"] = round(100 * row["bytes"] / bandwidth / (row["device_milliseconds"] / 1000), 1)
     row["peak_extra_bytes"] = DEVICE.peak_bytes(call)
     row.update(DEVICE.kernels(call, 6))
-    if "sampled" not in name:  # each backend draws pairs of its own
-        row["refused"] = refused(name, backend, shape if REHEARSED else SMALLER[len(shape) - 1], dtype)
+    row["refused"] = refused(name, backend, shape if REHEARSED else SMALLER[len(shape) - 1], dtype)
     return row
 
 
 def refused(name: str, backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> str | None:
     case = CASES[name]
     tensors = inputs_of(case, shape, DEVICE.name, dtype=dtype)
-    got, want = (run(case, tensors, chosen) for chosen in (backend, "reference"))
+    with poisoned():
+        got, want = (run(case, tensors, chosen) for chosen in (backend, "reference"))
     return difference(got, want, max(TOLERANCE[dtype], case.tolerance), counts=name == "segmentation_stats")
 
 
@@ -96,27 +103,32 @@ def boundary_pairs(n: int) -> dict[str, Any]:
             "refused": difference([t.cpu() for t in step()], want, 1e-3)}  # fmt: skip
 
 
-def attempt(file: Path, kind: str, make: Any, **what: Any) -> None:
-    """A row, or why there is none: one op that fails costs no other."""
-    try:
-        tell(file, kind=kind, **what, **make())
-    except Exception as error:
-        tell(file, kind=kind, **what, error=f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+def planned(bandwidth: float) -> list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+    """What each row is of, and what makes it."""
+    rows: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = [
+        ({"case": f"gradient_uncertainty_loss, {PAIRS} boundary voxels"}, lambda: boundary_pairs(PAIRS))
+    ]
+    for shape, dtype, (name, backend) in itertools.product(SHAPES, DTYPES, available()):
+        what = {"case": name, "backend": backend, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
+        rows.append((what, functools.partial(timed, name, backend, shape, dtype, bandwidth)))
+    return rows
 
 
-def main(file: Path) -> None:
+def main(file: Path, first: int) -> int:
     bandwidth = copy_bandwidth()
     tell(file, kind="copy", bytes_per_second=bandwidth)
-    attempt(file, "op", lambda: boundary_pairs(PAIRS), case=f"gradient_uncertainty_loss, {PAIRS} boundary voxels")
-    for shape in SHAPES:
-        for dtype in DTYPES:
-            for name, backend in available():
-                what = {"case": name, "backend": backend, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
-                attempt(file, "op", lambda n=name, b=backend, s=shape, d=dtype: timed(n, b, s, d, bandwidth), **what)
-                if DEVICE.name == "cuda":
-                    torch.cuda.empty_cache()
+    for number, (what, make) in list(enumerate(planned(bandwidth)))[first:]:
+        try:
+            tell(file, kind="op", **what, **make())
+        except Exception as error:  # one op that fails costs no other
+            tell(file, kind="op", **what, error=said(error))
+            if is_lost():
+                return AGAIN + number + 1
+        if DEVICE.name == "cuda":
+            torch.cuda.empty_cache()
+    return 0
 
 
 if __name__ == "__main__":
     with rehearse():
-        main(Path(sys.argv[1]))
+        sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

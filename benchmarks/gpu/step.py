@@ -1,14 +1,17 @@
 """The whole supervision of a training step, its network left out: python -m benchmarks.gpu.step ROWS.jsonl VARIANT …
 
 [2, 1, 192, 192, 192] with four classes in bfloat16, noise over whole images: losses and gradients of all logits. Each
-variant that may not end within a limit is started in a process of its own.
+variant that may not end within a limit is started in a process of its own. A row is refused where its loss or gradients
+are not those of the first row.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,10 +22,13 @@ import sure_fast
 from tests.cuda.gpu_cases import _label
 
 from . import launches
-from .device import DEVICE, REHEARSED, rehearse, tell
+from .device import DEVICE, REHEARSED, rehearse, said, tell
+from .ops import difference
 
 SHAPE = (2, 5, 6, 7) if REHEARSED else (2, 192, 192, 192)
 CLASSES = 4
+SAMPLES = 500
+"""Of the gradients, that a row keeps."""
 VARIANTS = ("ours", "ours as a graph", "eager", "eager, distance up to 4", "torch.compile")
 
 
@@ -69,28 +75,49 @@ def make(variant: str) -> tuple[Callable[[], Any], Any]:
     return step, None
 
 
-def main(file: Path, variants: list[str]) -> None:
-    from contextlib import nullcontext
+def summary(result: list[torch.Tensor]) -> dict[str, Any]:
+    """The loss, and of its gradients the norm and some that are spread over them."""
+    total, gradient = float(result[0]), result[1].detach().flatten()
+    some = gradient[:: max(1, len(gradient) // SAMPLES)].float().tolist()
+    return {"total": total, "gradient_norm": float(torch.linalg.vector_norm(gradient.float())), "gradients": some}
 
+
+def disagreement(file: Path, found: dict[str, Any]) -> str | None:
+    """What is wrong with a summary, beside that of the first row that has one."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    first = next((row for row in rows if row["kind"] == "step" and "gradients" in row), found)
+    for name in ("total", "gradient_norm", "gradients"):
+        got, want = (torch.tensor(x[name], dtype=torch.float64).reshape(-1) for x in (found, first))
+        problem = difference([got], [want], 2e-2 if name == "gradients" else 5e-3)
+        if problem is not None:
+            return f"{name}: {problem}"
+    return None
+
+
+def measure(file: Path, variant: str, what: dict[str, Any]) -> None:
+    """A row of the times, which nothing that follows can cost; of ours one of its launches."""
+    call, within = make(variant)
+    with within or nullcontext():
+        found = summary(call())
+        as_called, alone = DEVICE.milliseconds(call, 8)
+        row = {"milliseconds": as_called, "device_milliseconds": alone, "refused": disagreement(file, found), **found}
+        tell(file, **what, **row)
+        told = {**what, "kind": "step in detail", "peak_extra_bytes": DEVICE.peak_bytes(call)}
+        if variant == "ours":
+            told |= DEVICE.kernels(call)
+        tell(file, **told)
+    if variant == "ours":
+        counted = launches.step("default")
+        tell(file, **{**what, "kind": "step counted"}, counted={kind: counted.of(kind) for kind in launches.KINDS})
+
+
+def main(file: Path, variants: list[str]) -> None:
     for variant in variants:
         what = {"kind": "step", "variant": variant, "shape": list(SHAPE), "dtype": "bfloat16"}
         try:
-            call, within = make(variant)
-            with within or nullcontext():
-                result = call()
-                if isinstance(result, list):  # a replayed graph returns nothing
-                    what["total"] = float(result[0])
-                del result
-                as_called, alone = DEVICE.milliseconds(call, 8)
-                peak = DEVICE.peak_bytes(call)
-                row = {"milliseconds": as_called, "device_milliseconds": alone, "peak_extra_bytes": peak}
-                if variant == "ours":
-                    row |= DEVICE.kernels(call)
-                    counted = launches.step("default")
-                    row["counted"] = {kind: counted.of(kind) for kind in launches.KINDS}
-            tell(file, **what, **row)
+            measure(file, variant, what)
         except Exception as error:
-            tell(file, **what, error=f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+            tell(file, **{**what, "kind": "step failed"}, error=said(error))
         if DEVICE.name == "cuda":
             torch.cuda.empty_cache()
 
