@@ -1,9 +1,11 @@
-"""Logits in any memory layout: what Inductor makes of a call, and what fake kernels promise it."""
+"""What is differentiated as compilers and checkpoints do it: with logits in any memory layout what Inductor makes of a
+call, and what fake kernels promise it; and calls that are made again in the backward."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import sure_fast
 from sure_fast.ops import _triton, dirichlet_uncertainty, evidential_loss, noise_uncertainty_loss
@@ -95,3 +97,10 @@ def test_fake_gradients_have_the_strides_of_the_real(name, backend, layout):
     op, arguments = BACKWARDS[name]
     z, noisy = (x.detach() for x in both(layout))
     torch.library.opcheck(op, arguments(z, noisy, backend), test_utils="test_faketensor")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_may_be_checkpointed(name):
+    leaves = both("contiguous")
+    got = torch.autograd.grad(checkpoint(CALLS[name], *leaves, use_reentrant=False), leaves)
+    torch.testing.assert_close(got, torch.autograd.grad(CALLS[name](*leaves), leaves), rtol=0, atol=0)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import sure_fast
 from sure_fast.engine.config import RunConfig, TrainConfig
@@ -114,10 +115,41 @@ def test_the_start_is_that_of_the_command(epochs):
             make(num_epochs=epochs, start_epoch=epochs)
 
 
-def test_a_compiled_step_goes_through_the_epochs(batch):
+@pytest.mark.parametrize("options", [{}, {"ramp": "exponential"}, {"total": "annealed"}], ids=str)
+def test_a_compiled_step_goes_through_the_epochs(options, batch):
+    """It is compiled for the first epoch, once more for any other, and for those with supervision."""
     model, image, label = batch
-    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=2, gamma=0.0)
-    compiled = torch.compile(lambda z, t: loss(z, label, image, epoch=t).total, fullgraph=True, backend="aot_eager")
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=30, start_epoch=2, gamma=0.0, **options)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda z, t: loss(z, label, image, epoch=t).total, fullgraph=True, backend=counter)
     logits = model(image).detach()
-    for t in (0, 1, 2, 5, 9, 10, 14, None):
+    for t in (*range(30), 40, None):
         torch.testing.assert_close(compiled(logits, t), loss(logits, label, image, epoch=t).total)
+    assert counter.frame_count <= 5
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1 / 3, 1.0])
+def test_a_compiled_step_takes_batches_of_any_size(share, batch):
+    model, *_ = batch
+    loss = sure_fast.UncertaintySupervisedLoss(num_epochs=10, start_epoch=0, noisy_share=share)
+    classes = len(model(batch[1])[0])
+
+    def step(image, label):
+        noise = loss.noise_of_step(image, epoch=5)
+        return loss(model(noise.beside(image)), label, image, epoch=5, noise=noise).total
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, backend="aot_eager")
+    for number in (4, 4, 3, 4, 5, 4, 6, 3):
+        image, label = (
+            torch.randn(number, *batch[1].shape[1:]),
+            torch.randint(0, classes, (number, *batch[2].shape[1:])),
+        )
+        before = loss.shared
+        torch.manual_seed(number)
+        got = compiled(image, label)
+        after, loss.shared = loss.shared, before
+        torch.manual_seed(number)
+        torch.testing.assert_close(got, step(image, label))
+        assert loss.shared == after

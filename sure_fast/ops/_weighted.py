@@ -145,10 +145,17 @@ _op.register_autograd(_backward, setup_context=_setup_context)
 def weighted_terms(
     terms: Sequence[Tensor | None], weights: Weights, dtype: torch.dtype, backend: str
 ) -> tuple[Tensor, ...]:
-    """The outputs of `weighted`, in this dtype, of the terms of `supervision_terms`."""
-    if backend != "reference":
+    """The outputs of `weighted`, in this dtype, of the terms of `supervision_terms`.
+
+    Compiled code does the arithmetic itself: it would be compiled anew for every number that an operator is given, and
+    the weights follow the epoch.
+    """
+    compiling = torch.compiler.is_compiling()
+    if backend != "reference" and not compiling:
         return _op(*terms, weights, dtype, backend)
     data = terms[0]
     assert data is not None
-    zero = data.new_zeros((), dtype=dtype)
-    return weighted([zero if t is None else t.to(dtype) for t in terms], weights)  # type: ignore[return-value]
+    wide = torch.float64 if compiling else dtype
+    zero = data.new_zeros((), dtype=wide)
+    single = [zero if t is None else t.to(wide) if t.dim() == 0 else t.to(wide).sum() / max(len(t), 1) for t in terms]
+    return tuple(t.to(dtype) for t in weighted(single, weights))  # type: ignore[union-attr]

@@ -127,8 +127,9 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad_sums: Tensor):
-    clean, noisy1, noisy2 = _op_backward(grad_sums, *ctx.saved_tensors, *ctx.options)
-    two = ctx.saved_tensors[2] is not None
+    saved = ctx.saved_tensors  # read once, as a checkpointed region allows
+    clean, noisy1, noisy2 = _op_backward(grad_sums, *saved, *ctx.options)
+    two = saved[2] is not None
     return _parameters.gradients(uncertainty=clean, noisy1=noisy1, noisy2=noisy2 if two else None)
 
 

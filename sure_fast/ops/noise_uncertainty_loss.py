@@ -160,12 +160,11 @@ def _setup_context(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad_terms: Tensor | None, grad_far: Tensor | None, _: None):
-    slopes = ctx.saved_tensors[0]
+    saved = ctx.saved_tensors  # read once, as a checkpointed region allows
+    slopes = saved[0]
     grad_terms = slopes.new_zeros(2) if grad_terms is None else grad_terms
     grad_far = slopes.new_zeros(4) if grad_far is None else grad_far
-    logits, noisy1, noisy2 = _op_backward(
-        grad_terms, grad_far, *ctx.saved_tensors, ctx.threshold, ctx.evidence, ctx.backend
-    )
+    logits, noisy1, noisy2 = _op_backward(grad_terms, grad_far, *saved, ctx.threshold, ctx.evidence, ctx.backend)
     return _parameters.gradients(logits=logits, noisy1=noisy1, noisy2=noisy2)
 
 
