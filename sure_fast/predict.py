@@ -2,8 +2,9 @@
 
 NIfTI images give NAME_segmentation.nii.gz and NAME_uncertainty.nii.gz with the input's affine and spacing; PNG and JPEG
 images give NAME_segmentation.png (class numbers) and NAME_uncertainty.png (16 bit, 65535 is an uncertainty of 1). With
---probabilities also NAME_probabilities, [*S, C] as NIfTI or [C, H, W] as .npz. Started again, it does what is missing.
-An image that cannot be used leaves the others as they are; it is listed at the end, and the exit code is 1.
+--probabilities also NAME_probabilities, [*S, C] as NIfTI or [C, H, W] as .npz. Started again, it does what is missing
+or of another image. An image that cannot be used leaves the others as they are; it is listed at the end, and the exit
+code is 1.
 review.csv lists the images in the order in which a person should look at them, the most uncertain first, with the place
 where each is the most uncertain.
 """

@@ -6,6 +6,7 @@ what is there. The page is in RUN_OR_FOLDER/view: index.html opens from there wi
 
 from __future__ import annotations
 
+import argparse
 import functools
 import http.server
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", choices=("last", "best"), help="of a run (default: those it was evaluated with)")
     parser.add_argument("--output", type=Path, help="folder of the page (default: RUN_OR_FOLDER/view)")
     parser.add_argument(
-        "--serve", nargs="?", type=int, const=0, metavar="PORT", help="serve it on this machine, until Ctrl-C"
+        "--serve", nargs="?", type=_port, const=0, metavar="PORT", help="serve it on this machine, until Ctrl-C"
     )
     parser.add_argument("--device", help="of a run: torch device (default: auto)")
     options = parser.parse_args(arguments)
@@ -60,6 +61,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     if options.serve is not None:
         _serve(output, options.serve)
+
+
+def _port(text: str) -> int:
+    """0: one that is free."""
+    port = int(text)
+    if not 0 <= port < 2**16:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {2**16 - 1}, got {port}")
+    return port
 
 
 def _serve(folder: Path, port: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
 import sure_fast
 from sure_fast.losses import supervised as supervised_module
+from sure_fast.losses.noise_uncertainty import check_share
 from tests.test_losses import FORMS, case, same_gradients, supervised
 
 
@@ -54,6 +56,16 @@ def test_a_share_of_the_images_whatever_the_batch(batch, share, copies):
         assert noise.times == pytest.approx(wanted / (batch * math.sqrt(share)) if wanted else 1, rel=1e-3)
     assert loss.shared == 0
     assert len(loss.noise_of_step(images[:0], epoch=6).images) == 0
+
+
+@pytest.mark.parametrize("kind", [float, np.float16, np.float32, np.float64, str], ids=lambda kind: kind.__name__)
+def test_numbers_of_any_library(kind):
+    if kind is str:
+        with pytest.raises(TypeError, match="noisy_share: expected a"):
+            supervised(noisy_share="0.25")
+    else:
+        assert check_share(kind(0.25)) == (1, 4)
+        assert check_share(kind(1)) == (1, 1)
 
 
 @pytest.mark.parametrize("wrong", [0.0006, 1.0004, 2])

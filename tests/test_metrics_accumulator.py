@@ -39,6 +39,11 @@ def test_summary_of_any_batches_in_any_order():
     whole.reset()
     with pytest.raises(ValueError, match=r"^compute: expected cases with one set of columns, got no case$"):
         whole.compute()
+    whole.update(torch.zeros(0, 8, 8, dtype=torch.long), torch.zeros(0, 8, 8, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"^compute: expected cases with one set of columns, got no case$"):
+        whole.compute()
+    with pytest.raises(ValueError, match=r"^columns: expected names that differ, got \['a', 'a'\]$"):
+        DiceMetric(num_classes=3, columns=("a", "a"))
 
 
 def test_columns_and_names():

@@ -15,7 +15,7 @@ from sure_fast.data.cases import NIFTI_SUFFIXES
 from sure_fast.data.errors import DataError
 
 MANIFEST = "predictions.json"
-"""In a folder of predictions: of which weights they are, and of which input."""
+"""In a folder of predictions: of which weights they are, and of which images."""
 HEADERS: dict[str, dict[str, Any]] = {
     "segmentation": {"description": "sure_fast: class numbers", "labels": True},
     "uncertainty": {"description": "sure_fast: uncertainty u, 0 certain to 1 uncertain", "shown": (0.0, 1.0)},

@@ -16,7 +16,16 @@ from ..models import NETWORKS
 from . import console, distributed
 from .checkpoint import ModelPlan
 from .config import ConfigError, TrainConfig
-from .planning import check_augmentation, check_network, check_noise_patch, plan_for, preparation_of, seen_by_network
+from .planning import (
+    check_augmentation,
+    check_class_weights,
+    check_network,
+    check_noise_patch,
+    check_size,
+    plan_for,
+    preparation_of,
+    seen_by_network,
+)
 
 Report = Callable[[str, bool], object]
 """Takes a line, and whether it is a warning."""
@@ -65,7 +74,9 @@ def plan_run(config: TrainConfig, folder: Path, progress: bool, report: Report) 
         report(f"note: {line}", True)
     shapes, spacing = seen_by_network(screening, split, cases.info)
     in_channels = next(iter(screening.shapes.values()))[0]
+    check_size(shapes, spacing)
     plan = plan_for(config, shapes, in_channels, cases.info, spacing)
+    check_class_weights(config, plan.class_names)
     check_noise_patch(config, plan.patch_size)
     check_augmentation(config, plan.patch_size)
     check_network(plan)

@@ -169,8 +169,18 @@ def load_file(path: str) -> dict[str, Any]:
     """The keys of a YAML file as section.key with their values, checked."""
     import yaml
 
+    class Once(yaml.SafeLoader):
+        """Refuses a key that is given twice, of which YAML takes the last."""
+
+        def construct_mapping(self, node, deep=False):
+            given = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for key in given if given.count(key) > 1), None)
+            if twice is not None:
+                raise ConfigError(f"config {path}: expected each key once, got {twice!r} twice")
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Once)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

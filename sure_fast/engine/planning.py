@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..data import DatasetInfo, Split
 from ..data.augment import Augmentation
+from ..data.nifti_header import memory_bytes
 from ..data.normalize import window_of
 from ..data.orientation import most_common
 from ..data.resampling import target_size
@@ -249,6 +251,25 @@ def check_noise_patch(config: TrainConfig, patch_size: Collection[int]) -> None:
         raise ConfigError(
             f"method.patch_size: expected noise that fits the crop of {','.join(map(str, crop))} voxels, got "
             f"{','.join(map(str, given))}; give --set method.patch_size={','.join(map(str, fitting))}"
+        )
+
+
+def check_class_weights(config: TrainConfig, class_names: Collection[int]) -> None:
+    """ConfigError where a method's weights are not one for each class."""
+    weights = config.method.options.get("class_weights")
+    if weights is not None and len(weights) != len(class_names):
+        raise ConfigError(f"method.class_weights: expected {len(class_names)} numbers, one a class, got {weights}")
+
+
+def check_size(shapes: Sequence[Sequence[int]], spacing: Sequence[float]) -> None:
+    """ConfigError where an image on the network's grid, float32 with its label, is beyond the machine's memory."""
+    limit = memory_bytes()
+    largest = max(shapes, key=math.prod)
+    if limit is not None and 8 * math.prod(largest) > limit:
+        size, voxel = (" x ".join(f"{x:g}" for x in numbers) for numbers in (largest, spacing))
+        raise ConfigError(
+            f"data.spacing, data.resize: expected images that this machine's {limit / 2**30:.1f} GiB of memory can "
+            f"hold, got one of {size} voxels of {voxel} mm"
         )
 
 

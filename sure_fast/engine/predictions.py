@@ -33,6 +33,8 @@ class Folder:
         """What is to be known of the images that were written of."""
         self._owner = {"checkpoint": checkpoint, "sure_fast": __version__}
         self._told = told
+        self._images: dict[str, list[list[Any]]] = {}
+        """Of each case whose results are there: name, size and time of change of its image's files."""
 
     def take(self, cases: Sequence[Case], overwrite: bool) -> None:
         """Makes sure that what is there is of these weights; with `overwrite` what is not is removed.
@@ -43,8 +45,9 @@ class Folder:
         file = self.path / MANIFEST
         if lock.is_empty(self.path):
             return
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        if isinstance(stored, dict) and {key: stored.get(key) for key in self._owner} == self._owner:
+        stored = self._stored(file, overwrite)
+        if stored is not None and {key: stored.get(key) for key in self._owner} == self._owner:
+            self._images = stored.get("images", {})
             return
         if not overwrite and stored is None:
             raise ConfigError(
@@ -59,6 +62,20 @@ class Folder:
                 path.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
 
+    def _stored(self, file: Path, overwrite: bool) -> dict[str, Any] | None:
+        """What the manifest tells, None where there is none; with `overwrite` also where it is damaged."""
+        if not file.is_file():
+            return None
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            stored = None
+        if isinstance(stored, dict) and isinstance(stored.get("images", {}), dict):
+            return stored
+        if not overwrite:
+            raise ConfigError(f"{file}: expected what predict wrote there, got a damaged file; --overwrite replaces it")
+        return None
+
     def files(self, case: Case) -> dict[str, Path]:
         """By kind, where the results of a case go."""
         nifti = case.image.name.lower().endswith(NIFTI_SUFFIXES)
@@ -69,9 +86,8 @@ class Folder:
         return {kind: self.path / f"{case.name}_{kind}{end}" for kind, end in kinds.items()}
 
     def is_done(self, case: Case) -> bool:
-        """Whether all of a case is there and newer than its image."""
-        read = max(path.stat().st_mtime_ns for path in case.channel_files if path.exists())
-        return all(path.is_file() and path.stat().st_mtime_ns >= read for path in self.files(case).values())
+        """Whether all of a case is there, of the image that the case has now."""
+        return self._images.get(case.name) == _identity(case) and all(map(Path.is_file, self.files(case).values()))
 
     def write(
         self, case: Case, sample: Sample, segmentation: np.ndarray, uncertainty: np.ndarray, probabilities: np.ndarray
@@ -81,9 +97,24 @@ class Folder:
         Args:
             segmentation: class numbers [*S]. uncertainty: [*S] in [0, 1]. probabilities: [C, *S].
         """
-        if not (self.path / MANIFEST).is_file():
-            write_text(self.path / MANIFEST, json.dumps({**self._owner, **self._told}, indent=1))
+        self._tell(case, None)
         self.notes.extend(Fault(case.name, f"{case.image}: {note}") for note in sample.notes)
+        self._save(case, sample, segmentation, uncertainty, probabilities)
+        self._tell(case, _identity(case))
+
+    def _tell(self, case: Case, image: list[list[Any]] | None) -> None:
+        """Writes the manifest, in which a case is one of this image; None: its results are being written."""
+        recorded = self._images.pop(case.name, None) is not None
+        if image is None and not recorded and (self.path / MANIFEST).is_file():
+            return
+        if image is not None:
+            self._images[case.name] = image
+        content = {**self._owner, **self._told, "images": self._images}
+        write_text(self.path / MANIFEST, json.dumps(content, indent=1))
+
+    def _save(
+        self, case: Case, sample: Sample, segmentation: np.ndarray, uncertainty: np.ndarray, probabilities: np.ndarray
+    ) -> None:
         files = self.files(case)
         if sample.affine is not None:
             arrays = {"segmentation": segmentation, "uncertainty": uncertainty.astype(np.float32)}
@@ -104,6 +135,11 @@ class Folder:
         if self.probabilities:
             with replacing(files["probabilities"]) as file:
                 np.savez_compressed(file, probabilities=probabilities)
+
+
+def _identity(case: Case) -> list[list[Any]]:
+    """What tells an image from another of its name, wherever it lies."""
+    return [[path.name, (now := path.stat()).st_size, now.st_mtime_ns] for path in case.channel_files if path.exists()]
 
 
 def describe(folder: Folder, cases: Sequence[Case], written: int, there: int) -> str:

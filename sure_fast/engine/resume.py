@@ -35,7 +35,12 @@ def is_started(folder: Path) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    return is_started(folder) and (folder / "results.json").is_file()
+    """Whether its results are there; where they are damaged, they are made again."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return is_started(folder) and isinstance(results, dict)
 
 
 def newest(runs: Path) -> Path:

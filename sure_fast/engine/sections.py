@@ -83,8 +83,8 @@ class DataConfig:
             raise ConfigError(
                 f"data.augment: expected {', '.join(PRESETS)}, or a list of transforms, got {self.augment!r}"
             )
-        if self.split_seed is not None and self.split_seed < 0:
-            raise ConfigError(f"data.split_seed: expected a number >= 0, got {self.split_seed}")
+        if self.split_seed is not None:
+            _seed("data.split_seed", self.split_seed)
         if self.cache_folder is not None and self.cache != "disk":
             raise ConfigError(f"data.cache_folder: expected with cache disk only, got it with {self.cache}")
         try:
@@ -186,6 +186,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _at_least(1, self, "run", "epochs", "validate_every")
         _at_least(0, self, "run", "seed", "patience", "checkpoint_every")
+        _seed("run.seed", self.seed)
         if not set(self.loggers) <= set(LOGGERS) or len(set(self.loggers)) != len(self.loggers):
             raise ConfigError(f"run.loggers: expected any of {', '.join(LOGGERS)}, each once, got {self.loggers}")
 
@@ -196,6 +197,12 @@ def _at_least(least: int, section: Any, title: str, *names: str) -> None:
         if not least <= value < math.inf:
             wanted = f"at least {least}" if least else "a finite number >= 0"
             raise ConfigError(f"{title}.{name}: expected {wanted}, got {value}")
+
+
+def _seed(name: str, value: int) -> None:
+    """What the generators of torch and NumPy both take."""
+    if not 0 <= value < 2**63:
+        raise ConfigError(f"{name}: expected a number from 0 to 2^63 - 1, got {value}")
 
 
 def _shares(section: Any, title: str, *names: str) -> None:

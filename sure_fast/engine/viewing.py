@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -181,17 +182,26 @@ def _shown(case: Case, sample: Sample, prediction: Prediction, classes: int, kno
 
 
 def write(output: Path, title: str, class_names: dict[int, str], shown: Iterable[Shown]) -> int:
-    """The page and a script a case, index.html last; returns the number of bytes.
+    """The page and a script a case, index.html last; returns the number of bytes. An earlier page stays until all cases
+    of the new one are there.
 
     Args:
         shown: in any order; the page has the most uncertain first.
     """
-    if (output / "cases").is_dir():
-        shutil.rmtree(output / "cases")
+    cases, partial = output / "cases", output / "cases.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     told: list[dict[str, Any]] = []
-    for number, case in enumerate(shown):
-        write_text(output / "cases" / f"{number}.js", f"sureFastCase({number}, {json.dumps(_voxels(case))});\n")
-        told.append(_told(number, case))
+    try:
+        for number, case in enumerate(shown):
+            write_text(partial / f"{number}.js", f"sureFastCase({number}, {json.dumps(_voxels(case))});\n")
+            told.append(_told(number, case))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if cases.is_dir():
+        shutil.rmtree(cases)
+    if partial.is_dir():
+        os.replace(partial, cases)
     told.sort(key=lambda one: (-one["uncertainty"], one["name"]))
     content = {"title": title, "classes": _classes(class_names), "scale": _scale(), "cases": told}
     write_text(output / "cases.js", f"window.sureFastCases = {json.dumps(content)};\n")

@@ -115,7 +115,7 @@ def check_share(share: float) -> tuple[int, int]:
     """As a fraction, of which whole numbers of images are made again and again, whatever was rounded."""
     if not 0.001 <= _checks.positive("noisy_share", share) <= 1:
         raise ValueError(f"noisy_share: expected a number from 0.001 to 1, got {share}")
-    fraction = Fraction(share).limit_denominator(1000)
+    fraction = Fraction(float(share)).limit_denominator(1000)
     return fraction.numerator, fraction.denominator
 
 

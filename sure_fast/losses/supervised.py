@@ -266,7 +266,8 @@ class UncertaintySupervisedLoss(nn.Module):
         """The noisy copies that L_nu needs in this step, which counts; none where it does not apply.
 
         A network that answers them in one batch with the clean images, `noise.beside(image)`, normalises both alike:
-        with batch normalisation noise is then in training what it is in evaluation.
+        with batch normalisation noise is then in training what it is in evaluation. A checkpointed region takes what
+        was drawn before it: calls count, and one in the recomputation would be of another step.
 
         Args:
             image, epoch, generator: as of `forward`.

@@ -101,6 +101,13 @@ def _names(name: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _columns(value: object) -> tuple[str, ...]:
+    names = _names("columns", value)
+    if len(set(names)) != len(names):
+        raise ValueError(f"columns: expected names that differ, got {list(names)}")
+    return names
+
+
 def _unit(values: Sequence[float]) -> float:
     """A power of two; squares and sums of the values in it neither leave the range of a double nor vanish."""
     largest = max((abs(v) for v in values if not math.isinf(v)), default=0.0)
@@ -224,7 +231,7 @@ class CaseMetric:
         check_options(chosen, options)
         _check_bootstrap(level, resamples, seed)
         self.options = options
-        self._given = None if columns is None else _names("columns", columns)
+        self._given = None if columns is None else _columns(columns)
         self._bootstrap: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
         self.reset()
 
@@ -282,8 +289,8 @@ class CaseMetric:
             states = [states[0]] * distributed.get_world_size()
             distributed.all_gather_object(states, (self._columns, self._rows))
         columns = {names for names, _ in states if names is not None}
-        if len(columns) != 1:
-            several = f"{len(columns)} different ones: {sorted(columns)}" if columns else "no case"
+        if len(columns) != 1 or not any(part for _, part in states):
+            several = f"{len(columns)} different ones: {sorted(columns)}" if len(columns) > 1 else "no case"
             raise ValueError(f"compute: expected cases with one set of columns, got {several}")
         rows, seen = [], set()
         for _, part in states:

@@ -106,14 +106,21 @@ def test_bad_input_is_one_line_and_code_2(run, tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     (tmp_path / "empty").mkdir()
     (tmp_path / "typo.yaml").write_text("epoch: 3\n")
+    (tmp_path / "twice.yaml").write_text("run:\n  epochs: 1\n  epochs: 2\n")
     for name, arguments, text in (
         ("train", ["--bata", "3"], "unrecognized arguments: --bata 3"),
         ("train", ["--config", tmp_path / "typo.yaml"], "did you mean 'run.epochs'?"),
+        ("train", ["--config", tmp_path / "twice.yaml"], "expected each key once, got 'epochs' twice"),
         ("train", ["--data", tmp_path / "empty"], "empty"),
         ("train", ["--data", few], "few"),
         ("train", ["--data", broken], "phantom_003.nii.gz"),
         ("train", ["--output", folder / "run"], "expected a new or empty folder"),
         ("train", ["--device", "abacus"], "device: 'abacus' cannot be used here"),
+        ("train", ["--device", "meta"], "device: 'meta' cannot be used here"),
+        ("train", ["--seed", str(10**20)], "run.seed: expected a number from 0 to 2^63 - 1"),
+        ("train", ["--set", "method.class_weights=1,2"], "method.class_weights: expected 4 numbers, one a class"),
+        ("train", ["--spacing", "1e-9,1,1"], "GiB of memory can hold, got one of"),
+        ("view", [folder / "run", "--serve", "70000"], "--serve: expected a port from 0 to 65535, got 70000"),
         ("evaluate", ["--checkpoint", tmp_path / "none"], "no such file or folder"),
         ("predict", ["--checkpoint", folder / "run", "--input", tmp_path / "empty", "--output", "p"], "empty"),
     ):

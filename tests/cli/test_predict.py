@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -128,6 +130,37 @@ def test_started_again_only_what_is_missing_or_older_is_done(one_channel, tmp_pa
     assert asked == ["c0", "c1"] * 2
     run(one_channel, tmp_path / "in", tmp_path / "out", "--probabilities")
     assert asked == ["c0", "c1"] * 3
+
+
+def test_an_image_of_the_same_name_is_another_image(one_channel, tmp_path):
+    """However old it is; the folder then tells where the images are that it is of."""
+    volume(tmp_path / "a/c0.nii.gz", seed=0)
+    volume(tmp_path / "b/c0.nii.gz", seed=1)
+    os.utime(tmp_path / "b/c0.nii.gz", (1e9, 1e9))
+    for source in ("a", "b"):
+        run(one_channel, tmp_path / source, tmp_path / source / "out")
+        run(one_channel, tmp_path / source, tmp_path / "out")
+        for kind in ("segmentation", "uncertainty"):
+            one, other = (
+                nib.load(f / f"c0_{kind}.nii.gz").get_fdata() for f in (tmp_path / "out", tmp_path / source / "out")
+            )
+            assert np.array_equal(one, other)
+        assert json.loads((tmp_path / "out/predictions.json").read_text())["input"] == str(tmp_path / source)
+    shutil.move(tmp_path / "b", tmp_path / "moved")
+    before = (tmp_path / "out/c0_uncertainty.nii.gz").stat().st_mtime_ns
+    run(one_channel, tmp_path / "moved", tmp_path / "out")
+    assert (tmp_path / "out/c0_uncertainty.nii.gz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("content", ["{'", "[]", "{}", '{"images": 3}'])
+def test_a_damaged_manifest_is_named(content, one_channel, tmp_path):
+    volume(tmp_path / "in/c0.nii.gz", seed=0)
+    run(one_channel, tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out/predictions.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"predictions\.json: expected|holds predictions of other weights"):
+        run(one_channel, tmp_path / "in", tmp_path / "out")
+    run(one_channel, tmp_path / "in", tmp_path / "out", "--overwrite")
+    run(one_channel, tmp_path / "in", tmp_path / "out")
 
 
 def test_the_order_to_look_at_them_in_is_the_same_however_they_came_about(one_channel, tmp_path, capsys):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from sure_fast import predict, view
-from sure_fast.data import discover, load_case, phantom
+from sure_fast.data import DataError, discover, load_case, phantom
 from sure_fast.engine import run as training
 from sure_fast.engine.config import make
 
@@ -99,6 +99,18 @@ def test_of_a_run_the_evaluated_cases_with_their_labels(project):
         assert np.array_equal(matched.get_fdata(), load_case(case).label.numpy())
         np.testing.assert_allclose(matched.affine, label.affine, atol=1e-4)
     assert [part["name"] for part in told["classes"]] == ["right ventricle", "myocardium", "left ventricle"]
+
+
+def test_an_earlier_page_stays_where_the_new_one_fails(project, tmp_path):
+    shutil.copytree(project / "out", tmp_path / "out")
+    shutil.copytree(project / "data/imagesTr", tmp_path / "images")
+    told, _ = page_of(tmp_path / "out/view")
+    last = max((tmp_path / "images").iterdir())
+    last.write_bytes(last.read_bytes()[:400])
+    with pytest.raises(DataError, match=last.name):
+        view.main([str(tmp_path / "out"), "--images", str(tmp_path / "images")])
+    assert page_of(tmp_path / "out/view")[0] == told
+    assert not (tmp_path / "out/view/cases.partial").exists()
 
 
 def test_beside_a_data_folder_and_without_its_images(project, tmp_path, capsys):

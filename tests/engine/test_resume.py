@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -297,6 +298,11 @@ def test_one_command_starts_and_continues(flags, whole, tmp_path, capfd):
     assert run(*again) == 0
     assert capfd.readouterr().out == f"sure_fast.train: the run in {output} is complete\n"
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    results = (output / "results.json").read_text()
+    (output / "results.json").write_text(results[:100])  # which are made again
+    assert run(*again) == 0
+    made, was = (json.loads(text) for text in ((output / "results.json").read_text(), results))
+    assert made["per_case"] == was["per_case"]
 
 
 def test_resume_alone_takes_the_last_run(flags, tmp_path, monkeypatch, capfd):

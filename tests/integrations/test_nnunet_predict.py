@@ -201,7 +201,7 @@ def test_continued_after_an_interruption(labelled, tmp_path):
     assert times == [path.stat().st_mtime_ns for path in (maps[1], out / f"{labelled.names[1]}.nii.gz")]
     assert (out / "review.csv").read_text() == review
     (said,) = labelled.refused([*arguments[:-1], 0.5, "--continue_prediction"])
-    assert f"output {out}: holds predictions of another model or other settings" in said
+    assert f"output {out}: holds predictions of another model or input, or of other settings" in said
     # each call of several predicts its share
     labelled.predict(*arguments[:2], "-o", tmp_path / "part", *arguments[4:], "-num_parts", 2, "-part_id", 1)
     assert [path.name for path in (tmp_path / "part").glob("*.nii.gz")] == [f"{labelled.names[1]}.nii.gz"]

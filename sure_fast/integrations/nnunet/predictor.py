@@ -200,6 +200,7 @@ class EvidentialPredictor(nnUNetPredictor):
             "step_size": self.tile_step_size,
             "mirroring": self.use_mirroring,
             "sure_fast": sure_fast.__version__,
+            "input": str(source.resolve()),
         }
         file = output / MANIFEST
         try:
@@ -210,12 +211,11 @@ class EvidentialPredictor(nnUNetPredictor):
         same = isinstance(stored, dict) and {key: stored.get(key) for key in owner} == owner
         if not overwrite and predicted and not same:
             raise ValueError(
-                f"output {output}: holds predictions of another model or other settings; choose another output, or "
-                "leave out --continue_prediction"
+                f"output {output}: holds predictions of another model or input, or of other settings; choose another "
+                "output, or leave out --continue_prediction"
             )
         output.mkdir(parents=True, exist_ok=True)
-        told = {**owner, "input": str(source.resolve())}
-        contents = {"dataset.json": self.dataset_json, "plans.json": self.plans_manager.plans, MANIFEST: told}
+        contents = {"dataset.json": self.dataset_json, "plans.json": self.plans_manager.plans, MANIFEST: owner}
         for name, content in contents.items():
             partial = output / f"{name}.partial"
             partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
