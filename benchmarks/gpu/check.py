@@ -32,6 +32,15 @@ AGAIN = 100
 CORES = os.cpu_count() or 1
 
 
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """What was told so far; a line that is cut off, as of a process that was ended, is none."""
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
 class Check:
     """Parts, one after the other, within the deadline."""
 
@@ -87,11 +96,7 @@ class Check:
         self.write()
 
     def write(self) -> None:
-        lines = self.rows.read_text(encoding="utf-8").splitlines()
-        rows = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # the last may be cut off
-                rows.append(json.loads(line))
+        rows = rows_of(self.rows)
         partial = self.output / "gpu.json.partial"
         partial.write_text(json.dumps({**self.about, "parts": self.parts, "rows": rows}, indent=1) + "\n")
         os.replace(partial, self.output / "gpu.json")

@@ -8,7 +8,6 @@ are not those of the first row.
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ import sure_fast
 from tests.cuda.gpu_cases import _label
 
 from . import launches
+from .check import rows_of
 from .device import DEVICE, REHEARSED, rehearse, said, tell
 from .ops import difference
 
@@ -84,8 +84,7 @@ def summary(result: list[torch.Tensor]) -> dict[str, Any]:
 
 def disagreement(file: Path, found: dict[str, Any]) -> str | None:
     """What is wrong with a summary, beside that of the first row that has one."""
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    first = next((row for row in rows if row["kind"] == "step" and "gradients" in row), found)
+    first = next((row for row in rows_of(file) if row["kind"] == "step" and "gradients" in row), found)
     for name in ("total", "gradient_norm", "gradients"):
         got, want = (torch.tensor(x[name], dtype=torch.float64).reshape(-1) for x in (found, first))
         problem = difference([got], [want], 2e-2 if name == "gradients" else 5e-3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu.check import AGAIN, PARTS, Check
+from benchmarks.gpu.check import AGAIN, PARTS, Check, rows_of
 from benchmarks.gpu.ops import difference
 from sure_fast import _backends
 from sure_fast.ops import _triton
@@ -88,6 +88,11 @@ def test_the_check_is_rehearsed(tmp_path):
 )
 def test_a_wrong_result_is_told(got, want, told):
     assert difference([torch.tensor(got)], [torch.tensor(want)], 1e-3) == told
+
+
+def test_a_line_that_is_cut_off_is_no_row(tmp_path):
+    (tmp_path / "rows").write_text('{"kind": "copy"}\n{"kind": "st')
+    assert rows_of(tmp_path / "rows") == [{"kind": "copy"}]
 
 
 def test_a_lost_device_is_left_behind_and_time_ends_what_was_started(tmp_path, monkeypatch):
