@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import _cpu
-from ._launch import BLOCK, INTERPRETED, on_device_of, own_voxels, two_sums, unrolled
+from ._launch import BLOCK, on_device_of, own_voxels, two_sums, unrolled
 from ._math import alpha, exponential, log_one_plus, quotient, reciprocal
 
 FRACTION = tl.constexpr(4294967296.0)  # 2^32: an image may have 2^31 voxels
@@ -98,10 +98,7 @@ def _predict(
 @triton.jit
 def _met(bin):
     """Bit b & 31 where some voxel is in bin b; those that count nowhere have bin -1."""
-    if INTERPRETED:  # which would look at one voxel after the other
-        return tl.full([], -1, tl.int32)
-    else:
-        return tl.reduce_or(tl.where(bin >= 0, 1 << (bin & 31), 0), 0)
+    return tl.reduce_or(tl.where(bin >= 0, 1 << (bin & 31), 0), 0)
 
 
 @triton.jit
