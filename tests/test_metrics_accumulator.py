@@ -11,6 +11,7 @@ from torch import distributed, multiprocessing
 
 from sure_fast import metrics
 from sure_fast.metrics import CaseMetric, DiceMetric, ECEMetric, UncertaintyMetrics, compute_dice, summarize
+from tests._ranks import free_port, joined
 
 
 def cases(number=7):
@@ -158,8 +159,12 @@ def test_missing_and_unknown_arguments_name_the_metric():
         DiceMetric(classes=3)
 
 
-def worker(rank, file, queue):
-    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def worker(rank, port, queue):
+    with joined(rank, port):
+        queue.put((rank, *together(rank)))
+
+
+def together(rank):
     p, t = cases()
     dice = DiceMetric(num_classes=3)
     own = slice(0, 4) if rank == 0 else slice(3, 7)  # case 3 fills up the last round
@@ -168,15 +173,15 @@ def worker(rank, file, queue):
     empty = DiceMetric(num_classes=3)
     if rank == 0:
         empty.update(p[:1], t[:1])
-    queue.put((rank, found.mean.tolist(), found.interval.tolist(), found.names, empty.compute().values.shape[0]))
-    distributed.destroy_process_group()
+    return found.mean.tolist(), found.interval.tolist(), found.names, empty.compute().values.shape[0]
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
-def test_state_of_all_processes(tmp_path):
+def test_state_of_all_processes():
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    processes = [context.Process(target=worker, args=(rank, tmp_path / "store", queue)) for rank in (0, 1)]
+    port = free_port()
+    processes = [context.Process(target=worker, args=(rank, port, queue)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:

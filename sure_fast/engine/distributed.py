@@ -53,12 +53,14 @@ def joined(device: str) -> Iterator[None]:
     chosen = own_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    # gloo frees the tensors of a message in threads of its own, and one that does so while the interpreter ends aborts
+    # the process. Destroying the group waits for these threads if nothing else holds the group. This module's functions
+    # would: their defaults are the group that is there when they are imported, which Dynamo and DDP do.
+    from torch.distributed import nn  # noqa: F401
+
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
-        # A thread of gloo's that frees a tensor of the last message while the interpreter ends aborts the process. The
-        # barrier has no such tensor, and waiting for it lets those threads run.
-        dist.barrier()
     finally:
         dist.destroy_process_group()
 

@@ -18,6 +18,7 @@ from sure_fast.engine import gradients as gradients_of_ranks
 from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import ConfigError, make
 from sure_fast.engine.signals import RunFailure, StopRequest
+from tests._ranks import free_port, joined
 
 BASE = {"channels": "2,4,8", "epochs": "2", "patch_size": "16x16x8", "augment": "none"}
 METHODS = {
@@ -44,10 +45,8 @@ def gradients(folder, output, batch_size, method):
 
 
 def rank_of_two(rank, folder, output, port):
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     gradients_of_ranks.BUCKET = 4000
-    with distributed.joined("cpu"):
+    with joined(rank, port):
         found = {name: gradients(folder, output, 2, method) for name, method in {**METHODS, "noisy": NOISY}.items()}
         torch.save(found, output / f"{rank}.pt")
         spoiled(folder, output)
@@ -92,14 +91,6 @@ def spoiled(folder, output):
 
 def fail(text):
     raise ConfigError(text)
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import pytest
 import torch
@@ -16,7 +15,8 @@ from sure_fast.engine.cases import plan_for
 from sure_fast.engine.config import make
 from sure_fast.engine.gradients import GradientAverage
 from sure_fast.engine.signals import RunFailure, StopRequest
-from tests.engine.test_distributed import BASE, free_port
+from tests._ranks import free_port, joined
+from tests.engine.test_distributed import BASE
 
 WIDTH = 8
 MESSAGE = 4 * (WIDTH * WIDTH + WIDTH)
@@ -126,10 +126,8 @@ def test_a_process_of_its_own_sends_nothing():
 
 
 def rank_of_two(rank, folder, output, port):
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     gradients.BUCKET = MESSAGE
-    with distributed.joined("cpu"):
+    with joined(rank, port):
         found = {"means": means(rank), "nothing": means(rank, empty=True), "nan": means(rank, spoiled=True)}
         gradients.BUCKET = 4000
         found |= {"steps": weights_after(folder, output / "steps"), "stopped": stopped(rank, folder, output / "nan")}

@@ -7,7 +7,6 @@ import shutil
 import signal
 
 import pytest
-import torch
 import torch.multiprocessing as mp
 
 from sure_fast.data import phantom
@@ -15,16 +14,14 @@ from sure_fast.engine import checkpoint, distributed, evaluation, loop, pictures
 from sure_fast.engine import run as training
 from sure_fast.engine.config import make
 from sure_fast.engine.signals import Interrupted
+from tests._ranks import free_port, joined
 from tests._runs import assert_equal, final
-from tests.engine.test_distributed import free_port
 
 pytestmark = pytest.mark.slow
 FLAGS = {"epochs": "2", "start_epoch": "0", "channels": "2,4,8", "batch_size": "1", "norm": "batch", "device": "cpu"}
 
 
 def rank_of_two(rank, folder, port):
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     pictures.save_curves = evaluation.save_case = lambda *_, **__: None
     config = make({**FLAGS, "data": str(folder / "data")})
     launch, steps = loop.Trainer.launch, []
@@ -35,7 +32,7 @@ def rank_of_two(rank, folder, port):
             os.kill(os.getpid(), signal.SIGTERM)
         return launch(*arguments)
 
-    with distributed.joined("cpu"):
+    with joined(rank, port):
         training.train(config, folder / "whole", progress=False)
         loop.Trainer.launch = signalled
         with pytest.raises(Interrupted, match=r"at epoch 1, step 1; .*; continue with: torchrun .* --resume "):

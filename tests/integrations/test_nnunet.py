@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import sure_fast
@@ -20,6 +19,7 @@ pytest.importorskip("nnunetv2", reason="needs the extra [nnunet]: pip install su
 
 from sure_fast.integrations.nnunet import TRAINERS
 from sure_fast.integrations.nnunet.loss import IGNORED, NNUNetLoss
+from tests._ranks import free_port, joined
 from tests.integrations.programs import run
 
 HIPPOCAMPUS = os.environ.get("SURE_FAST_HIPPOCAMPUS", "")
@@ -265,9 +265,12 @@ def test_compiled_network():
     assert counter.frame_count <= 2
 
 
-def _rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def _rank(rank: int, folder: str, port: str) -> None:
+    with joined(rank, port):
+        _two_batches(rank, folder)
+
+
+def _two_batches(rank: int, folder: str) -> None:
     data, targets = case(4)
     targets[0][0], targets[1][0] = 3, 3  # so that the ranks' means alone are not the batch's
     loss = NNUNetLoss(**SETTINGS, level_weights=[0.6, 0.4], ignore_label=3, ddp=True)
@@ -280,12 +283,11 @@ def _rank(rank: int, folder: str) -> None:
     loss.epoch = 5
     with loss.supervising(data[mine]) as images:
         loss(network(images), [t[mine] for t in targets]).backward()
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_process_with_their_batch(tmp_path):
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    mp.spawn(_rank, (str(tmp_path), free_port()), nprocs=2)
     data, targets = case(4)
     targets[0][0], targets[1][0] = 3, 3
     network = Pyramid()
