@@ -259,19 +259,15 @@ void images_floats(const BoundaryArgs& a, const Scratch<Work>& s, const Label* l
   });
 }
 
-// The first and last of `count` flags that are set, a stride apart; first > last: none is.
-struct Span {
-  int64_t first, last;
-};
-
-Span span_of(const uint8_t* flags, int64_t count, int64_t stride) {
-  Span span = {count, -1};
+// From the first to the last of `count` flags that are set, a stride apart; first > last: none is.
+Window window_of(const uint8_t* flags, int64_t count, int64_t stride) {
+  Window window = {count, -1};
   for (int64_t i = 0; i < count; ++i) {
     if (!flags[i * stride]) continue;
-    span.last = i;
-    if (span.first == count) span.first = i;
+    window.last = i;
+    if (window.first == count) window.first = i;
   }
-  return span;
+  return window;
 }
 
 // The distances of a row of D x W voxels, from their squares in steps.
@@ -308,20 +304,20 @@ void images_steps(const BoundaryArgs& a, const Scratch<Work>& s, const Label* la
       row_squares(boundary + h * s.pitch, s.step_squares, W, rows + h * columns);
       for (int64_t w = W; w < columns; ++w) rows[h * columns + w] = 0;  // looks no farther
     }
-    const Span span = span_of(s.any + i * H, H, 1);
+    const Window holding = window_of(s.any + i * H, H, 1);
     for (int64_t w = 0; w < columns; w += kColumns) {
-      line_of_columns(rows + w, columns, H, span.first, span.last, reach, to + w, D * columns);
+      line_of_columns(rows + w, columns, H, holding, reach, to + w, D * columns);
     }
-    s.any[i * H] = span.first <= span.last;  // now: any row of the plane
+    s.any[i * H] = holding.first <= holding.last;  // now: any row of the plane
   });
   parallel_tasks(images * H, a.threads, [&](int64_t i) {
     uint16_t* line = s.row + thread_index() * longest * columns;
     const uint16_t* rows = s.steps + i * D * columns;
-    const Span span = span_of(s.any + i / H * D * H, D, H);
-    for (int64_t w = 0; w < columns; w += kColumns) {
-      line_of_columns(rows + w, columns, D, span.first, span.last, reach, line + w, columns);
+    const Window holding = window_of(s.any + i / H * D * H, D, H);
+    for (int64_t w = 0; w < columns && D > 1; w += kColumns) {
+      line_of_columns(rows + w, columns, D, holding, reach, line + w, columns);
     }
-    write_distances(a, line, columns, out + i / H * D * H * W + i % H * W);
+    write_distances(a, D > 1 ? line : rows, columns, out + i / H * D * H * W + i % H * W);
   });
 }
 
