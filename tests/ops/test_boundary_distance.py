@@ -128,6 +128,23 @@ def test_small_objects_in_large_images(shape, options, kernel):
 
 
 @on("cpu")
+@pytest.mark.parametrize("shape", [(2, 7, 34, 5), (2, 8, 65, 3), (2, 9, 16, 33), (2, 40, 17, 9), (4, 26, 70)], ids=str)
+@pytest.mark.parametrize("limit", [None, 16.0, 23.0])
+def test_nearest_rows_that_differ_between_columns(shape, limit, variant):
+    """Every eighth row of a line tells the ones between where to look, for 32 columns at once."""
+    generator = torch.Generator().manual_seed(shape[1])
+    for share in (0.001, 0.01, 0.1):
+        label = (torch.rand(shape, generator=generator) < share).long()
+        label[0] = 0
+        label[0, shape[1] // 2, ::5] = 1  # a comb
+        got = check(variant, label, max_distance=limit)
+        for found, volume in zip(got, label, strict=True):
+            want = scipy_distance(volume.numpy(), None)
+            want = want if limit is None else np.where(want <= limit * (1 + 1e-9), want, np.inf)
+            np.testing.assert_allclose(found.numpy(), want, rtol=1e-6)
+
+
+@on("cpu")
 @pytest.mark.parametrize("shape", [(1, 255, 9), (1, 256, 9), (7, 5, 254), (180, 181, 1), (181, 182, 3)], ids=str)
 @pytest.mark.parametrize("limit", [None, 16.0, 200.0, 254.9, 255.0, 300.0])
 def test_squares_up_to_16_bits(shape, limit, kernel):
