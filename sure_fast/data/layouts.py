@@ -129,6 +129,8 @@ def _list(
         raise DataError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
     if not root.exists():
         raise DataError(f"{root}: expected a folder with a data set, got nothing there")
+    if not root.is_dir() and (require_labels or not root.is_file()):
+        raise DataError(f"{root}: expected a folder with a data set, got a file")
     of_folders = images is not None or labels is not None
     chosen = _find_layout(root, of_folders, require_labels) if layout == "auto" else layout
     if chosen != "folders" and of_folders:
@@ -182,8 +184,6 @@ def _find_layout(root: Path, folders_given: bool, require_labels: bool) -> str:
     if folders_given:
         return "folders"
     if root.is_file():
-        if require_labels:
-            raise DataError(f"{root}: expected a folder with a data set, got a file")
         return "folders"
     if (root / "dataset.json").is_file():
         return "msd_nnunet"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import data_files as files
 import numpy as np
@@ -178,6 +180,10 @@ def test_bad_arguments(tmp_path):
     refused("label_map: expected class numbers", discover, tmp_path, label_map={0: 0, 1: 2})
     refused("class_names: expected names", discover, tmp_path, class_names=["a", "b"])
     refused(r"nowhere: expected a folder .* nothing there", discover, tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for layout in ("auto", "folders", "msd_nnunet", "acdc", "refuge"):
+        for file in (tmp_path / "file", Path(os.devnull)):
+            refused(r": expected a folder with a data set, got a file$", discover, file, layout=layout)
     refused("test.*got none", discover, tmp_path, part="test")
 
 
