@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -396,17 +396,22 @@ def weights(name: str, value: Any, number: int | None = None) -> list[float] | T
     return values
 
 
+def are_sizes(values: Iterable[float]) -> bool:
+    """Whether kernels, which square distances in float32, can do with these sizes of a voxel; NaN is none."""
+    return all(1e-12 <= value <= 1e12 for value in values)
+
+
 def spacing(value: Sequence[float] | float | None, dims: int | None = None) -> list[float] | None:
     """Voxel size per spatial axis, or None for voxels; `dims` None: of an image whose axes are not known yet."""
     if value is None:
         return None
-    what = f"one number > 0 or {'2 or 3' if dims is None else dims} of them"
+    what = f"one number from 1e-12 to 1e12 or {'2 or 3' if dims is None else dims} of them"
     if isinstance(value, (int, float, np.integer, np.floating)):
         real("spacing", value, what)
         values = [float(value)] * (dims or 2)
     else:
         values = [float(v) for v in numbers("spacing", value, what)]
-    if len(values) not in ((2, 3) if dims is None else (dims,)) or not all(0.0 < v < float("inf") for v in values):
+    if len(values) not in ((2, 3) if dims is None else (dims,)) or not are_sizes(values):
         raise ValueError(f"spacing: expected {what}, got {value!r}")
     return values
 

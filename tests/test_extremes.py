@@ -37,6 +37,30 @@ def test_u_that_is_an_edge_is_in_the_level_below(evidence, levels, backend):
     assert u.item() == np.float32(3 / (evidence + 3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precise_distance_is_compared_as_it_is(dtype):
+    """And not with the threshold rounded to its dtype."""
+    generator = torch.Generator().manual_seed(0)
+    beyond = torch.tensor([1.0, 4.09375])[torch.randint(0, 2, (1, 9, 10), generator=generator)]
+    z, noisy = (torch.randn((n, 2, 9, 10), generator=generator) for n in (1, 2))
+    u, u1, u2 = (x[:, 0].sigmoid() for x in (z, *noisy.chunk(2)))
+    centers, levels = torch.randint(0, 9, (1, 20, 2), generator=generator), torch.tensor([0.2, 0.7])
+
+    def everything(backend, distance):
+        options = {"threshold": 4.09, "backend": backend}
+        label, same = torch.zeros(1, 9, 10, dtype=torch.int64), torch.Generator().manual_seed(1)
+        yield from sure_fast.noise_uncertainty_loss(z, *noisy.chunk(2), distance, centers, levels, **options)
+        yield from sure_fast.dense_noise_uncertainty_loss(u, u1, u2, distance, levels, **options)
+        yield sure_fast.gradient_uncertainty_loss(u, u1, distance, **options)
+        yield from sure_fast.sample_hard_patches(
+            u, u, label, distance, num_classes=1, patch_size=1, max_distance=4.09, generator=same, backend=backend
+        )
+
+    for backend in BACKENDS:
+        for found, want in zip(everything(backend, beyond.to(dtype)), everything("cpu", beyond), strict=True):
+            torch.testing.assert_close(found, want)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_probabilities_at_the_edges_of_bins(dtype):
     for bins in (1, 7, 10, 100):

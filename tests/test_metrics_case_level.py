@@ -72,6 +72,11 @@ def test_the_window_is_every_window(shape):
         assert got[n].item() == pytest.approx(means.max())
 
 
+def test_the_window_of_no_voxel():
+    assert compute_window_uncertainty(torch.zeros(2, 0, 4)).isnan().all()
+    assert compute_window_uncertainty(torch.zeros(0, 3, 4)).shape == (0,)
+
+
 def test_failure_detection_by_hand_and_with_scipy():
     # sorted by u: Dice 0.9, 0.5, 0.7: risks 0.1, 0.5, 0.3; means of the first k: 0.1, 0.3, 0.3
     found = failure_detection([0.3, 0.1, 0.2], [0.7, 0.9, 0.5])

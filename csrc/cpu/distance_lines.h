@@ -71,19 +71,21 @@ inline void row_squares(const uint8_t* boundary, const SquaresOf<T>& squares, in
   for (int64_t w = next; w < W; ++w) out[w] = next > 0 ? squares.up[w - next + 1] : none<T>();
 }
 
-// One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place.
+// One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place. Positions are rows, so
+// that a row's distance to itself is 0 however the compiler rounds.
 inline void column_envelope(float* column, int64_t stride, int64_t length, double step, double* scratch) {
   double* value = scratch;
   double* apex = scratch + length + 1;
   double* from = apex + length + 1;
+  const double rows = 1.0 / (step * step);  // a squared distance in them
   int64_t top = -1;
   for (int64_t j = 0; j < length; ++j) {
     const double f = static_cast<double>(column[j * stride]);
     if (f == static_cast<double>(kInf)) continue;
-    const double x = static_cast<double>(j) * step;
+    const double x = static_cast<double>(j);
     double start = -1.0;
     while (top >= 0) {
-      start = ((f + x * x) - (value[top] + apex[top] * apex[top])) / (2.0 * (x - apex[top]));
+      start = ((f - value[top]) * rows + (x * x - apex[top] * apex[top])) / (2.0 * (x - apex[top]));
       if (start > from[top]) break;
       --top;
       start = -1.0;
@@ -96,9 +98,9 @@ inline void column_envelope(float* column, int64_t stride, int64_t length, doubl
   if (top < 0) return;
   int64_t k = 0;
   for (int64_t j = 0; j < length; ++j) {
-    const double x = static_cast<double>(j) * step;
+    const double x = static_cast<double>(j);
     while (k < top && from[k + 1] <= x) ++k;
-    const double away = x - apex[k];
+    const double away = (x - apex[k]) * step;
     column[j * stride] = static_cast<float>(away * away + value[k]);
   }
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sure_fast import _checks
 from sure_fast.data.errors import DataError
 from sure_fast.data.writing import save_nifti
 
@@ -56,7 +57,7 @@ def generate(
     Args:
         seed: integer >= 0, or several; the volume is a function of it, the shape and the spacing.
         shape: X, Y, Z, each at least 8. The heart is drawn to scale, and smaller where it would not fit.
-        spacing_mm: voxel size, > 0.
+        spacing_mm: voxel size.
 
     Returns:
         A `Phantom`.
@@ -182,8 +183,8 @@ def _checked(
     if len(size) != 3 or not all(isinstance(n, (int, np.integer)) and n >= SMALLEST for n in size):
         raise DataError(f"shape: expected three whole numbers >= {SMALLEST}, got {shape!r}")
     spacing = tuple(float(s) for s in spacing_mm)
-    if len(spacing) != 3 or not all(0 < s < float("inf") for s in spacing):
-        raise DataError(f"spacing_mm: expected three numbers > 0, got {spacing_mm!r}")
+    if len(spacing) != 3 or not _checks.are_sizes(spacing):
+        raise DataError(f"spacing_mm: expected three numbers from 1e-12 to 1e12, got {spacing_mm!r}")
     return (int(size[0]), int(size[1]), int(size[2])), (spacing[0], spacing[1], spacing[2])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sure_fast import _checks
 from sure_fast.data.cases import IMAGE_SUFFIXES, NIFTI_SUFFIXES, Case
 from sure_fast.data.errors import DataError
 from sure_fast.data.geometry import geometry_of
@@ -335,6 +336,6 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Grid]:
     if not np.isfinite(affine).all():
         raise DataError(f"{path}: expected a finite affine, got NaN or infinity in it")
     spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, : len(shape)], axis=0))
-    if not all(s > 0 for s in spacing):
-        raise DataError(f"{path}: expected a spacing > 0 mm on every axis, got {spacing}")
+    if not _checks.are_sizes(spacing):
+        raise DataError(f"{path}: expected a spacing from 1e-12 to 1e12 mm on every axis, got {spacing}")
     return array, Grid(shape, affine, spacing, geometry.code, geometry.notes)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import _checks
 from ..data import LAYOUTS
 from ..data.augment import PRESETS
 from ..data.dataset import CACHES
@@ -221,9 +222,9 @@ def _check_geometry(data: DataConfig) -> None:
     if isinstance(data.spacing, str) and data.spacing not in ("auto", "none"):
         raise ConfigError(f"data.spacing: expected auto, none, or sizes in mm, got {data.spacing!r}")
     sizes = [data.spacing] if isinstance(data.spacing, (int, float)) else data.spacing
-    if not isinstance(sizes, str) and (len(sizes) not in (1, 2, 3) or not all(0 < s < math.inf for s in sizes)):
+    if not isinstance(sizes, str) and (len(sizes) not in (1, 2, 3) or not _checks.are_sizes(sizes)):
         shown = ",".join(f"{size:g}" for size in sizes)
-        raise ConfigError(f"data.spacing: expected finite sizes > 0 in mm, one or one per axis, got {shown}")
+        raise ConfigError(f"data.spacing: expected sizes from 1e-12 to 1e12 mm, one or one per axis, got {shown}")
     if data.resize and (len(data.resize) not in (2, 3) or min(data.resize) < 1):
         raise ConfigError(f"data.resize: expected 2 or 3 numbers >= 1, got {data.resize}")
     if data.resize and not isinstance(data.spacing, str):

@@ -74,7 +74,7 @@ def compute_window_uncertainty(uncertainty: Array, *, window: int = WINDOW) -> T
         uncertainty: [N, \*S] or [N, 1, \*S], S of 1 to 3 axes. window: its edge in voxels.
 
     Returns:
-        float64 [N]; NaN where u holds a NaN.
+        float64 [N]; NaN where u holds a NaN, or no voxel.
 
     Raises:
         TypeError, ValueError: wrong types or shapes, a window of less than one voxel.
@@ -86,6 +86,8 @@ def compute_window_uncertainty(uncertainty: Array, *, window: int = WINDOW) -> T
         tensor([0.7500], dtype=torch.float64)
     """
     (u,) = maps("uncertainty", uncertainty)
+    if u[0:1].numel() == 0:
+        return u.new_full((len(u),), math.nan, dtype=torch.float64)
     ones = (1,) * (4 - u.dim())
     size = (*ones, *(min(window, n) for n in u.shape[1:]))
     volumes = u.double().reshape(len(u), 1, *ones, *u.shape[1:])

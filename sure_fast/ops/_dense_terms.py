@@ -98,7 +98,7 @@ _parameters = Parameters(_op)
 def _setup_context(ctx, inputs, output) -> None:
     of = _parameters.named(inputs)
     ctx.save_for_backward(of.sums)
-    ctx.images = 0 if of.losses1 is None else len(of.losses1)
+    ctx.images = 0 if of.losses1 is None else of.losses1.shape[0]
     ctx.two = of.losses2 is not None
     ctx.options = (of.copies, of.normalize, of.backend)
     ctx.set_materialize_grads(False)

@@ -46,7 +46,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian of width sigma (voxels), cut at 4 sigma, borders replicated; computed in float32 or wider."""
     x = single_or_double(image)
     radius = max(1, math.ceil(4 * sigma))
-    taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    taps = [math.exp(-0.5 * (k / sigma) * (k / sigma)) for k in range(-radius, radius + 1)]
     total = sum(taps)
     for axis in range(2, x.dim()):
         size = x.shape[axis]

@@ -130,7 +130,8 @@ _parameters = Parameters(_op)
 
 def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[1])
-    ctx.dtype = _parameters.named(inputs).uncertainty.dtype
+    of = _parameters.named(inputs)
+    ctx.dtype, ctx.once = of.uncertainty.dtype, of.normalize
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # zeros like the slope
 
@@ -138,6 +139,11 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ctx, grad_loss: Tensor | None, _: None):
     if grad_loss is None:
         return _parameters.gradients()
+    if ctx.once and torch.is_grad_enabled():  # without it the loss is piecewise linear, and its slope a constant
+        raise RuntimeError(
+            "gradient_uncertainty_loss: expected no create_graph=True with normalize 'band', of which only backend "
+            "'reference' has second derivatives"
+        )
     (slope,) = ctx.saved_tensors
     scale = grad_loss.to(slope.dtype).reshape(-1, *[1] * (slope.dim() - 1))
     return _parameters.gradients(uncertainty=(slope * scale).to(ctx.dtype))

@@ -87,7 +87,7 @@ def _empty(
     max_distance: float = 0.0,
     backend: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    slots = (len(label), num_classes * num_patches)
+    slots = (label.shape[0], num_classes * num_patches)
     centers = label.new_empty((*slots, label.dim() - 1), dtype=torch.int64)
     return centers, label.new_empty(slots, dtype=torch.bool)
 

@@ -130,7 +130,7 @@ def _empty(
     compute = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
         new(sums_layout(logits.shape[1]).width),
-        new(len(label)),
+        new(label.shape[0]),
         new(2),
         new(*((0,) if none else label.shape), dtype=torch.uint8),
         new(*((0,) if image is None else label.shape), dtype=compute),

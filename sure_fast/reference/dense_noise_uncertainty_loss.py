@@ -24,6 +24,7 @@ def dense_noise_uncertainty_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(order, distance, far) terms of maps [N, *S]; docs/method.md, "Noise supervision of whole images"."""
     maps = [widen(u) for u in (uncertainty, noisy1, noisy1 if noisy2 is None else noisy2)]
+    distance = widen(distance)
     near, far = distance <= threshold, distance > threshold
     all_levels = torch.cat([levels.new_zeros(1), levels.expand(2)]).to(maps[0].dtype)
     zero = torch.zeros_like(maps[0])

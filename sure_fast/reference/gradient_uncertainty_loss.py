@@ -23,7 +23,7 @@ def gradient_uncertainty_loss(
 ) -> Tensor:
     """mean over images of Σ v⁺ / #{v > 0}, v = (g_i − g_j)(u_i − u_j), with `normalize` over σ_g σ_u; docs/method.md,
     "Gradient–uncertainty loss"."""
-    near = (distance <= threshold).flatten(1)
+    near = (widen(distance) <= threshold).flatten(1)
     u_all = widen(uncertainty).flatten(1)
     out_dtype = u_all.dtype
     if near.numel() == 0:

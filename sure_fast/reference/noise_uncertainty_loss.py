@@ -37,6 +37,7 @@ def terms_of_maps(
     threshold: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same of u, u¹ and u² [N, *S]."""
+    distance = widen(distance)
     flat = torch.zeros(centers.shape[:2], dtype=torch.int64, device=centers.device)
     for axis, size in enumerate(u.shape[1:]):
         flat = flat * size + centers[..., axis].where(valid, 0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .dirichlet_uncertainty import widen
 from .gradient_uncertainty_loss import counter_uniform
 from .labels import equals
 
@@ -63,7 +64,7 @@ def sample_hard_patches(
     for c in range(num_classes):
         candidates = hard & equals(label, c)
         if c == 0:
-            candidates = candidates & (distance < max_distance)
+            candidates = candidates & (widen(distance) < max_distance)
         for k in range(num_patches):
             draw(c * num_patches + k, candidates)
     for slot in range(slots):

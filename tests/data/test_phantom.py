@@ -166,5 +166,5 @@ def test_bad_arguments(tmp_path):
     refused("seed: expected", seed=-1)
     refused("shape: expected three whole numbers >= 8", shape=(64, 64))
     refused("shape: expected", shape=(64, 64, 4))
-    refused("spacing_mm: expected three numbers > 0", spacing_mm=(1.0, 0.0, 1.0))
+    refused("spacing_mm: expected three numbers from 1e-12 to 1e12", spacing_mm=(1.0, 0.0, 1.0))
     assert list(tmp_path.iterdir()) == []

@@ -182,6 +182,14 @@ def test_long_axes_take_the_envelope_of_parabolas(axis, kernel):
         check(kernel, label, spacing=(0.7, 1.3, 2.0))
 
 
+def test_boundaries_among_ignored_voxels_are_at_0(variant):
+    """More than 256 rows with a boundary, the last of which have none above them."""
+    label = torch.zeros(1, 269, 40, dtype=torch.int64)
+    label[:, :, 1:], label[0, 268, 30:], label[0, 267, 20:] = 1, 2, 255
+    got = check(variant, label, spacing=(0.3, 0.31), ignore_index=255)
+    assert torch.equal(got[0, 268, 28:32], torch.tensor([0.31, 0.0, 0.0, 0.31]))
+
+
 def test_by_hand(backend):
     label = torch.tensor([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]])
     want = torch.tensor([[[5.0**0.5, 2**0.5, 1, 1], [2.0, 1, 0, 0], [2, 1, 0, 0]]])
@@ -320,7 +328,8 @@ def test_concurrent_calls_agree_with_serial_ones():
     [
         ({"label": torch.zeros(1, 4, 4, dtype=torch.complex64)}, TypeError, "label: expected an integer tensor"),
         ({"label": torch.zeros(4, 4, dtype=torch.long)}, ValueError, "label: expected"),
-        ({"spacing": (1.0,)}, ValueError, "spacing: expected one number > 0 or 2 of them"),
+        ({"spacing": (1.0,)}, ValueError, "spacing: expected one number from 1e-12 to 1e12 or 2 of them"),
+        ({"spacing": 1e39}, ValueError, "spacing: expected one number from 1e-12 to 1e12 or 2 of them, got 1e\\+39"),
         ({"max_distance": -1}, ValueError, "max_distance: expected a finite number >= 0"),
     ],
 )

@@ -109,6 +109,18 @@ def test_normalized_by_hand(backend):
         backend(u, g, d, normalize="image")
 
 
+def test_normalized_has_second_derivatives_or_refuses(backend):
+    u = torch.rand((1, 5, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    g, d = u.detach().flip(1).cos(), torch.zeros(1, 5, 5, dtype=torch.float64)
+    loss = backend(u, g, d, normalize="band")
+    if backend.name != "reference":
+        with pytest.raises(RuntimeError, match=r"expected no create_graph=True with normalize 'band'"):
+            torch.autograd.grad(loss, u, create_graph=True)
+        return
+    (slope,) = torch.autograd.grad(loss, u, create_graph=True)
+    assert torch.autograd.grad(slope.square().sum(), u)[0].abs().max() > 0
+
+
 @pytest.mark.parametrize("pairs", ["exact", "sampled"])
 def test_normalized_loss_knows_no_scale(pairs, kernel):
     u, g, d, _ = case((2, 20, 30))

@@ -205,7 +205,7 @@ def test_operator_is_registered_properly_and_compiles_whole(kernel):
         ({"num_classes": 1}, "^num_classes: expected 2 to 65536, the background included, got 1$"),
         ({"percentile": 101.0}, r"^percentile: expected a number in \[0, 100\], got 101.0$"),
         ({"tolerance": -1.0}, "^tolerance: expected a finite number >= 0"),
-        ({"spacing": (1.0, 1.0, 1.0)}, "^spacing: expected one number > 0 or 2 of them"),
+        ({"spacing": (1.0, 1.0, 1.0)}, "^spacing: expected one number from 1e-12 to 1e12 or 2 of them"),
     ],
 )
 def test_errors_name_the_argument(arguments, text, backend):
