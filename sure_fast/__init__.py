@@ -1,5 +1,8 @@
 """Fused kernels for uncertainty-supervised evidential segmentation of medical images."""
 
+from importlib import import_module as _import_module
+from types import ModuleType as _Module
+
 import torch as _torch  # before the kernels, which share its OpenMP runtime  # noqa: F401
 
 from . import _library  # the kernels, or one line that says why they are not there  # noqa: F401
@@ -29,6 +32,15 @@ from .ops.surface_distances import SurfaceDistances, surface_distances
 from .ops.uncertainty_supervision import UncertaintySupervisionOutput, uncertainty_supervision
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _Module:
+    """The data readers and the metrics are imported when they are asked for."""
+    if name in ("data", "metrics"):
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "DenseNoiseUncertaintyLossOutput",
     "EvidentialLoss",

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         done = [(case.name, folder.files(case)) for case in cases if case.name not in failed]
         with console.bar(done, "review", "case") as shown:
             rows = [review.row_of_files(name, f["segmentation"], f["uncertainty"], validation) for name, f in shown]
-        ordered = review.write(options.output, rows) if rows else []
+        ordered = review.write(options.output, rows, validation) if rows else []
     for line in told(folder.notes, kept_in=None):
         print(f"{PROGRAM}: note: {line}", file=sys.stderr, flush=True)
     print(f"{PROGRAM}: {describe(folder, cases, written, there)}; weights: {path}", flush=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sure_fast
-from sure_fast.losses import CrossEntropyDiceLoss, DeepSupervision, DevisLoss
+from sure_fast.losses import CrossEntropyDiceLoss, DeepSupervision, DevisLoss, PriusLoss
 from tests.ops.test_evidential_loss import case
 from tests.ops.test_evidential_loss_options import region_case
 
@@ -19,6 +19,12 @@ def pyramid():
     half = target[:, 1::2, 1::2]  # of two equally near labels the later one
     rows = target[:, [2, 6]][:, :, [1, 3, 6, 8, 10]]  # centers of 12/5 voxels: 1.2, 3.6, 6, 8.4, 10.8
     return [logits, coarse, coarsest], [target, half, rows]
+
+
+def test_a_loss_that_looks_at_the_image_takes_the_finest_output_alone():
+    for loss in (sure_fast.UncertaintySupervisedLoss(num_epochs=4), PriusLoss(num_epochs=4)):
+        with pytest.raises(TypeError, match=r"^loss: .* got \w+Loss, which looks at the image too: give it the finest"):
+            DeepSupervision(loss)
 
 
 def test_the_evidential_loss_sums_the_levels():

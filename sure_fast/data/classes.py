@@ -17,6 +17,10 @@ GREY_LEVELS = 32
 """From this many values on, masks that do not start as class numbers do are pictures."""
 
 
+LEFT_OUT = -1
+"""In a label map: what is not annotated."""
+
+
 class Found(NamedTuple):
     """What the masks of a folder hold."""
 
@@ -41,9 +45,12 @@ def checked_map(label_map: Mapping[int, int] | None) -> dict[int, int] | None:
         mapping = {int(stored): int(number) for stored, number in label_map.items()}  # YAML may give text keys
     except (TypeError, ValueError, AttributeError):
         raise DataError(f"label_map: expected whole numbers to whole numbers, got {label_map!r}") from None
-    numbers = sorted(set(mapping.values()))
+    numbers = sorted(set(mapping.values()) - {LEFT_OUT})
     if numbers != list(range(len(numbers))) or len(numbers) < 2:
-        raise DataError(f"label_map: expected class numbers 0, 1, … without a gap, at least two, got {numbers}")
+        raise DataError(
+            f"label_map: expected class numbers 0, 1, … without a gap, at least two, and {LEFT_OUT} for what is not "
+            f"annotated, got {sorted(set(mapping.values()))}"
+        )
     return mapping
 
 
@@ -65,17 +72,15 @@ def classes_of(
     Raises:
         DataError: names or values that are no classes, saying what to give.
     """
-    ignore = listing.ignore_index
-    if mapping is not None and ignore is not None and ignore not in mapping:
-        # What is ignored stays ignored, as a number behind the classes.
-        count = len(set(mapping.values()))
-        mapping = {**mapping, ignore: max(ignore, count)}
-        ignore = mapping[ignore]
-        numbers = count
-    else:
-        if mapping is not None and ignore is not None:
-            ignore = None  # the map makes a class of it
-        numbers = len(set(mapping.values())) if mapping is not None else 0
+    ignore, numbers = listing.ignore_index, 0
+    if mapping is not None:
+        numbers = len(set(mapping.values()) - {LEFT_OUT})
+        if ignore is not None:
+            mapping = {ignore: LEFT_OUT, **mapping}  # it stays ignored, if the map makes no class of it
+        # what is left out is a number behind the classes
+        ignore = max(ignore or 0, numbers) if LEFT_OUT in mapping.values() else None
+        if ignore is not None:
+            mapping = {stored: ignore if number == LEFT_OUT else number for stored, number in mapping.items()}
     if given is not None:
         return _given(listing, mapping, ignore, given, numbers, scan)
     if mapping is not None:
@@ -176,8 +181,10 @@ def _hint(stored: Sequence[int]) -> str:
     """The label map that would do, as it is typed."""
     if len(stored) < 2:
         return ""
-    pairs = ",".join(f"{value}:{number}" for number, value in enumerate(stored))
-    return f"; give label_map, such as --label-map {pairs}"
+    classes = [value for value in stored if value >= 0]
+    classes = classes if len(classes) > 1 else list(stored)  # a negative value is seldom a class
+    pairs = ",".join(f"{value}:{classes.index(value) if value in classes else LEFT_OUT}" for value in stored)
+    return f"; give label_map, such as --label-map={pairs}; {LEFT_OUT} is for what is not annotated"
 
 
 def values_in(read: Callable[[Callable[[Case], object]], Sequence[Case]]) -> Found:

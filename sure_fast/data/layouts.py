@@ -54,7 +54,8 @@ def discover(
         root: the folder.
         layout: one of `LAYOUTS`, or "auto".
         part: "training", "test" (MSD's "test", nnU-Net's imagesTs, ACDC's testing/) or "all".
-        label_map: stored label value to class number, such as {0: 2, 128: 1, 255: 0} for REFUGE's grey levels.
+        label_map: stored label value to class number, such as {0: 2, 128: 1, 255: 0} for REFUGE's grey levels; to
+            -1 what is not annotated.
         class_names: names of the classes 0 … C−1, where the layout has none or `label_map` changes them; without them
             a class of the map is called as the stored values that become it.
         like: names of the classes of a network that the cases are for. Where the layout has none they are taken, if the

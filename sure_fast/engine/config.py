@@ -7,6 +7,7 @@ An option is called section.key: in the YAML file a key of the section's mapping
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -219,7 +220,10 @@ def converted(named: Mapping[str, Any]) -> dict[str, Any]:
     """Values by section.key, or by a key that one section has, as section.key, each as its own type."""
     full = earlier.as_now({full_name(str(name)): value for name, value in named.items()})
     preset = convert("method.preset", full["method.preset"]) if "method.preset" in full else None
-    return {name: convert(name, value, preset) for name, value in full.items()}
+    found = {name: convert(name, value, preset) for name, value in full.items()}
+    if found.get("data.folder"):
+        found["data.folder"] = os.path.abspath(found["data.folder"])  # a run is looked at from other places too
+    return found
 
 
 def fitting_defaults(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -302,7 +302,7 @@ def check_network(plan: ModelPlan) -> None:
             reason = " ".join(str(error).split()) or type(error).__name__
             prefix = "" if reason.startswith(f"{plan.network}:") else f"{plan.network}: "
             raise ConfigError(
-                f"network.name: expected a network for patches of {plan.patch_size}, got {prefix}{reason}"
+                f"network: expected a network for patches of {plan.patch_size}, got {prefix}{reason}"
             ) from None
     first = answer[0] if isinstance(answer, (list, tuple)) and answer else answer
     wanted = [2, plan.num_classes, *plan.patch_size]

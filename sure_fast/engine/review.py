@@ -154,8 +154,11 @@ def row_of_files(case: str, segmentation: Path, uncertainty: Path, validation: V
     return row_of(case, label, u.max(0) / scale, grid.affine, validation)
 
 
-def write(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """review.csv, the most uncertain case first; returns the rows in that order."""
+def write(folder: Path, rows: Sequence[Row], validation: Validation | None = None) -> list[Row]:
+    """review.csv, the most uncertain case first, and the validation cases that they are held against, so that
+    sure_fast.view finds the same places; returns the rows in that order."""
+    if validation is not None and validation.case_uncertainty:
+        validation.write(folder)
     ordered = sorted(rows, key=lambda row: (-row.case_uncertainty, row.case))
     pictures = all(len(row.place) == 2 for row in rows)
     unit, axes = ("px", ("column", "row")) if pictures else ("ml", ("x_mm", "y_mm", "z_mm"))

@@ -33,7 +33,9 @@ class DataConfig:
 
     folder: str | None = option(None, "data folder (default: a phantom set, written into the output folder)")
     layout: str = option("auto", "how the folder is laid out", ("auto", *LAYOUTS))
-    label_map: dict[int, int] = option({}, "grey level of a mask -> class, for example 0:2,128:1,255:0")
+    label_map: dict[int, int] = option(
+        {}, "label value -> class, -1 for what is not annotated, for example 0:2,128:1,255:-1"
+    )
     fractions: list[float] = option([0.7, 0.1, 0.2], "shares of the cases for training, validation and test")
     group: str | None = option(
         None,

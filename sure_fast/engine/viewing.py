@@ -115,7 +115,7 @@ def of_predictions(
         )
     if len(chosen) < len(listed):
         report(f"{len(listed) - len(chosen)} of {len(listed)} images have no prediction here and are left out")
-    known, _ = review.read(folder, "")
+    known, _ = review.read(folder, str(_manifest(folder, MANIFEST).get("checkpoint")))
 
     def shown(case: Case) -> Shown:
         sample = load_case(case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,17 @@ class DeepSupervision(nn.Module):
     Math:
         :math:`\sum_k w_k L(z_k, y_k)`, each term of the loss as its total. Lee et al., AISTATS 2015 (arXiv 1409.5185).
 
+    A loss that looks at the image too takes the finest output alone, with a segmentation loss of the others beside it::
+
+        total = loss(outputs[0], label, image, epoch=epoch, model=finest).total
+        total = total + coarser(outputs[1:], label, epoch=epoch).total / 2  # DeepSupervision(EvidentialLoss(...))
+
     Args:
         loss: (logits, target, ...) -> a 0-dim tensor, or a named tuple of them.
         level_weights: w >= 0, one for each output; None: halving from one to the next, their sum 1.
 
     Raises:
-        TypeError, ValueError: a loss that cannot be called; weights that are negative or all 0.
+        TypeError, ValueError: a loss that cannot be called, or looks at the image; weights that are negative or all 0.
 
     Example:
         >>> import sure_fast, torch
@@ -37,6 +43,11 @@ class DeepSupervision(nn.Module):
         super().__init__()
         if not callable(loss):
             raise TypeError(f"loss: expected a function of logits and target, got {type(loss).__name__}")
+        if isinstance(loss, nn.Module) and "image" in inspect.signature(loss.forward).parameters:
+            raise TypeError(
+                f"loss: expected one of logits and target alone, got {type(loss).__name__}, which looks at the image "
+                "too: give it the finest output, and DeepSupervision(EvidentialLoss(...)) the coarser ones"
+            )
         _checks.weights("level_weights", level_weights)
         self.loss = loss
         self.level_weights = level_weights

@@ -76,7 +76,7 @@ def test_files_of_channels_are_one_image(two_channels, tmp_path):
             volume(tmp_path / f"in/scan {k}_{channel:04}.nii.gz", seed=9 * k + channel)
     run(two_channels, tmp_path / "in", tmp_path / "out")
     names = [f"scan {k}_{kind}.nii.gz" for k in range(2) for kind in ("segmentation", "uncertainty")]
-    assert written(tmp_path / "out") == ["predictions.json", "review.csv", *names]
+    assert written(tmp_path / "out") == ["predictions.json", "review.csv", *names, "validation.json"]
     run(two_channels, tmp_path / "in/scan 1_0000.nii.gz", tmp_path / "single")
     for kind in ("segmentation", "uncertainty"):
         one, other = (nib.load(tmp_path / f"{f}/scan 1_{kind}.nii.gz").get_fdata() for f in ("out", "single"))
@@ -84,7 +84,7 @@ def test_files_of_channels_are_one_image(two_channels, tmp_path):
     (tmp_path / "in/scan 0_0001.nii.gz").unlink()
     with pytest.raises(RunFailure, match="1 of 2 images could not be segmented"):
         run(two_channels, tmp_path / "in", tmp_path / "part")
-    assert written(tmp_path / "part") == ["predictions.json", "review.csv", *names[2:]]
+    assert written(tmp_path / "part") == ["predictions.json", "review.csv", *names[2:], "validation.json"]
     with pytest.raises(DataError, match=r"scan 0_0000.nii.gz: expected 2 channels, got 1 in 1 file"):
         run(two_channels, tmp_path / "in/scan 0_0000.nii.gz", tmp_path / "lone")
     assert not (tmp_path / "lone").exists()
@@ -105,6 +105,7 @@ def test_a_bad_file_leaves_the_others(one_channel, tmp_path, capsys):
         *(f"c{k}_{kind}.nii.gz" for k in (0, 2) for kind in ("segmentation", "uncertainty")),
         "predictions.json",
         "review.csv",
+        "validation.json",
     ]
     volume(bad, seed=1)
     run(one_channel, tmp_path / "in", tmp_path / "out")

@@ -65,7 +65,7 @@ def test_layers_are_those_of_the_files(project):
     ]
     assert [part["name"] for part in told["classes"]] == ["right ventricle", "myocardium", "left ventricle"]
     with open(project / "out/review.csv", newline="") as file:
-        largest = {row["case"]: float(row["region_uncertainty"]) for row in csv.DictReader(file)}
+        rows = {row["case"]: {k: float(v) for k, v in row.items() if k != "case"} for row in csv.DictReader(file)}
     for one, of_case in zip(told["cases"], layers, strict=True):
         image = nib.load(project / f"data/imagesTr/{one['name']}.nii.gz")
         assert set(of_case) == {"image", "prediction", "uncertainty"}
@@ -77,9 +77,14 @@ def test_layers_are_those_of_the_files(project):
             wanted = nib.load(path)
             np.testing.assert_allclose(of_case[layer].affine, wanted.affine, atol=1e-4)
             np.testing.assert_allclose(of_case[layer].get_fdata(), wanted.get_fdata(), atol=tolerance + 1e-6)
+        row = rows[one["name"]]
         u = nib.load(project / f"out/{one['name']}_uncertainty.nii.gz")
         index = np.linalg.inv(u.affine) @ [*one["place"], 1]
-        assert u.get_fdata()[tuple(np.rint(index[:3]).astype(int))] == pytest.approx(largest[one["name"]], rel=1e-5)
+        assert u.get_fdata()[tuple(np.rint(index[:3]).astype(int))] == pytest.approx(
+            row["region_uncertainty"], rel=1e-5
+        )
+        assert one["place"] == pytest.approx([row["x_mm"], row["y_mm"], row["z_mm"]], abs=0.01)
+        assert one["percentile"] == pytest.approx(row["percentile"])
 
 
 def test_of_a_run_the_evaluated_cases_with_their_labels(project):

@@ -176,7 +176,10 @@ def test_a_list_may_name_the_first_channel(tmp_path):
 
 
 LABELS = {
-    "a gap": ({"background": 0, "a": 1, "b": 4}, r"got \[0, 1, 4\]; give label_map, such as --label-map 0:0,1:1,4:2"),
+    "a gap": (
+        {"background": 0, "a": 1, "b": 4},
+        r"got \[0, 1, 4\]; give label_map, such as --label-map=0:0,1:1,4:2; -1 is",
+    ),
     "a region": (
         {"background": 0, "whole": [1, 2], "core": 1},
         r"the region \[1, 2\]; classes that overlap .*--label-map",
@@ -221,6 +224,21 @@ def test_a_label_map_closes_a_gap_and_keeps_the_names(tmp_path):
     assert cases.info.class_names == {0: "background", 1: "a or b or c"}
     change(root, labels={"background": 0, "whole": [1, 2], "core": 1, "edge": 2, "x": 4})
     assert discover(root, label_map={0: 0, 1: 1, 2: 2, 4: 0}).info.class_names[1] == "core"
+
+
+def test_a_label_map_leaves_out_what_is_not_annotated(tmp_path):
+    label = np.zeros((12, 10, 6), np.int16)
+    label[3:6], label[8:] = 1, -1
+    for k in range(2):
+        files.save_volume(tmp_path / f"images/c{k}.nii.gz", files.volume(seed=k))
+        files.save_volume(tmp_path / f"labels/c{k}.nii.gz", label)
+    with pytest.raises(DataError, match=r"such as --label-map=-1:-1,0:0,1:1; -1 is for what is not annotated$"):
+        discover(tmp_path)
+    cases = discover(tmp_path, label_map={-1: -1, 0: 0, 1: 1})
+    assert (cases.info.num_classes, cases.info.ignore_index) == (2, 2)
+    assert load_case(cases[0]).label.unique().tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"expected class numbers .* and -1 for what is not annotated, got \[-1, 0\]"):
+        discover(tmp_path, label_map={-1: -1, 0: 0})
 
 
 @pytest.mark.parametrize(("ignore", "index"), [(4, 4), (1, 2)])

@@ -204,7 +204,7 @@ def test_many_classes_are_classes(tmp_path):
 
 def test_values_that_need_a_map(tmp_path):
     mask = np.array([[0, 128], [255, 0]], np.uint8)
-    refused("got the values 0, 128, 255; give label_map, such as --label-map 0:0,128:1,255:2",
+    refused("got the values 0, 128, 255; give label_map, such as --label-map=0:0,128:1,255:2",
             two_folders(tmp_path / "a", [mask]), lambda path: discover(path))  # fmt: skip
     cases = discover(tmp_path / "a", label_map={0: 0, 128: 1, 255: 2})
     assert load_case(cases[0]).label.tolist() == [[0, 1], [2, 0]]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import typing
 
 import pytest
@@ -187,7 +188,7 @@ def test_configurations_of_earlier_runs():
     prius = earlier(preset="prius", loss="prius", inference="evidential", prius_distance="boundary", start_epoch=2)
     assert prius.method.options["distance"] == "boundary"
     assert prius.method.options["contrast_weight"] == 1.0
-    assert earlier(preset="evidential", loss="evidential", data="volumes").data.folder == "volumes"
+    assert earlier(preset="evidential", loss="evidential", data="volumes").data.folder == os.path.abspath("volumes")
     for given, message in (
         ({"preset": "evidential", "loss": "prius"}, "loss: expected evidential with preset evidential, got 'prius'"),
         ({"preset": "sure", "inference": "tta"}, "inference: expected evidential with preset sure, got 'tta'"),

@@ -123,11 +123,11 @@ def test_the_patch_is_that_of_the_box(tmp_path):
         ({"network.name": "resnet"}, "network.name: expected one of unet, .*package.module:function, got 'resnet'"),
         ({"network.name": "unetr", "channels": "8,16"}, r"network.channels: is no option of unetr, got \[8, 16\]"),
         ({"network.name": "unet", "deep_supervision": "true"}, "network.deep_supervision: is no option of unet"),
-        ({"network.name": "attentionunet", "norm": "group"}, "network.name: expected a network for patches of .*, got "
+        ({"network.name": "attentionunet", "norm": "group"}, "network: expected a network for patches of .*, got "
                                                              "attentionunet: norm: expected batch"),
-        ({"network.parameters": "nonsense:1"}, "network.name: expected a network for patches of .*nonsense"),
+        ({"network.parameters": "nonsense:1"}, "network: expected a network for patches of .*nonsense"),
         ({"network.name": "segresnet", "patch_size": "24,20,6"}, "data.patch_size: expected multiples of 4"),
-        ({"channels": "2,4"}, "network.name: .*dynunet: expected at least 3 levels of channels"),
+        ({"channels": "2,4"}, "network: .*dynunet: expected at least 3 levels of channels"),
         ({"optimizer.momentum": "0.5"}, "optimizer.momentum: expected with optimizer.name sgd only, got 0.5"),
         ({"optimizer.warmup": "40"}, "optimizer.warmup: expected less than the 40 epochs, got 40"),
         ({"optimizer.name": "lion"}, "optimizer.name: expected one of adam, adamw, sgd, got 'lion'"),
@@ -178,7 +178,7 @@ def test_a_network_of_the_user_s_own_is_tried_first(tmp_path, monkeypatch):
     assert planned(root, **own, **{"network.name": "ownnet:good"})[0].plan.network == "ownnet:good"
     with pytest.raises(ConfigError, match=r"network.name: expected ownnet:small to give logits \[2, 2, 24, 20, 8\]"):
         planned(root, **own, **{"network.name": "ownnet:small"})
-    with pytest.raises(ConfigError, match=r"network.name: expected a network for patches of \[24, 20, 8\], got ownnet"):
+    with pytest.raises(ConfigError, match=r"network: expected a network for patches of \[24, 20, 8\], got ownnet"):
         planned(root, **own, **{"network.name": "ownnet:broken"})
     with pytest.raises(ConfigError, match=r"network.dropout: expected 0 with ownnet:good, which has no layer of it"):
         planned(root, **{**own, "preset": "mc-dropout"}, **{"network.name": "ownnet:good"})
