@@ -71,8 +71,8 @@ inline void row_squares(const uint8_t* boundary, const SquaresOf<T>& squares, in
   for (int64_t w = next; w < W; ++w) out[w] = next > 0 ? squares.up[w - next + 1] : none<T>();
 }
 
-// One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place. Positions are rows, so
-// that a row's distance to itself is 0 however the compiler rounds.
+// One column of `length` values, a stride apart, by the lower envelope of its parabolas, in place. Positions are rows,
+// so that a row's distance to itself is 0 however the compiler rounds.
 inline void column_envelope(float* column, int64_t stride, int64_t length, double step, double* scratch) {
   double* value = scratch;
   double* apex = scratch + length + 1;
