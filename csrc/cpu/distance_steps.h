@@ -14,7 +14,9 @@ namespace SURE_FAST_NS {
 namespace {
 
 constexpr int64_t kColumns = 32;
-constexpr uint16_t kHere = 256;  // a row by its distance from another one, which is below 256
+constexpr int64_t kRowsApart = 8;  // of a line, those that tell the rows between where to look
+constexpr uint16_t kHere = 256;    // a row as a number of rows from another one, of which there are fewer
+
 // Squared distances of 32 columns.
 struct Columns {
   typedef uint16_t All __attribute__((vector_size(2 * kColumns)));
@@ -89,22 +91,21 @@ SURE_FAST_INLINE Columns look_outwards(const uint16_t* rows, int64_t stride, int
 }
 
 // out[i] = min over j of rows[j] + (i - j)^2 of 32 columns, |i - j| <= reach; rows outside of first..last hold none.
-// The nearest row of a later row is not an earlier one: every kEighth row tells the rows between where to look.
+// The nearest row of a later row is not an earlier one: some rows tell those between where to look.
 inline void line_of_columns(const uint16_t* rows, int64_t stride, int64_t length, Window holding, int64_t reach,
                             uint16_t* out, int64_t out_stride) {
-  constexpr int64_t kEighth = 8;
-  Window before = holding;
-  for (int64_t i = 0, done = 0; done < length; i = i + kEighth < length ? i + kEighth : length - 1) {
+  int64_t first = holding.first;
+  for (int64_t i = 0, done = 0; done < length; i = i + kRowsApart < length ? i + kRowsApart : length - 1) {
     Window nearest = {0, 0};
-    const Columns told = look_outwards<true>(rows, stride, i, {before.first, holding.last}, reach, &nearest);
-    const Window between = {before.first, nearest.last < holding.last ? nearest.last : holding.last};
+    const Columns told = look_outwards<true>(rows, stride, i, {first, holding.last}, reach, &nearest);
+    const Window between = {first, nearest.last < holding.last ? nearest.last : holding.last};
     for (; done < i; ++done) {
       const Columns best = look_outwards<false>(rows, stride, done, between, reach, nullptr);
       memcpy(out + done * out_stride, &best.all, sizeof(best.all));
     }
     memcpy(out + i * out_stride, &told.all, sizeof(told.all));
     done = i + 1;
-    before.first = nearest.first > holding.first ? nearest.first : holding.first;
+    first = nearest.first > holding.first ? nearest.first : holding.first;
   }
 }
 
