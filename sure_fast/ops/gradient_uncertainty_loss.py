@@ -250,8 +250,9 @@ def gradient_uncertainty_loss(
         TypeError, ValueError: wrong types, shapes or options, or a `gradient` that requires grad.
 
     Grad:
-        `uncertainty`, in :math:`\sigma_u` too. The number of violating pairs is a constant. With `normalize`
-        the kernels refuse `create_graph=True` (RuntimeError): the slope depends on u, and the second derivative would be wrong.
+        `uncertainty`, in :math:`\sigma_u` too. The number of violating pairs is a constant. With `normalize` the
+        kernels refuse `create_graph=True` (RuntimeError): the slope depends on u, and the second derivative would be
+        wrong.
 
     Notes:
         Ties in g or u contribute nothing. A u or g of the band that is no finite number makes the value of its image
